@@ -1,0 +1,41 @@
+"""A node of the cluster as the others see it, and the seam behind which the set of nodes comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from netaddr import IPAddress, IPNetwork
+
+from cni.errors import ConfigInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One node: *name*, at most one address per family (IPv4 first) and the CIDRs that its pods live in.
+
+    The node that the agent runs on is a Peer like the others; who reads the set picks it out by its name.
+    """
+
+    name: str
+    addresses: tuple[IPAddress, ...]
+    pod_cidrs: tuple[IPNetwork, ...]
+
+    def address(self, family: int) -> IPAddress | None:
+        """The node's own address of *family* (4 or 6), or None when it has none."""
+        return next((one for one in self.addresses if one.version == family), None)
+
+
+class Source(Protocol):
+    """Where nodes come from. The whole set is passed, never a change to it."""
+
+    @property
+    def nodes(self) -> frozenset[Peer]:
+        """The last good set; empty until the first successful ``refresh``."""
+
+    @property
+    def error(self) -> ConfigInvalid | None:
+        """Why the source as it is now cannot be used (``nodes`` stays as it was); None when it can."""
+
+    def refresh(self) -> bool:
+        """Look at the source again, cheaply if nothing happened: True when ``nodes`` or ``error`` changed."""
