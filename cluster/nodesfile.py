@@ -1,0 +1,108 @@
+"""The nodes file: a TOML file of ``[[node]]`` tables that says who is in the cluster; watched.
+
+    [[node]]
+    name = "node-a"
+    addresses = ["192.0.2.1", "2001:db8::1"]        # at most one per family
+    pod_cidrs = ["10.1.0.0/24", "2001:db8:1::/64"]  # no two overlap
+
+What holds always: a file that turns bad or vanishes changes ``error`` and leaves ``nodes`` as they were.
+Replace the file by rename, as editors and ConfigMap volumes do: one written in place can be read half.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from cluster import nodeslist
+from cluster.peers import Peer
+from cni.errors import ConfigInvalid
+
+SIZE_MAX: Final = 64 << 20
+"""Bytes: a hundred times what 5,000 dual-stack nodes take; more is some other file."""
+
+_YOUNG: Final = 2_000_000_000
+"""Nanoseconds. Older kernels stamp files by the timer tick: one changed this lately can change unseen."""
+
+Signature = tuple[int, int, int, int, int]
+Reader = Callable[[Path], tuple[Signature, bytes]]
+
+
+def _signature(status: os.stat_result) -> Signature:
+    """What a change to a file changes; the inode catches the symlink swap that updates a ConfigMap volume."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # without O_NONBLOCK a FIFO would hang
+
+
+def read(path: Path) -> tuple[Signature, bytes]:
+    """The file's content and the signature of that very file, not of one that replaced it meanwhile.
+
+    Raises OSError, or ConfigInvalid when it is no file that could hold nodes.
+    """
+    with open(path, "rb", opener=_open) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigInvalid(f"{path}: is not a regular file", "name a TOML file")
+        raw = file.read(SIZE_MAX + 1)
+    if len(raw) > SIZE_MAX:
+        raise ConfigInvalid(f"{path}: is larger than {SIZE_MAX >> 20} MiB", "is it the nodes file?")
+    return _signature(status), raw
+
+
+class NodesFile:
+    """A ``peers.Source`` that reads *path*.
+
+    Nothing is read before the first ``refresh``. One thread refreshes; any may read ``nodes`` and ``error``.
+    """
+
+    def __init__(self, path: str, clock: Callable[[], int] = time.time_ns, read: Reader = read) -> None:
+        """*clock* answers nanoseconds since the epoch, as files are stamped; *read* is what opens the file."""
+        self._path = Path(path)
+        self._clock = clock
+        self._read = read
+        self._nodes: frozenset[Peer] = frozenset()
+        self._error: ConfigInvalid | None = None
+        self._seen: Signature | None = None
+        self._raw: bytes | None = None
+
+    @property
+    def nodes(self) -> frozenset[Peer]:
+        """The last good set; empty until the first successful ``refresh``."""
+        return self._nodes
+
+    @property
+    def error(self) -> ConfigInvalid | None:
+        """Why the file as it is now is not in use; None when it is."""
+        return self._error
+
+    def refresh(self) -> bool:
+        """Read the file if it changed: True when ``nodes`` or ``error`` did. Else it costs one stat(2)."""
+        try:
+            now = _signature(self._path.stat())
+            if now == self._seen and self._clock() - max(now[-2:]) > _YOUNG:
+                return False
+            before, self._raw = self._raw, None  # None until read: after a refusal all is parsed again
+            self._seen, self._raw = self._read(self._path)
+            if self._raw == before:
+                return False
+            nodes = nodeslist.parse(str(self._path), self._raw)
+        except OSError as error:
+            self._seen = self._raw = None
+            return self._refuse(ConfigInvalid(f"{self._path}: cannot be read", error.strerror or str(error)))
+        except ConfigInvalid as error:
+            return self._refuse(error)
+        changed = self._error is not None or nodes != self._nodes
+        self._nodes, self._error = nodes, None
+        return changed
+
+    def _refuse(self, error: ConfigInvalid) -> bool:
+        changed = str(error) != str(self._error)
+        self._error = error
+        return changed
