@@ -1,0 +1,68 @@
+"""Changes on their way to the kernel through one netlink socket, gathered so that they go out in one send."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+from dataplane import rtnl
+from dataplane.diff import Change
+from dataplane.items import Port, Veth, Vxlan
+from dataplane.netlink import Socket
+from dataplane.refusal import ALREADY_GONE, refused
+
+
+class Batch:
+    """Gathers changes of one namespace; *index* answers a link's interface index there or raises OSError."""
+
+    def __init__(self, sock: Socket, index: Callable[[str], int]) -> None:
+        self._sock = sock
+        self._index = index
+        self._indexes: dict[str, int] = {}
+        self._messages: list[rtnl.Message] = []
+        self._changes: list[Change] = []
+
+    def add(self, change: Change) -> None:
+        """One more change, in the kernel's words."""
+        old, new = change
+        if isinstance(new, Veth | Vxlan | Port):
+            self.say(change, rtnl.set_link(new, settings=old is not None))
+        elif not isinstance(change.item, Port):  # a port goes with its veth and cannot be removed alone
+            index = self._index_of(change, change.item.link)
+            if index is not None:
+                item = change.item
+                self.say(change, rtnl.put(item, index, old is not None) if new else rtnl.drop(item, index))
+
+    def say(self, change: Change, *messages: rtnl.Message) -> None:
+        """More messages, all on behalf of *change*."""
+        self._messages += messages
+        self._changes += [change] * len(messages)
+
+    def send(self) -> None:
+        """Send what was gathered.
+
+        Raises:
+            KernelRefused, TryAgain: the first refusal that is not "already so"; it names its change.
+        """
+        messages, changes = self._messages, self._changes
+        self._messages, self._changes, self._indexes = [], [], {}
+        if not messages:
+            return
+        for refusal in self._sock.transact(messages):
+            change = changes[refusal.position]
+            if change.new is not None or refusal.errno not in ALREADY_GONE:
+                raise refused(change, refusal.errno, refusal.words)
+
+    def _index_of(self, change: Change, link: str) -> int | None:
+        """The index of a link; 0 for an item that is on none; None where the link went and took the item along."""
+        if not link:
+            return 0
+        if link not in self._indexes:
+            try:
+                self._indexes[link] = self._index(link)
+            except OSError as error:
+                if change.new is None:
+                    return None
+                self.send()  # what was asked before comes before this refusal
+                raise refused(change, error.errno or errno.ENODEV, f"link {link}") from error
+        return self._indexes[link]

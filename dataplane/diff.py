@@ -1,0 +1,63 @@
+"""The difference between what is and what should be: pure, and the same for every verb.
+
+Laws: applying ``diff(have, want)`` to *have* gives *want*; ``diff(x, x)`` is empty; undoing any prefix of the
+changes gives *have* back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from dataplane.items import Item, Key, Plan
+
+
+class Change(NamedTuple):
+    """One object appears (*old* is None), vanishes (*new* is None) or changes its content."""
+
+    old: Item | None
+    new: Item | None
+
+    @property
+    def item(self) -> Item:
+        """The object that the change is about, as it will be or, if it vanishes, as it was."""
+        item = self.new or self.old
+        assert item is not None, "a change is about something"
+        return item
+
+    def __str__(self) -> str:
+        return "\n".join(f"{sign} {item}" for sign, item in (("-", self.old), ("+", self.new)) if item is not None)
+
+
+def diff(have: Plan, want: Plan) -> list[Change]:
+    """The changes that turn *have* into *want*: removals by falling rank, then the rest by rising rank."""
+    gone = [Change(old, None) for key, old in have.items() if key not in want]
+    rest = [Change(have.get(key), new) for key, new in want.items() if have.get(key) != new]
+    gone.sort(key=_rank, reverse=True)
+    rest.sort(key=_rank)
+    return gone + rest
+
+
+def invert(changes: Sequence[Change]) -> list[Change]:
+    """The changes that undo *changes*, last first."""
+    return [Change(new, old) for old, new in reversed(changes)]
+
+
+def apply(have: Plan, changes: Iterable[Change]) -> dict[Key, Item]:
+    """What *have* becomes by the changes: the model of what the kernel does."""
+    state: dict[Key, Item] = dict(have)
+    for old, new in changes:
+        if new is not None:
+            state[new.key] = new
+        elif old is not None:
+            del state[old.key]
+    return state
+
+
+def render(changes: Iterable[Change]) -> str:
+    """The changes as lines for a person: ``-`` is there and should not be, ``+`` should be and is not."""
+    return "\n".join(str(change) for change in changes)
+
+
+def _rank(change: Change) -> int:
+    return change.item.rank

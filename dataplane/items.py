@@ -1,0 +1,326 @@
+"""The kernel's objects as values.
+
+An item says what an object of ours looks like: its ``key`` is its identity in the kernel, its equality the whole
+content. Addresses are text here, in the kernel's own canonical spelling, since items live at the edge: they are
+compared with dumps of ten thousand objects, and text compares and hashes fast.
+
+Whatever carries our mark is ours, and nothing else is: links by name prefix and alias, routes and nexthops by
+protocol number, the nft table by name; neighbours, addresses and FDB entries by the link they are on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, NamedTuple, Protocol, TypeAlias
+
+HOST: Final = ""
+"""The place of everything in the agent's own network namespace; other places are paths of namespaces."""
+
+POD_LINK_PREFIX: Final = "rt"
+"""First letters of the host link of every pod, and of no other link of ours: nft matches ``rt*``."""
+
+PROTOCOL: Final = 82
+"""``rtm_protocol`` and ``nh_protocol`` of every route and nexthop of ours ('R'; see /etc/iproute2/rt_protos)."""
+
+VXLAN_LINK: Final = "routable-vxlan"
+"""The name of the VXLAN device."""
+
+
+class Key(NamedTuple):
+    """Identity of an object in the kernel: where it lives, what it is, and its name there."""
+
+    place: str
+    kind: str
+    name: str
+
+
+class Item(Protocol):
+    """What every kernel object has; *rank* is the order of creation, removal goes the other way."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def key(self) -> Key: ...
+
+    @property
+    def link(self) -> str:
+        """The link (in the item's own place) without which it cannot exist, or ''."""
+
+
+Plan: TypeAlias = Mapping[Key, Item]
+"""A set of items by their identity: the whole state of some scope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Veth:
+    """The host's end of a pod's link; creating it creates the pod's end in the pod's namespace.
+
+    *alias* carries the attachment, so that leases can be rebuilt from the kernel alone. The ``peer_*`` fields are
+    needed for creating only and cannot be read back from this end: they take no part in equality.
+    """
+
+    rank: ClassVar[int] = 0
+    name: str
+    alias: str
+    mtu: int
+    mac: str
+    up: bool = True
+    peer_netns: str = field(default="", compare=False)
+    peer_name: str = field(default="", compare=False)
+    peer_mac: str = field(default="", compare=False)
+
+    @property
+    def key(self) -> Key:
+        return Key(HOST, "link", self.name)
+
+    @property
+    def link(self) -> str:
+        return ""
+
+    def __str__(self) -> str:
+        return f"link {self.name} veth mtu {self.mtu} address {self.mac} {_state(self.up)} alias '{self.alias}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Vxlan:
+    """The VXLAN device (RFC 7348) of this node: no flooding, no learning; *local* is the VTEP's address.
+
+    *tx_checksum* off avoids stalls of NAT with offload on kernels before 5.7.
+    """
+
+    rank: ClassVar[int] = 0
+    name: str
+    vni: int
+    port: int
+    local: str
+    mac: str
+    mtu: int
+    tx_checksum: bool = True
+    up: bool = True
+
+    @property
+    def key(self) -> Key:
+        return Key(HOST, "link", self.name)
+
+    @property
+    def link(self) -> str:
+        return ""
+
+    def __str__(self) -> str:
+        return (
+            f"link {self.name} vxlan id {self.vni} local {self.local} dstport {self.port} mtu {self.mtu} "
+            f"address {self.mac} {_state(self.up)} tx-checksum {'on' if self.tx_checksum else 'off'}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """The pod's end of its link, in the pod's namespace. It appears with its `Veth` and goes with it."""
+
+    rank: ClassVar[int] = 1
+    place: str
+    name: str
+    mtu: int
+    mac: str
+    up: bool = True
+
+    @property
+    def key(self) -> Key:
+        return Key(self.place, "link", self.name)
+
+    @property
+    def link(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return f"{_in(self.place)}link {self.name} mtu {self.mtu} address {self.mac} {_state(self.up)}"
+
+
+class Sysctl(NamedTuple):
+    """A value under /proc/sys of a namespace; *path* uses slashes, since interface names may contain dots."""
+
+    place: str
+    path: str
+    value: str
+    dev: str = ""
+
+    @property
+    def rank(self) -> int:
+        return 2
+
+    @property
+    def key(self) -> Key:
+        return Key(self.place, "sysctl", self.path)
+
+    @property
+    def link(self) -> str:
+        return self.dev
+
+    def __str__(self) -> str:
+        return f"{_in(self.place)}sysctl {self.path} = {self.value}"
+
+
+class Addr(NamedTuple):
+    """An address with its prefix length, as ``10.1.2.3/32``; IPv6 without duplicate address detection."""
+
+    place: str
+    dev: str
+    address: str
+
+    @property
+    def rank(self) -> int:
+        return 3
+
+    @property
+    def key(self) -> Key:
+        return Key(self.place, "addr", f"{self.address} dev {self.dev}")
+
+    @property
+    def link(self) -> str:
+        return self.dev
+
+    def __str__(self) -> str:
+        return f"{_in(self.place)}addr {self.address} dev {self.dev}"
+
+
+class Neigh(NamedTuple):
+    """A permanent neighbour entry."""
+
+    place: str
+    dev: str
+    address: str
+    mac: str
+
+    @property
+    def rank(self) -> int:
+        return 4
+
+    @property
+    def key(self) -> Key:
+        return Key(self.place, "neigh", f"{self.address} dev {self.dev}")
+
+    @property
+    def link(self) -> str:
+        return self.dev
+
+    def __str__(self) -> str:
+        return f"{_in(self.place)}neigh {self.address} dev {self.dev} lladdr {self.mac} nud permanent"
+
+
+class Fdb(NamedTuple):
+    """A permanent entry of the VXLAN device's forwarding database: frames for *mac* go to VTEP *dst*."""
+
+    dev: str
+    mac: str
+    dst: str
+
+    @property
+    def rank(self) -> int:
+        return 4
+
+    @property
+    def key(self) -> Key:
+        return Key(HOST, "fdb", f"{self.mac} dev {self.dev}")
+
+    @property
+    def link(self) -> str:
+        return self.dev
+
+    def __str__(self) -> str:
+        return f"fdb {self.mac} dev {self.dev} dst {self.dst}"
+
+
+class Nexthop(NamedTuple):
+    """A nexthop object (Linux 5.3): one per peer and family, so that one message moves all of a peer's routes."""
+
+    id: int
+    via: str
+    dev: str
+    onlink: bool = False
+
+    @property
+    def rank(self) -> int:
+        return 5
+
+    @property
+    def key(self) -> Key:
+        return Key(HOST, "nexthop", str(self.id))
+
+    @property
+    def link(self) -> str:
+        return self.dev
+
+    def __str__(self) -> str:
+        return f"nexthop id {self.id} via {self.via} dev {self.dev}{' onlink' if self.onlink else ''}"
+
+
+class Route(NamedTuple):
+    """A route in the main table: by nexthop object, through a gateway, on a link, or ``unreachable``."""
+
+    place: str
+    dst: str
+    dev: str = ""
+    via: str = ""
+    nhid: int = 0
+    onlink: bool = False
+    unreachable: bool = False
+
+    @property
+    def rank(self) -> int:
+        return 6
+
+    @property
+    def key(self) -> Key:
+        return Key(self.place, "route", self.dst)
+
+    @property
+    def link(self) -> str:
+        return self.dev
+
+    def __str__(self) -> str:
+        words = [_in(self.place) + "route"]
+        words += ["unreachable"] if self.unreachable else []
+        words += [self.dst]
+        words += ["nhid", str(self.nhid)] if self.nhid else []
+        words += ["via", self.via] if self.via else []
+        words += ["dev", self.dev] if self.dev else []
+        words += ["onlink"] if self.onlink else []
+        return " ".join(words)
+
+
+class NftTable(NamedTuple):
+    """One whole nftables table; *text* is everything between its braces."""
+
+    family: str
+    name: str
+    text: str
+
+    @property
+    def rank(self) -> int:
+        return 7
+
+    @property
+    def key(self) -> Key:
+        return Key(HOST, "nft", f"{self.family} {self.name}")
+
+    @property
+    def link(self) -> str:
+        return ""
+
+    def __str__(self) -> str:
+        return f"nft table {self.family} {self.name}"
+
+
+def plan(*items: Item) -> dict[Key, Item]:
+    """The items by their keys."""
+    return {item.key: item for item in items}
+
+
+def _in(place: str) -> str:
+    return f"[{place}] " if place else ""
+
+
+def _state(up: bool) -> str:
+    return "up" if up else "down"

@@ -1,0 +1,242 @@
+"""The real dataplane: reads what is ours from the kernel and applies changes to it.
+
+Everything that can be said in one send is: an ADD is two sends on the host and one in the pod's namespace. What a
+removed link takes along (its addresses, neighbours, routes, and its other end) is not removed one by one. Any thread
+may call; a netlink socket is used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from socket import if_nametoindex
+from typing import Final, Protocol
+
+from cni.errors import KernelRefused
+from dataplane import ethtool, observe, rtnl
+from dataplane.batch import Batch
+from dataplane.diff import Change
+from dataplane.items import HOST, Item, Key, NftTable, Port, Sysctl, Veth, Vxlan, plan
+from dataplane.netlink import Socket
+from dataplane.netns import Netns
+from dataplane.nft import Nft
+from dataplane.observe import Host, Pod, Scope
+from dataplane.reaper import Reaper
+from dataplane.refusal import ALREADY_GONE, refused
+
+_DYING: Final = 0x52544244
+"""The link group that links are put into for being deleted together."""
+_PROC_SYS: Final = Path("/proc/sys")
+
+
+class Dataplane(Protocol):
+    """The seam: the kernel in earnest, a model of it in tests."""
+
+    def observe(self, scopes: Collection[Scope]) -> dict[Key, Item]:
+        """What is ours and there, within *scopes*; a namespace that is gone holds nothing."""
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Make the changes, in their order within each namespace, the host's first.
+
+        Raises:
+            KernelRefused: a change was refused, and the message says which; others, before and after it, may have
+                been made, so the caller observes again before it decides anything.
+            TryAgain: the kernel was short of memory.
+        """
+
+
+class Kernel:
+    """`Dataplane` by rtnetlink, /proc/sys and nft."""
+
+    def __init__(self, netns: Netns, nft: Nft) -> None:
+        self._netns = netns
+        self._nft = nft
+        self._idle: deque[Socket] = deque()
+        self._reaper = Reaper(self._delete_links)
+
+    def close(self) -> None:
+        """Close the idle sockets."""
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextmanager
+    def _host(self) -> Iterator[Socket]:
+        try:
+            sock = self._idle.pop()
+        except IndexError:
+            sock = Socket()
+        try:
+            yield sock
+        except BaseException:
+            sock.close()  # an answer may still be under way in it
+            raise
+        self._idle.append(sock)
+
+    # --- observing ------------------------------------------------------------------------------------------
+
+    def observe(self, scopes: Collection[Scope]) -> dict[Key, Item]:
+        """See `Dataplane.observe`."""
+        found: list[Item] = []
+        for scope in scopes:
+            if isinstance(scope, Pod):
+                found += self._observe_pod(scope)
+            elif isinstance(scope, Host):
+                with self._host() as sock:
+                    found += observe.host(sock, scope)
+                tables = (self._nft.read(family, name) for family, name in scope.tables)
+                found += [table for table in tables if table is not None]
+            else:
+                with self._host() as sock:
+                    found += observe.pod_link(sock, scope)
+        return plan(*found)
+
+    def _observe_pod(self, scope: Pod) -> list[Item]:
+        try:
+            descriptor = self._netns.open(scope.netns)
+        except FileNotFoundError:
+            return []
+        try:
+            with self._netns.inside(descriptor):
+                sock = Socket()
+                values = observe.sysctls(scope.netns, scope.sysctls, scope.ifname)
+        finally:
+            os.close(descriptor)
+        try:
+            return [*observe.pod(sock, scope), *values]
+        finally:
+            sock.close()
+
+    # --- applying -------------------------------------------------------------------------------------------
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """See `Dataplane.apply`."""
+        todo = _without_implied(changes)
+        ports = {item.key: item for _, item in todo if isinstance(item, Port)}
+        with self._host() as sock:
+            self._apply_on_host(Batch(sock, if_nametoindex), [c for c in todo if c.item.key.place == HOST], ports)
+        for netns in dict.fromkeys(change.item.key.place for change in todo):
+            if netns != HOST:
+                self._apply_in_pod(netns, [change for change in todo if change.item.key.place == netns])
+
+    def _apply_on_host(self, batch: Batch, changes: Sequence[Change], ports: Mapping[Key, Port]) -> None:
+        for change in (change for change in changes if change.new is None and not _is_link(change.item)):
+            self._apply_one(batch, change, ports)
+        batch.send()
+        links = [change.item.key.name for change in changes if change.new is None and _is_link(change.item)]
+        if links:
+            self._reaper.remove(links)
+        for change in (change for change in changes if change.new is not None):
+            self._apply_one(batch, change, ports)
+        batch.send()
+
+    def _apply_one(self, batch: Batch, change: Change, ports: Mapping[Key, Port]) -> None:
+        old, new = change
+        if isinstance(new, Veth) and old is None:
+            port = ports.get(Key(new.peer_netns, "link", new.peer_name))
+            self._create_veth(batch, change, new, port.mtu if port else new.mtu)
+        elif isinstance(new, Vxlan):
+            self._put_vxlan(batch, change, new)
+        elif isinstance(change.item, Sysctl):
+            batch.send()
+            _write_sysctl(change)
+        elif isinstance(change.item, NftTable):
+            batch.send()
+            (self._nft.write if new is not None else self._nft.delete)(change.item)
+        else:
+            batch.add(change)
+
+    def _create_veth(self, batch: Batch, change: Change, veth: Veth, peer_mtu: int) -> None:
+        with _gone_is_refused(veth.peer_netns):
+            descriptor = self._netns.open(veth.peer_netns)
+        try:
+            batch.say(change, *rtnl.create_veth(veth, descriptor, peer_mtu))
+            batch.send()
+        finally:
+            os.close(descriptor)
+
+    def _put_vxlan(self, batch: Batch, change: Change, vxlan: Vxlan) -> None:
+        old = change.old
+        if isinstance(old, Vxlan) and (old.vni, old.port, old.local) == (vxlan.vni, vxlan.port, vxlan.local):
+            batch.add(change)
+        else:  # the kernel cannot change these on a living device
+            if old is not None:
+                self._reaper.remove([vxlan.name])
+            batch.say(change, *rtnl.create_vxlan(vxlan))
+        batch.send()
+        ethtool.set_tx_checksum(vxlan.name, vxlan.tx_checksum)
+
+    def _apply_in_pod(self, netns: str, changes: Sequence[Change]) -> None:
+        if all(change.new is None for change in changes) and self._netns.identity(netns) is None:
+            return  # it went, and everything in it
+        with _gone_is_refused(netns):
+            descriptor = self._netns.open(netns)
+        try:
+            with self._netns.inside(descriptor):
+                sock = Socket()
+                for change in (change for change in changes if isinstance(change.item, Sysctl)):
+                    _write_sysctl(change)
+                batch = Batch(sock, if_nametoindex)
+                for change in (change for change in changes if not isinstance(change.item, Sysctl)):
+                    batch.add(change)
+        finally:
+            os.close(descriptor)
+        try:
+            batch.send()
+        finally:
+            sock.close()
+
+    def _delete_links(self, names: Sequence[str]) -> None:
+        """Delete links that may be gone already, with one wait for all of them."""
+        indexes = []
+        for name in names:
+            with suppress(OSError):
+                indexes.append(if_nametoindex(name))
+        messages = [rtnl.delete_link(indexes[0])] if len(indexes) == 1 else []
+        if len(indexes) > 1:
+            messages = [*(rtnl.set_group(index, _DYING) for index in indexes), rtnl.delete_group(_DYING)]
+        with self._host() as sock:
+            for refusal in sock.transact(messages):
+                if refusal.errno not in ALREADY_GONE:
+                    why = f"{os.strerror(refusal.errno)} {refusal.words}"
+                    raise KernelRefused(f"the kernel refused to delete {' '.join(names)}", why, refusal.errno)
+
+
+@contextmanager
+def _gone_is_refused(netns: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        message = f"the pod's network namespace is gone: {netns}"
+        raise KernelRefused(message, "the runtime removed it during the request", errno.ENOENT) from error
+
+
+def _is_link(item: Item) -> bool:
+    return isinstance(item, Veth | Vxlan)
+
+
+def _without_implied(changes: Sequence[Change]) -> list[Change]:
+    """The changes less the removals that the removal of a link brings about by itself, at both of its ends."""
+    lost = {change.item.key.name for change in changes if change.new is None and _is_link(change.item)}
+    ends = {(veth.peer_netns, veth.peer_name) for veth, new in changes if isinstance(veth, Veth) and new is None}
+
+    def is_implied(change: Change) -> bool:
+        item = change.item
+        if change.new is not None or not item.link:
+            return False
+        return item.link in lost if item.key.place == HOST else (item.key.place, item.link) in ends
+
+    return [change for change in changes if not is_implied(change)]
+
+
+def _write_sysctl(change: Change) -> None:
+    """Set a value; one that is no longer wanted keeps what it has, since others may rely on it by now."""
+    if not isinstance(change.new, Sysctl):
+        return
+    try:
+        (_PROC_SYS / change.new.path).write_text(change.new.value)
+    except OSError as error:
+        raise refused(change, error.errno or errno.EIO) from error

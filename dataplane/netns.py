@@ -1,0 +1,93 @@
+"""Other network namespaces: what a path names, and doing something inside for a moment (setns(2))."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from cni.errors import EnvironmentInvalid
+
+_CLONE_NEWNET: Final = 0x40000000
+_NS_GET_NSTYPE: Final = 0xB703  # _IO(0xb7, 3), ioctl_ns(2)
+
+
+class Netns:
+    """The agent's own namespace and a way into others; used by any thread."""
+
+    def __init__(self) -> None:
+        self._setns = ctypes.CDLL(None, use_errno=True).setns  # os.setns comes with Python 3.12
+        self._own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._identity = _identity(self._own)
+
+    def open(self, path: str, variable: str = "CNI_NETNS") -> int:
+        """A descriptor of the network namespace at *path*, which the caller closes.
+
+        Raises:
+            FileNotFoundError: nothing is there (any more).
+            EnvironmentInvalid: what is there is no network namespace, or it is the agent's own.
+        """
+        try:
+            # O_NONBLOCK: a hostile path may name a FIFO, and opening must not wait for its writer.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError(error.errno, error.strerror, path) from error
+        except (OSError, ValueError) as error:
+            raise EnvironmentInvalid(f"{variable} cannot be opened: {path!r}", str(error)) from error
+        try:
+            if not _is_netns(descriptor):
+                raise EnvironmentInvalid(
+                    f"{variable} is not a network namespace: {path!r}",
+                    "it must be a path such as /var/run/netns/NAME that a network namespace is bound to",
+                )
+            if _identity(descriptor) == self._identity:
+                raise EnvironmentInvalid(
+                    f"{variable} is the node's own network namespace: {path!r}",
+                    "a pod on the host's network must not be attached to another",
+                )
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    @contextmanager
+    def inside(self, descriptor: int) -> Iterator[None]:
+        """Run the body with the calling thread inside the namespace; threads elsewhere are not moved."""
+        self._enter(descriptor)
+        try:
+            yield
+        finally:
+            self._enter(self._own)
+
+    def _enter(self, descriptor: int) -> None:
+        if self._setns(descriptor, _CLONE_NEWNET):
+            number = ctypes.get_errno()
+            raise OSError(number, f"setns: {os.strerror(number)}")
+
+    def identity(self, path: str) -> tuple[int, int] | None:
+        """What tells the namespace at *path* from every other living one, or None when nothing is there."""
+        try:
+            found = Path(path).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def close(self) -> None:
+        """Close the descriptor of the own namespace."""
+        os.close(self._own)
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+def _is_netns(descriptor: int) -> bool:
+    try:
+        return fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET
+    except OSError:
+        return False

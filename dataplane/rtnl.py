@@ -1,0 +1,351 @@
+"""rtnetlink messages for our items, both ways: pure bytes, no sockets (rtnetlink(7), include/uapi/linux/rtnetlink.h).
+
+pyroute2 spends 0.45 ms on encoding one veth and 0.1 ms on decoding one route: more than the kernel needs to make
+them. An ADD is a handful of messages and a pass over 5,000 peers decodes 20,000, so this file writes and reads just
+the attributes that our items have. The numbers come from pyroute2, and tests hold every message against pyroute2's
+own encoder and decoder.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from socket import AF_BRIDGE, AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
+from typing import Final, NamedTuple
+
+from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
+from pyroute2.netlink.rtnl import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELNEIGH,
+    RTM_DELROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWNEIGH,
+    RTM_NEWROUTE,
+)
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP
+
+from dataplane.items import PROTOCOL, Addr, Fdb, Item, Neigh, Nexthop, Port, Route, Veth, Vxlan
+
+RTM_NEWNEXTHOP: Final = 104
+RTM_DELNEXTHOP: Final = 105
+RTM_GETNEXTHOP: Final = 106
+
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = (
+    1, 3, 4, 18, 20, 26, 27, 28,
+)  # fmt: skip
+IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
+IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
+IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 1, 4, 7, 15, 17
+IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 0x02
+NDA_DST, NDA_LLADDR, NUD_PERMANENT, NTF_SELF = 1, 2, 0x80, 0x02
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_NH_ID = 1, 4, 5, 30
+RT_TABLE_MAIN, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_UNREACHABLE, RTNH_F_ONLINK = (
+    254,
+    0,
+    253,
+    1,
+    7,
+    4,
+)
+NHA_ID, NHA_OIF, NHA_GATEWAY = 1, 5, 6
+
+_NLA = struct.Struct("=HH")
+_U8, _U32, _I32, _BE16 = struct.Struct("=B"), struct.Struct("=I"), struct.Struct("=i"), struct.Struct("!H")
+IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
+IFADDR = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
+RTMSG = struct.Struct("=8BI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
+NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
+NHMSG = struct.Struct("=BBBxI")  # family, scope, protocol, flags
+
+
+class Message(NamedTuple):
+    """A request without its header: type, flags beyond REQUEST and ACK, and what follows the header."""
+
+    type: int
+    flags: int
+    body: bytes
+
+
+def attr(kind: int, payload: bytes) -> bytes:
+    """One attribute, padded to four bytes."""
+    length = len(payload) + 4
+    return _NLA.pack(length, kind) + payload + b"\0" * (-length & 3)
+
+
+def attrs(data: bytes, at: int, end: int) -> dict[int, bytes]:
+    """The attributes between two offsets by their type (flag bits removed); the last of equal types wins."""
+    found: dict[int, bytes] = {}
+    unpack = _NLA.unpack_from
+    while at + 4 <= end:
+        length, kind = unpack(data, at)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = data[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+def mac_bytes(mac: str) -> bytes:
+    """Six bytes of ``02:00:…``."""
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def family_of(address: str) -> int:
+    """AF_INET or AF_INET6 of an address or prefix in text."""
+    return AF_INET6 if ":" in address else AF_INET
+
+
+def _split(prefix: str) -> tuple[int, bytes, int]:
+    address, _, length = prefix.partition("/")
+    family = family_of(address)
+    return family, inet_pton(family, address), int(length)
+
+
+def _text(packed: bytes) -> str:
+    return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)
+
+
+def _name(kind: int, text: str) -> bytes:
+    return attr(kind, text.encode() + b"\0")
+
+
+# --- encoding -----------------------------------------------------------------------------------------------
+
+
+def create_veth(veth: Veth, netns: int, peer_mtu: int) -> list[Message]:
+    """A veth whose peer appears directly in the namespace open as *netns*; creating first and moving then costs
+    10 ms more. The alias and the address mode cannot be given at creation, hence the second message."""
+    peer = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(IFLA_IFNAME, veth.peer_name)
+    peer += attr(IFLA_ADDRESS, mac_bytes(veth.peer_mac)) + attr(IFLA_MTU, _U32.pack(peer_mtu))
+    peer += attr(IFLA_NET_NS_FD, _I32.pack(netns))
+    body = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(IFLA_IFNAME, veth.name)
+    body += attr(IFLA_ADDRESS, mac_bytes(veth.mac)) + attr(IFLA_MTU, _U32.pack(veth.mtu))
+    info = _name(IFLA_INFO_KIND, "veth") + attr(IFLA_INFO_DATA, attr(VETH_INFO_PEER, peer))
+    return [
+        Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + attr(IFLA_LINKINFO, info)),
+        set_link(veth, settings=False),
+    ]
+
+
+def create_vxlan(vxlan: Vxlan) -> list[Message]:
+    """A VXLAN device that neither floods nor learns: its FDB holds what we put there."""
+    family = family_of(vxlan.local)
+    data = attr(IFLA_VXLAN_ID, _U32.pack(vxlan.vni)) + attr(IFLA_VXLAN_PORT, _BE16.pack(vxlan.port))
+    data += attr(IFLA_VXLAN_LEARNING, _U8.pack(0))
+    local = IFLA_VXLAN_LOCAL if family == AF_INET else IFLA_VXLAN_LOCAL6
+    data += attr(local, inet_pton(family, vxlan.local))
+    body = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(IFLA_IFNAME, vxlan.name)
+    body += attr(IFLA_ADDRESS, mac_bytes(vxlan.mac)) + attr(IFLA_MTU, _U32.pack(vxlan.mtu))
+    info = _name(IFLA_INFO_KIND, "vxlan") + attr(IFLA_INFO_DATA, data)
+    return [
+        Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + attr(IFLA_LINKINFO, info)),
+        set_link(vxlan, settings=False),
+    ]
+
+
+def set_link(link: Veth | Vxlan | Port, settings: bool = True) -> Message:
+    """Bring an existing link, known by its name, to what the item says; without *settings* only what cannot be
+    given when it is created."""
+    body = IFINFO.pack(AF_UNSPEC, 0, 0, IFF_UP if link.up else 0, IFF_UP) + _name(IFLA_IFNAME, link.name)
+    if settings:
+        body += attr(IFLA_MTU, _U32.pack(link.mtu)) + attr(IFLA_ADDRESS, mac_bytes(link.mac))
+    if isinstance(link, Veth):
+        body += attr(IFLA_IFALIAS, link.alias.encode())
+    if not isinstance(link, Port):
+        # No link-local address on our end: it would cost a second of duplicate address detection, multicast
+        # memberships and traffic per pod, and nothing needs it, since every neighbour is permanent.
+        mode = attr(IFLA_INET6_ADDR_GEN_MODE, _U8.pack(IN6_ADDR_GEN_MODE_NONE))
+        body += attr(IFLA_AF_SPEC, attr(AF_INET6, mode))
+    return Message(RTM_NEWLINK, 0, body)
+
+
+def set_group(index: int, group: int) -> Message:
+    """Put a link into a link group."""
+    return Message(RTM_NEWLINK, 0, IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + attr(IFLA_GROUP, _U32.pack(group)))
+
+
+def delete_group(group: int) -> Message:
+    """Delete every link of a link group at once: one wait for RCU instead of one per link."""
+    return Message(RTM_DELLINK, 0, IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + attr(IFLA_GROUP, _U32.pack(group)))
+
+
+def delete_link(index: int) -> Message:
+    """Delete one link."""
+    return Message(RTM_DELLINK, 0, IFINFO.pack(AF_UNSPEC, 0, index, 0, 0))
+
+
+def _addr(item: Addr, index: int) -> bytes:
+    family, packed, length = _split(item.address)
+    body = IFADDR.pack(family, length, 0, 0, index) + attr(IFA_LOCAL, packed)
+    return body + attr(IFA_ADDRESS, packed) + attr(IFA_FLAGS, _U32.pack(IFA_F_NODAD))
+
+
+def _neigh(item: Neigh, index: int) -> bytes:
+    family = family_of(item.address)
+    body = NDMSG.pack(family, index, NUD_PERMANENT, 0, 0) + attr(NDA_DST, inet_pton(family, item.address))
+    return body + attr(NDA_LLADDR, mac_bytes(item.mac))
+
+
+def _fdb(item: Fdb, index: int) -> bytes:
+    body = NDMSG.pack(AF_BRIDGE, index, NUD_PERMANENT, NTF_SELF, 0) + attr(NDA_LLADDR, mac_bytes(item.mac))
+    return body + attr(NDA_DST, inet_pton(family_of(item.dst), item.dst))
+
+
+def _nexthop(item: Nexthop, index: int) -> bytes:
+    family = family_of(item.via)
+    body = NHMSG.pack(family, 0, PROTOCOL, RTNH_F_ONLINK if item.onlink else 0)
+    body += attr(NHA_ID, _U32.pack(item.id)) + attr(NHA_OIF, _U32.pack(index))
+    return body + attr(NHA_GATEWAY, inet_pton(family, item.via))
+
+
+def _route(item: Route, index: int) -> bytes:
+    family, packed, length = _split(item.dst)
+    scope = RT_SCOPE_LINK if item.dev and not item.via and family == AF_INET else RT_SCOPE_UNIVERSE
+    kind = RTN_UNREACHABLE if item.unreachable else RTN_UNICAST
+    flags = RTNH_F_ONLINK if item.onlink else 0
+    body = RTMSG.pack(family, length, 0, 0, RT_TABLE_MAIN, PROTOCOL, scope, kind, flags) + attr(RTA_DST, packed)
+    if item.nhid:
+        body += attr(RTA_NH_ID, _U32.pack(item.nhid))
+    if item.dev:
+        body += attr(RTA_OIF, _U32.pack(index))
+    if item.via:
+        body += attr(RTA_GATEWAY, inet_pton(family_of(item.via), item.via))
+    return body
+
+
+_Encoder = Callable[..., bytes]
+_FORMS: Final[Mapping[type, tuple[int, int, _Encoder]]] = {
+    Addr: (RTM_NEWADDR, RTM_DELADDR, _addr),
+    Neigh: (RTM_NEWNEIGH, RTM_DELNEIGH, _neigh),
+    Fdb: (RTM_NEWNEIGH, RTM_DELNEIGH, _fdb),
+    Nexthop: (RTM_NEWNEXTHOP, RTM_DELNEXTHOP, _nexthop),
+    Route: (RTM_NEWROUTE, RTM_DELROUTE, _route),
+}
+
+
+def put(item: Item, index: int, replace: bool) -> Message:
+    """The message that creates *item* on the link with *index*, or replaces what has its key.
+
+    Neighbours are always replaced: a dynamic entry may stand where ours goes.
+    """
+    new, _, encode = _FORMS[type(item)]
+    flags = NLM_F_CREATE | (NLM_F_REPLACE if replace or isinstance(item, Neigh | Fdb) else NLM_F_EXCL)
+    return Message(new, flags, encode(item, index))
+
+
+def drop(item: Item, index: int) -> Message:
+    """The message that removes *item*."""
+    _, delete, encode = _FORMS[type(item)]
+    if isinstance(item, Nexthop):  # the kernel refuses anything but the id here
+        return Message(delete, 0, NHMSG.pack(AF_UNSPEC, 0, 0, 0) + attr(NHA_ID, _U32.pack(item.id)))
+    return Message(delete, 0, encode(item, index))
+
+
+# --- decoding -----------------------------------------------------------------------------------------------
+
+
+class Link(NamedTuple):
+    """What a link dump says of one link, as far as we care."""
+
+    ifindex: int
+    name: str
+    kind: str
+    alias: str
+    mtu: int
+    mac: str
+    up: bool
+    data: bytes
+
+    def veth(self) -> Veth:
+        return Veth(self.name, self.alias, self.mtu, self.mac, self.up)
+
+    def port(self, place: str) -> Port:
+        return Port(place, self.name, self.mtu, self.mac, self.up)
+
+    def vxlan(self, tx_checksum: bool) -> Vxlan:
+        found = attrs(self.data, 0, len(self.data))
+        (vni,) = _U32.unpack(found[IFLA_VXLAN_ID])
+        (port,) = _BE16.unpack(found[IFLA_VXLAN_PORT])
+        local = found.get(IFLA_VXLAN_LOCAL) or found.get(IFLA_VXLAN_LOCAL6) or b"\0\0\0\0"
+        return Vxlan(self.name, vni, port, _text(local), self.mac, self.mtu, tx_checksum, self.up)
+
+
+def link(body: bytes) -> Link:
+    """Decode one RTM_NEWLINK."""
+    _, _, index, flags, _ = IFINFO.unpack_from(body)
+    found = attrs(body, IFINFO.size, len(body))
+    info = found.get(IFLA_LINKINFO, b"")
+    inner = attrs(info, 0, len(info))
+    return Link(
+        index,
+        found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace"),
+        inner.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode(errors="replace"),
+        found.get(IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
+        _U32.unpack(found[IFLA_MTU])[0] if IFLA_MTU in found else 0,
+        found.get(IFLA_ADDRESS, b"").hex(":"),
+        bool(flags & IFF_UP),
+        inner.get(IFLA_INFO_DATA, b""),
+    )
+
+
+def addr(body: bytes, place: str, names: Mapping[int, str]) -> Addr | None:
+    """Decode one RTM_NEWADDR on one of the links in *names*; the kernel's own link-local ones are not ours."""
+    family, length, _, scope, index = IFADDR.unpack_from(body)
+    dev = names.get(index)
+    if dev is None or (family == AF_INET6 and scope == RT_SCOPE_LINK):
+        return None
+    found = attrs(body, IFADDR.size, len(body))
+    packed = found.get(IFA_LOCAL) or found[IFA_ADDRESS]
+    return Addr(place, dev, f"{_text(packed)}/{length}")
+
+
+def neigh(body: bytes, place: str, names: Mapping[int, str]) -> Neigh | None:
+    """Decode one RTM_NEWNEIGH: permanent entries on one of the links in *names*."""
+    _, index, state, _, _ = NDMSG.unpack_from(body)
+    dev = names.get(index)
+    if dev is None or not state & NUD_PERMANENT:
+        return None
+    found = attrs(body, NDMSG.size, len(body))
+    if NDA_DST not in found or NDA_LLADDR not in found:
+        return None
+    return Neigh(place, dev, _text(found[NDA_DST]), found[NDA_LLADDR].hex(":"))
+
+
+def fdb(body: bytes, dev: str) -> Fdb | None:
+    """Decode one RTM_NEWNEIGH of family AF_BRIDGE."""
+    found = attrs(body, NDMSG.size, len(body))
+    if NDA_DST not in found or NDA_LLADDR not in found:
+        return None
+    return Fdb(dev, found[NDA_LLADDR].hex(":"), _text(found[NDA_DST]))
+
+
+def nexthop(body: bytes, names: Mapping[int, str]) -> Nexthop | None:
+    """Decode one RTM_NEWNEXTHOP with our protocol number."""
+    _, _, protocol, flags = NHMSG.unpack_from(body)
+    if protocol != PROTOCOL:
+        return None
+    found = attrs(body, NHMSG.size, len(body))
+    (number,) = _U32.unpack(found[NHA_ID])
+    oif = _U32.unpack(found[NHA_OIF])[0] if NHA_OIF in found else 0
+    via = _text(found[NHA_GATEWAY]) if NHA_GATEWAY in found else ""
+    return Nexthop(number, via, names.get(oif, f"#{oif}"), bool(flags & RTNH_F_ONLINK))
+
+
+def route(body: bytes, place: str, names: Mapping[int, str]) -> Route | None:
+    """Decode one RTM_NEWROUTE of the main table with our protocol number."""
+    family, length, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(body)
+    if protocol != PROTOCOL or table != RT_TABLE_MAIN:
+        return None
+    found = attrs(body, RTMSG.size, len(body))
+    packed = found.get(RTA_DST)
+    dst = f"{inet_ntop(family, packed)}/{length}" if packed else ("0.0.0.0/0" if family == AF_INET else "::/0")
+    if kind == RTN_UNREACHABLE:
+        return Route(place, dst, unreachable=True)
+    if RTA_NH_ID in found:  # the kernel repeats the nexthop's own content: it is not the route's
+        return Route(place, dst, nhid=_U32.unpack(found[RTA_NH_ID])[0])
+    oif = _U32.unpack(found[RTA_OIF])[0] if RTA_OIF in found else 0
+    via = _text(found[RTA_GATEWAY]) if RTA_GATEWAY in found else ""
+    return Route(place, dst, names.get(oif, f"#{oif}"), via, onlink=bool(flags & RTNH_F_ONLINK))
