@@ -12,18 +12,14 @@ Replace the file by rename, as editors and ConfigMap volumes do: one written in 
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from cluster import nodeslist
+from cluster import nodeslist, tomlfile
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
-
-SIZE_MAX: Final = 64 << 20
-"""Bytes: a hundred times what 5,000 dual-stack nodes take; more is some other file."""
 
 _YOUNG: Final = 2_000_000_000
 """Nanoseconds. Older kernels stamp files by the timer tick: one changed this lately can change unseen."""
@@ -37,22 +33,9 @@ def _signature(status: os.stat_result) -> Signature:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # without O_NONBLOCK a FIFO would hang
-
-
 def read(path: Path) -> tuple[Signature, bytes]:
-    """The file's content and the signature of that very file, not of one that replaced it meanwhile.
-
-    Raises OSError, or ConfigInvalid when it is no file that could hold nodes.
-    """
-    with open(path, "rb", opener=_open) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigInvalid(f"{path}: is not a regular file", "name a TOML file")
-        raw = file.read(SIZE_MAX + 1)
-    if len(raw) > SIZE_MAX:
-        raise ConfigInvalid(f"{path}: is larger than {SIZE_MAX >> 20} MiB", "is it the nodes file?")
+    """The file's content and the signature of that very file, not of one that replaced it meanwhile."""
+    status, raw = tomlfile.read(path)
     return _signature(status), raw
 
 

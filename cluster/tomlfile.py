@@ -7,15 +7,40 @@ plain layout (``[table]`` headers, one key per line) and answers None for anythi
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 import tomllib
+from pathlib import Path
 from typing import Any, Final
 
 from cni.errors import ConfigInvalid
 
+SIZE_MAX: Final = 64 << 20
+"""Bytes: a hundred times what 5,000 dual-stack nodes take; more is some other file."""
+
 _HEADER: Final = re.compile(r"^[ \t]*(\[\[?)[ \t]*([A-Za-z0-9_.\-]+)[ \t]*\]\]?[ \t]*(?:#.*)?$", re.MULTILINE)
 _AT_LINE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 _SHOWN_MAX: Final = 80
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # without O_NONBLOCK a FIFO would hang
+
+
+def read(path: Path) -> tuple[os.stat_result, bytes]:
+    """The file's state and content, both of the same file even where another replaces it meanwhile.
+
+    Raises OSError, or ConfigInvalid when it is nothing that could hold a configuration.
+    """
+    with open(path, "rb", opener=_open) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigInvalid(f"{path}: is not a regular file", "name a TOML file")
+        raw = file.read(SIZE_MAX + 1)
+    if len(raw) > SIZE_MAX:
+        raise ConfigInvalid(f"{path}: is larger than {SIZE_MAX >> 20} MiB", "is it the right file?")
+    return status, raw
 
 
 def parse(path: str, raw: bytes) -> tuple[str, dict[str, Any]]:
@@ -40,9 +65,10 @@ def parse(path: str, raw: bytes) -> tuple[str, dict[str, Any]]:
 def shown(value: object) -> str:
     """*value* on one line as TOML would write it, cut when it is long."""
     try:
-        text = json.dumps(value)
+        text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):  # a date or a time
         text = str(value)
+    text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}… ({len(text)} characters)"
 
 

@@ -1,0 +1,160 @@
+"""Reading the agent's configuration: one TOML file, checked whole before anything is done.
+
+What holds always: a ``Config`` that ``load`` returned needs no further checking by whoever uses it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from netaddr import IPNetwork
+
+from agent.schema import MTU_MIN, NODE_NAME, SOCKET_MAX, Config, endpoint, keys, sections
+from cluster import addresses, tomlfile
+from cni.errors import ConfigInvalid
+
+__all__ = ["Config", "load", "refuse_small_mtu"]
+
+
+def load(path: str, *, backends: Collection[str], hostname: str) -> Config:
+    """The configuration in the file *path*; its ``node`` is *hostname* where the file names none.
+
+    *backends* are the names that ``backend`` may have. Raises ConfigInvalid, which names file, line, key, value
+    and what is allowed.
+    """
+    try:
+        _, raw = tomlfile.read(Path(path))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigInvalid(f"{path}: cannot be read", f"{why}; name the agent's configuration file") from error
+    text, document = tomlfile.parse(path, raw)
+    file = _File(path, text, document)
+    file.refuse_unknown()
+    file.refuse_missing()
+    config = file.convert()
+    file.refuse_contradictions(config, backends)
+    return config if config.node else msgspec.structs.replace(config, node=file.node(hostname))
+
+
+def refuse_small_mtu(path: str, mtu: int, families: Collection[int]) -> None:
+    """Nothing when pods of *families* (4, 6) can live with *mtu* (0: not configured), else ConfigInvalid."""
+    for family in families:
+        if mtu and mtu < MTU_MIN[family]:
+            raise ConfigInvalid(f"{path}: mtu is {mtu}", f"pods with IPv{family} need at least {MTU_MIN[family]}")
+
+
+def _decode(wanted: type, value: object) -> object:
+    if wanted is IPNetwork and isinstance(value, str):
+        return addresses.cidr(value)
+    raise ValueError("is not a string, in quotes")
+
+
+class _File(NamedTuple):
+    """A file being checked: what it is called, its text and its content."""
+
+    path: str
+    text: str
+    document: dict[str, Any]
+
+    def wrong(self, key: str, why: str, value: object = None) -> ConfigInvalid:
+        """The complaint about the dotted *key*, which may end in an index."""
+        *tables, name = re.sub(r"\[\d+\]", "", key).split(".")
+        line = tomlfile.line_of(self.text, ".".join(tables), 0, name, value if isinstance(value, str) else "")
+        if line is None and not tables:
+            line = tomlfile.line_of(self.text, name)  # a table of that name
+        is_value = "" if value is None else f" is {tomlfile.shown(value)}"
+        return ConfigInvalid(f"{tomlfile.place(self.path, line)}: {key}{is_value}", why)
+
+    def refuse_unknown(self) -> None:
+        for table, section in sections():
+            present = self.document.get(table, {}) if table else self.document
+            known = section.__struct_fields__
+            for name in present if isinstance(present, dict) else ():
+                if name not in known:
+                    key = f"{table}.{_bare(name)}".lstrip(".")
+                    place = f"[{table}]" if table else "the top of the file"
+                    why = _suggestion(table, name) or f"allowed in {place}: {', '.join(known)}"
+                    raise self.wrong(key, f"unknown key; {why}")
+
+    def refuse_missing(self) -> None:
+        for key, one in keys().items():
+            table, _, name = key.rpartition(".")
+            present = self.document.get(table, {}) if table else self.document
+            if one.default is msgspec.NODEFAULT and isinstance(present, dict) and name not in present:
+                raise ConfigInvalid(f"{self.path}: {key} is missing", f"it must be given: {one.allowed}")
+
+    def convert(self) -> Config:
+        try:
+            return msgspec.convert(self.document, Config, dec_hook=_decode)
+        except msgspec.ValidationError as error:
+            found = re.search(r" - at `\$\.([^`]*)`\Z", str(error))
+            if found is None:
+                raise ConfigInvalid(f"{self.path}: is not a configuration", str(error)) from error
+            key = found[1]
+            # Our own reader's reason (a ValueError) says more than msgspec's.
+            reason = f"{error.__cause__}; " if isinstance(error.__cause__, ValueError) else ""
+            schema = keys().get(re.sub(r"\[\d+\]", "", key))
+            allowed = schema.allowed if schema else f"a table, [{key}]"
+            raise self.wrong(key, f"{reason}allowed: {allowed}", self._value(key)) from error
+
+    def _value(self, key: str) -> object:
+        value: Any = self.document
+        for step in re.findall(r"\w+", key):
+            value = value[int(step)] if isinstance(value, list) else value[step]
+        return value
+
+    def refuse_contradictions(self, config: Config, backends: Collection[str]) -> None:
+        """What the types cannot say."""
+        allowed = {key: f"allowed: {one.allowed}" for key, one in keys().items()}
+        if config.backend not in backends:
+            near = difflib.get_close_matches(config.backend, backends, 1)
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            choice = ", ".join(f'"{one}"' for one in sorted(backends))
+            raise self.wrong("backend", f"allowed: {choice}{hint}", config.backend)
+        if 0 < config.mtu < MTU_MIN[4]:
+            raise self.wrong("mtu", allowed["mtu"], config.mtu)
+        if len(config.paths.socket.encode()) > SOCKET_MAX:
+            raise self.wrong("paths.socket", allowed["paths.socket"], config.paths.socket)
+        if config.metrics.listen:
+            try:
+                endpoint(config.metrics.listen)
+            except ValueError as error:
+                raise self.wrong("metrics.listen", allowed["metrics.listen"], config.metrics.listen) from error
+        if config.masquerade.enabled and not config.masquerade.routable:
+            why = "is empty while masquerade.enabled is true; list at least the pods' own ranges"
+            raise self.wrong("masquerade.routable", f"{why}, or pods would not see each other's addresses")
+        taken: dict[str, str] = {}
+        for key in ("paths.socket", "paths.state", "paths.spool", "nodes.file"):
+            section, name = key.split(".")
+            value = getattr(getattr(config, section), name)
+            if value in taken:
+                raise self.wrong(key, f"is also {taken[value]}; allowed: a path of its own", value)
+            taken[value] = key
+
+    def node(self, hostname: str) -> str:
+        """*hostname*, if it can be a node's name."""
+        if not re.fullmatch(NODE_NAME, hostname, re.ASCII):
+            why = f"this machine's name {tomlfile.shown(hostname)} cannot stand in for it; set node"
+            raise ConfigInvalid(f"{self.path}: node is not given", why)
+        return hostname
+
+
+def _bare(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name, re.ASCII) else tomlfile.shown(name)
+
+
+def _suggestion(table: str, name: str) -> str:
+    """The key that was probably meant: a near miss in the same table first, then the same or a near name elsewhere."""
+    everything = [*keys(), *(f"[{section}]" for section, _ in sections() if section)]
+    here = {key.rpartition(".")[2].strip("[]"): key for key in everything if key.rpartition(".")[0] == table}
+    anywhere = {key.rpartition(".")[2].strip("[]"): key for key in everything}
+    for choice in (here, anywhere):
+        near = difflib.get_close_matches(name, choice, 1, 0.7)
+        if near:
+            return f"did you mean {choice[near[0]]}?"
+    return ""

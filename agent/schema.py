@@ -1,0 +1,172 @@
+"""What the agent's configuration may say: the tables, their keys, defaults and limits.
+
+The structs are the schema; a key's ``Meta.description`` is what a complaint says is allowed. Limits that they
+cannot state are checked by ``agent.config``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Final, Literal, NamedTuple, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+from netaddr import IPNetwork
+
+from cluster import addresses
+
+SOCKET_MAX: Final = 107
+"""Bytes of a unix socket's path: sun_path less its NUL (unix(7))."""
+
+MTU_MIN: Final = {4: 576, 6: 1280}
+"""Bytes, by family: what every IPv4 host must take (RFC 791) and every IPv6 link must carry (RFC 8200, section 5)."""
+
+Listen = Annotated[
+    str, Meta(description='"address:port" with an IP address, IPv6 in brackets, and a port from 1 to 65535; "" is off')
+]
+Port = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")]
+AbsolutePath = Annotated[str, Meta(pattern=r"\A/[^\x00-\x1f\x7f]*\Z", description="an absolute path")]
+SocketPath = Annotated[
+    str, Meta(pattern=r"\A/[^\x00-\x1f\x7f]*\Z", description=f"an absolute path of at most {SOCKET_MAX} bytes")
+]
+NODE_NAME: Final = r"[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,252}"
+"""SPEC.md's characters for a name, and the length of a DNS name (RFC 1123)."""
+
+NodeName = Annotated[
+    str,
+    Meta(
+        pattern=rf"\A({NODE_NAME})?\Z",
+        description="at most 253 letters, digits, dots, dashes and underscores, a letter or digit first",
+    ),
+]
+# dev_valid_name() of the kernel, in ASCII; and a node's own link called rt… would be taken for a pod's.
+LinkName = Annotated[
+    str,
+    Meta(
+        pattern=r"\A((?!rt)(?!\.\.?\Z)[!-.0-9;-~]{1,15})?\Z",
+        description='1 to 15 characters without "/" and ":", not beginning with "rt" as the links of pods do',
+    ),
+]
+Mtu = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=65535,
+        description="0 (the uplink's less the overhead) or 576 to 65535, from 1280 where pods have IPv6",
+    ),
+]
+Cidr = Annotated[IPNetwork, Meta(description="a CIDR such as 10.0.0.0/8 or 2001:db8::/32")]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file: what it does not know is an error."""
+
+
+class Ipam(Section, frozen=True):
+    """Which address a pod gets."""
+
+    cooldown: Annotated[float, Meta(ge=0, le=3600, description="seconds, 0 to 3600")] = 30.0
+
+
+class Nodes(Section, frozen=True):
+    """Where the cluster's nodes are listed."""
+
+    file: AbsolutePath
+
+
+class Masquerade(Section, frozen=True):
+    """Whether pods take the node's address outside the routable ranges."""
+
+    enabled: Annotated[bool, Meta(description="true or false")] = False
+    routable: Annotated[tuple[Cidr, ...], Meta(description='a list of CIDRs, such as "10.0.0.0/8"')] = ()
+
+
+class Vxlan(Section, frozen=True):
+    """The overlay, for backend = "vxlan"."""
+
+    vni: Annotated[int, Meta(ge=1, le=(1 << 24) - 1, description="a number from 1 to 16777215")] = 4096
+    port: Port = 4789
+    direct: Annotated[bool, Meta(description="true or false")] = False
+    underlay: Annotated[Literal["auto", "ipv4", "ipv6"], Meta(description='"auto", "ipv4" or "ipv6"')] = "auto"
+
+
+class Paths(Section, frozen=True):
+    """Where the agent keeps what it needs on this node."""
+
+    socket: SocketPath = "/run/routable/agent.sock"
+    state: AbsolutePath = "/var/lib/routable/routable.db"
+    spool: AbsolutePath = "/var/lib/routable/spool"
+
+
+class Metrics(Section, frozen=True):
+    """Where /metrics, /healthz and /readyz are served."""
+
+    listen: Listen = "127.0.0.1:9472"
+
+    @property
+    def endpoint(self) -> tuple[str, int] | None:
+        """Address and port to listen on; None when off."""
+        return endpoint(self.listen) if self.listen else None
+
+
+class Log(Section, frozen=True):
+    """What is logged, and how."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description='"debug", "info", "warning" or "error"')
+    ] = "info"
+    format: Annotated[Literal["text", "json"], Meta(description='"text" or "json"')] = "text"
+
+
+class Config(Section, frozen=True):
+    """The whole file. *backend* and ``nodes.file`` have no default."""
+
+    backend: Annotated[str, Meta(description="the name of a backend")]
+    nodes: Nodes
+    node: NodeName = ""
+    uplink: LinkName = ""
+    mtu: Mtu = 0
+    ipam: Ipam = Ipam()
+    masquerade: Masquerade = Masquerade()
+    vxlan: Vxlan = Vxlan()
+    paths: Paths = Paths()
+    metrics: Metrics = Metrics()
+    log: Log = Log()
+
+
+class Key(NamedTuple):
+    """One key of the schema: *default* is ``msgspec.NODEFAULT`` where the file must give it."""
+
+    allowed: str
+    default: object
+
+
+def sections() -> Iterator[tuple[str, type[Section]]]:
+    """The tables by name; "" is the top of the file."""
+    yield "", Config
+    for field in msgspec.structs.fields(Config):
+        if isinstance(field.type, type) and issubclass(field.type, Section):
+            yield field.name, field.type
+
+
+def keys() -> dict[str, Key]:
+    """Every key that a file may have, dotted, as in ``vxlan.vni``."""
+    found = {}
+    for table, section in sections():
+        for field in msgspec.structs.fields(section):
+            if get_origin(field.type) is Annotated:
+                meta = next(one for one in get_args(field.type)[1:] if isinstance(one, Meta))
+                found[f"{table}.{field.name}".lstrip(".")] = Key(meta.description or "", field.default)
+    return found
+
+
+def endpoint(listen: str) -> tuple[str, int]:
+    """The address and port of "address:port". Raises ValueError."""
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([1-9][0-9]{0,4})", listen, re.ASCII)
+    if found is None or int(found[3]) > 65535:
+        raise ValueError("is not address:port")
+    address = addresses.address(found[1] or found[2])
+    if (address.version == 6) != bool(found[1]):
+        raise ValueError("is not address:port")
+    return str(address), int(found[3])

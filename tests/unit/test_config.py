@@ -1,0 +1,203 @@
+"""The agent's configuration: defaults, limits, and complaints that say what to do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from netaddr import IPNetwork
+
+from agent import config, schema
+from agent.config import Config
+from cni.errors import ConfigInvalid
+
+BACKENDS = ("static", "vxlan")
+LEAST = 'backend = "vxlan"\n[nodes]\nfile = "/etc/routable/nodes.toml"\n'
+
+
+def load(path: Path, text: str) -> Config:
+    """The configuration that a file with this text gives on the machine "host-1"."""
+    path.write_text(text)
+    return config.load(str(path), backends=BACKENDS, hostname="host-1")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the file under test is."""
+    return tmp_path / "agent.toml"
+
+
+def refusal(path: Path, text: str) -> str:
+    """The complaint about a file with this text, without the directory."""
+    with pytest.raises(ConfigInvalid) as caught:
+        load(path, text)
+    return str(caught.value).replace(f"{path.parent}/", "")
+
+
+def test_fills_in_every_default(path: Path) -> None:
+    """A file with the two keys that have no default gives the documented defaults, and the host's name as the node."""
+    found = load(path, LEAST)
+    assert msgspec.to_builtins(found, enc_hook=str) == {
+        "backend": "vxlan",
+        "node": "host-1",
+        "uplink": "",
+        "mtu": 0,
+        "ipam": {"cooldown": 30.0},
+        "nodes": {"file": "/etc/routable/nodes.toml"},
+        "masquerade": {"enabled": False, "routable": ()},
+        "vxlan": {"vni": 4096, "port": 4789, "direct": False, "underlay": "auto"},
+        "paths": {
+            "socket": "/run/routable/agent.sock",
+            "state": "/var/lib/routable/routable.db",
+            "spool": "/var/lib/routable/spool",
+        },
+        "metrics": {"listen": "127.0.0.1:9472"},
+        "log": {"level": "info", "format": "text"},
+    }
+
+
+def test_reads_every_kind_of_value(path: Path) -> None:
+    """Given values replace the defaults; CIDRs are networks, a whole number of seconds is fine."""
+    found = load(
+        path,
+        'node = "n"\nuplink = "eth0.100"\nmtu = 9000\n' + LEAST + "[ipam]\ncooldown = 0\n"
+        '[masquerade]\nenabled = true\nroutable = ["10.0.0.0/8", "2001:db8::/32"]\n[log]\nformat = "json"\n',
+    )
+    assert (found.node, found.uplink, found.mtu, found.ipam.cooldown) == ("n", "eth0.100", 9000, 0)
+    assert found.masquerade.routable == (IPNetwork("10.0.0.0/8"), IPNetwork("2001:db8::/32"))
+    assert found.log.format == "json"
+
+
+@pytest.mark.parametrize(
+    ("top", "rest", "complaint"),
+    [
+        ("mtu = 575", "", "line 1: mtu is 575: allowed: 0 (the uplink's less the overhead) or 576 to 65535"),
+        ("mtu = 65536", "", "line 1: mtu is 65536: allowed: 0"),
+        ("mtu = -1", "", "line 1: mtu is -1: allowed: 0"),
+        ('mtu = "1500"', "", 'line 1: mtu is "1500": allowed: 0'),
+        ("mtu = true", "", "line 1: mtu is true: allowed: 0"),
+        ('node = "a b"', "", 'line 1: node is "a b": allowed: at most 253 letters'),
+        ('uplink = "eth0/1"', "", 'line 1: uplink is "eth0/1": allowed: 1 to 15 characters'),
+        ('uplink = "abcdefghijklmnop"', "", 'line 1: uplink is "abcdefghijklmnop": allowed: 1 to 15 characters'),
+        ('uplink = ".."', "", 'line 1: uplink is "..": allowed: 1 to 15 characters'),
+        ('uplink = "rt0"', "", 'not beginning with "rt" as the links of pods do'),
+        ("vxlan = 3", "", "line 1: vxlan is 3: allowed: a table, [vxlan]"),
+        ("uplnk = 3", "", "line 1: uplnk: unknown key; did you mean uplink?"),
+        ("cooldown = 3", "", "line 1: cooldown: unknown key; did you mean ipam.cooldown?"),
+        ("zzz = 3", "", "line 1: zzz: unknown key; allowed in the top of the file: backend, nodes, node, uplink"),
+        ('"a\\nb" = 3', "", 'agent.toml, line 1: "a\\nb": unknown key; allowed in'),
+        ("vxlan.vni = 0", "", "agent.toml: vxlan.vni is 0: allowed: a number from 1 to 16777215"),
+        ("", "[vxlna]\nvni = 1", "line 5: vxlna: unknown key; did you mean [vxlan]?"),
+        ("", "[vxlan]\nvnid = 1", "line 6: vxlan.vnid: unknown key; did you mean vxlan.vni?"),
+        ("", "[vxlan]\nvni = 16777216", "line 6: vxlan.vni is 16777216: allowed: a number from 1 to 16777215"),
+        ("", "[vxlan]\nport = 0", "line 6: vxlan.port is 0: allowed: a port from 1 to 65535"),
+        ("", '[vxlan]\nunderlay = "ipv5"', 'line 6: vxlan.underlay is "ipv5": allowed: "auto", "ipv4" or "ipv6"'),
+        ("", "[vxlan]\ndirect = 1", "line 6: vxlan.direct is 1: allowed: true or false"),
+        ("", "[ipam]\ncooldown = 3601", "line 6: ipam.cooldown is 3601: allowed: seconds, 0 to 3600"),
+        ("", "[ipam]\ncooldown = -0.1", "line 6: ipam.cooldown is -0.1: allowed: seconds, 0 to 3600"),
+        ("", "[ipam]\ncooldown = nan", "line 6: ipam.cooldown is NaN: allowed: seconds, 0 to 3600"),
+        ("", "[ipam]\ncooldown = inf", "line 6: ipam.cooldown is Infinity: allowed: seconds, 0 to 3600"),
+        ("", "[ipam]\ncooldown = 1979-05-27", "line 6: ipam.cooldown is 1979-05-27: allowed: seconds, 0 to 3600"),
+        ("", '[paths]\nsocket = "agent.sock"', 'line 6: paths.socket is "agent.sock": allowed: an absolute path of'),
+        ("", f'[paths]\nsocket = "/{"é" * 54}"', 'é": allowed: an absolute path of at most 107 bytes'),
+        ("", '[paths]\nstate = "/a\\u0000"', 'line 6: paths.state is "/a\\u0000": allowed: an absolute path'),
+        ("", '[paths]\nspool = "/etc/routable/nodes.toml"', "line 4: nodes.file is"),
+        ("", '[metrics]\nlisten = "9472"', 'line 6: metrics.listen is "9472": allowed: "address:port" with an IP'),
+        ("", '[metrics]\nlisten = "localhost:9472"', 'line 6: metrics.listen is "localhost:9472": allowed:'),
+        ("", '[metrics]\nlisten = "127.0.0.1:65536"', 'metrics.listen is "127.0.0.1:65536": allowed:'),
+        ("", '[metrics]\nlisten = "::1:9472"', 'metrics.listen is "::1:9472": allowed:'),
+        ("", '[metrics]\nlisten = "[127.0.0.1]:80"', 'metrics.listen is "[127.0.0.1]:80": allowed:'),
+        ("", "[log]\nlevel = 10", 'line 6: log.level is 10: allowed: "debug", "info", "warning" or "error"'),
+        ("", '[log]\nformat = "xml"', 'line 6: log.format is "xml": allowed: "text" or "json"'),
+        ("", '[masquerade]\nroutable = "10.0.0.0/8"', 'routable is "10.0.0.0/8": allowed: a list of CIDRs'),
+        (
+            "",
+            '[masquerade]\nroutable = [\n"10.0.0.0/8",\n"10.0.0.1/8"]',
+            'line 8: masquerade.routable[1] is "10.0.0.1/8": has host bits set; the range that holds this address is '
+            "10.0.0.0/8; allowed: a list of CIDRs",
+        ),
+        ("", "[masquerade]\nroutable = [10]", "routable[0] is 10: is not a string, in quotes; allowed: a list"),
+        ("", "[masquerade]\nenabled = true", "masquerade.routable: is empty while masquerade.enabled is true; list"),
+    ],
+)
+def test_names_file_line_key_value_and_what_is_allowed(path: Path, top: str, rest: str, complaint: str) -> None:
+    """A wrong value or an unknown key is refused with where it is, what was found and what is allowed."""
+    text = refusal(path, f"{top}\n{LEAST}{rest}\n")
+    assert text.startswith("agent.toml")
+    assert complaint in text
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "agent.toml: backend is missing: it must be given: the name of a backend"),
+        ('backend = "static"', "agent.toml: nodes.file is missing: it must be given: an absolute path"),
+        ('backend = "static"\n[nodes]\n', "agent.toml: nodes.file is missing: it must be given: an absolute path"),
+        (LEAST.replace("vxlan", "vxlam"), 'is "vxlam": allowed: "static", "vxlan"; did you mean "vxlan"?'),
+        (LEAST.replace("vxlan", "bgp"), 'line 1: backend is "bgp": allowed: "static", "vxlan"'),
+        (LEAST.replace('"vxlan"', "vxlan"), "agent.toml, line 1, column 11: is not TOML: Invalid value"),
+        (LEAST + LEAST, "agent.toml, line 5, column 7: is not TOML: Cannot declare"),
+        (LEAST.replace("[nodes]", "[[nodes]]"), "agent.toml, line 2: nodes is "),
+    ],
+)
+def test_names_what_is_missing_or_no_toml(path: Path, text: str, complaint: str) -> None:
+    """A missing key, an unknown backend and a slip of syntax are refused with their place."""
+    assert complaint in refusal(path, text)
+
+
+def test_refuses_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """A missing file, a directory and a FIFO are refused by name, at once."""
+    os.mkfifo(tmp_path / "fifo")
+    for name, why in (
+        ("none", "cannot be read: No such file or directory"),
+        (".", "cannot be read: Is a directory"),
+        ("fifo", "is not a regular file"),
+        ("a\0b", "cannot be read: embedded null byte"),
+    ):
+        with pytest.raises(ConfigInvalid, match=why):
+            config.load(f"{tmp_path}/{name}", backends=BACKENDS, hostname="host-1")
+
+
+def test_refuses_a_host_name_that_is_no_node_name(path: Path) -> None:
+    """Where the file names no node and the machine's name cannot stand in for it, the complaint says what to set."""
+    path.write_text(LEAST)
+    with pytest.raises(ConfigInvalid, match=r'node is not given: .* "\(none\)" cannot stand in for it; set node'):
+        config.load(str(path), backends=BACKENDS, hostname="(none)")
+
+
+def test_a_small_mtu_suits_ipv4_alone() -> None:
+    """An MTU below 1280 is refused where pods have IPv6 (RFC 8200); a derived one is left to the uplink."""
+    config.refuse_small_mtu("agent.toml", 1279, {4})
+    config.refuse_small_mtu("agent.toml", 1280, {4, 6})
+    config.refuse_small_mtu("agent.toml", 0, {4, 6})
+    with pytest.raises(ConfigInvalid, match="mtu is 1279: pods with IPv6 need at least 1280"):
+        config.refuse_small_mtu("agent.toml", 1279, {4, 6})
+
+
+@pytest.mark.parametrize(
+    ("listen", "endpoint"),
+    [("", None), ("0.0.0.0:1", ("0.0.0.0", 1)), ("[2001:DB8::0]:65535", ("2001:db8::", 65535))],
+)
+def test_reads_where_to_listen(path: Path, listen: str, endpoint: tuple[str, int] | None) -> None:
+    """The metrics' address and port are split for the socket; an empty string is off."""
+    assert load(path, f'{LEAST}[metrics]\nlisten = "{listen}"').metrics.endpoint == endpoint
+
+
+def test_every_key_says_what_is_allowed() -> None:
+    """No key of the schema lacks the sentence that a complaint about it ends with."""
+    assert len(schema.keys()) == 18
+    assert [key for key, one in schema.keys().items() if not one.allowed] == []
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_endpoint_or_a_value_error(text: str) -> None:
+    """Where to listen is read from arbitrary text without another failure than ValueError."""
+    try:
+        host, port = schema.endpoint(text)
+    except ValueError:
+        return
+    assert (bool(host), 1 <= port <= 65535) == (True, True)
