@@ -67,7 +67,6 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def setup(self) -> None:
-        self.timeout = self.server.deadline
         super().setup()
         self.rfile.close()
         self.rfile = io.BufferedReader(_Until(self.connection, time.monotonic() + self.server.deadline))
@@ -85,6 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(Answer(code, _TEXT, f"{message or 'bad request'}\n".encode("ascii", "backslashreplace")))
 
     def _send(self, answer: Answer) -> None:
+        self.connection.settimeout(self.server.deadline)  # for the whole of the answer: see socket.sendall
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.type)
         self.send_header("Content-Length", str(len(answer.body)))
