@@ -155,6 +155,15 @@ static void put_u32(unsigned char *to, size_t value)
         to[i] = (unsigned char)(value >> (24 - 8 * i));
 }
 
+/* Of a name that is given twice the first counts, as for getenv; length is the name's and its '='. */
+static int is_repeated(char **entry, size_t length)
+{
+    for (char **earlier = environ; earlier != entry; earlier++)
+        if (strncmp(*earlier, *entry, length) == 0)
+            return 1;
+    return 0;
+}
+
 /* Copy every CNI_* variable as KEY=VALUE and NUL, in the environment's order, and return their length. */
 static size_t take_variables(unsigned char *to)
 {
@@ -162,14 +171,9 @@ static size_t take_variables(unsigned char *to)
     size_t total = 0, largest = 0;
     const char *culprit = "";
     for (char **entry = environ; entry && *entry; entry++) {
-        char *equals = strchr(*entry, '=');
+        const char *equals = strchr(*entry, '=');
         size_t length = strlen(*entry) + 1;
-        if (equals == NULL || strncmp(*entry, "CNI_", 4) != 0)
-            continue;
-        *equals = '\0'; /* of a name that is given twice, the first counts, as for getenv */
-        int is_first = getenv(*entry) == equals + 1;
-        *equals = '=';
-        if (!is_first)
+        if (equals == NULL || strncmp(*entry, "CNI_", 4) != 0 || is_repeated(entry, (size_t)(equals - *entry) + 1))
             continue;
         if (total + length <= ENV_MAX)
             memcpy(to + total, *entry, length);
@@ -386,7 +390,8 @@ int main(void)
     char why[TEXT_MAX];
     size_t env, stdin_length;
     int stream;
-    signal(SIGPIPE, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN); /* a closed standard output is EPIPE */
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file size is EFBIG */
     keep_standard_descriptors();
     call.socket = path("ROUTABLE_SOCKET", "/run/routable/agent.sock", SOCKET_PATH_MAX);
     call.spool = path("ROUTABLE_SPOOL", "/var/lib/routable/spool", SPOOL_PATH_MAX);
