@@ -220,9 +220,7 @@ def _variables(env: bytes) -> dict[str, bytes]:
     for entry in env.split(b"\0")[:-1]:
         name, equals, value = entry.partition(b"=")
         if not equals or not name.startswith(b"CNI_"):
-            raise Unreadable(
-                f"the request frame's env holds {entry[:80]!r}", "every entry is CNI_<NAME>=<value>"
-            )
+            raise Unreadable(f"the request frame's env holds {entry[:80]!r}", "every entry is CNI_<NAME>=<value>")
         # An environment may hold a name twice; getenv(3), which the C executable asks, takes the first.
         variables.setdefault(name.decode("utf-8", "surrogateescape"), value)
     return variables

@@ -30,12 +30,8 @@ HEADER = 12
 ADD = Request({"CNI_COMMAND": b"ADD", "CNI_IFNAME": b"eth0"}, b'{"name":"pods"}')
 
 _bytes_without_nul = st.binary(max_size=40).map(lambda raw: raw.replace(b"\0", b"\x01"))
-_names = _bytes_without_nul.map(
-    lambda raw: "CNI_" + raw.replace(b"=", b"-").decode("utf-8", "surrogateescape")
-)
-requests = st.builds(
-    Request, st.dictionaries(_names, _bytes_without_nul, max_size=6), st.binary(max_size=300)
-)
+_names = _bytes_without_nul.map(lambda raw: "CNI_" + raw.replace(b"=", b"-").decode("utf-8", "surrogateescape"))
+requests = st.builds(Request, st.dictionaries(_names, _bytes_without_nul, max_size=6), st.binary(max_size=300))
 responses = st.builds(Response, st.integers(0, 255), st.binary(max_size=300))
 
 
@@ -107,9 +103,7 @@ def test_an_empty_frame_is_told_from_a_cut_off_one() -> None:
         (0xFFFFFFFF, 0xFFFFFFFF, "env of 4294967295 bytes exceeds"),
     ],
 )
-def test_an_oversized_announcement_is_refused_before_its_bytes_come(
-    env: int, stdin: int, reason: str
-) -> None:
+def test_an_oversized_announcement_is_refused_before_its_bytes_come(env: int, stdin: int, reason: str) -> None:
     """The header alone is enough to refuse, so no memory is spent on hostile lengths."""
     with pytest.raises(Unreadable, match=reason):
         FrameReader().feed(header(env, stdin))
