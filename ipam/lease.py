@@ -14,15 +14,33 @@ from cni.spec import Attachment
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A range of addresses that this node may give to pods, and *owner*: the node, ENI or NIC it belongs to."""
+    """A range of addresses that this node may give to pods, and *owner*: the node, ENI or NIC it belongs to.
+
+    With *reserve* (a subnet of ours) addresses with a meaning of their own are never given: see ``usable``.
+    Without it (a source that hands out plain addresses, such as a cloud's /28) every address may be.
+    """
 
     network: IPNetwork
     owner: str
+    reserve: bool = True
 
     @property
     def family(self) -> int:
         """4 or 6."""
         return int(self.network.version)
+
+    @property
+    def usable(self) -> tuple[int, int]:
+        """The first and the last address that may be given, as integers.
+
+        Reserved are an IPv4 subnet's network and broadcast address (RFC 1122, 3.2.1.3) and an IPv6 subnet's
+        first, the subnet-router anycast address (RFC 4291, 2.6.1). Neither exists where one or two addresses
+        are all there are (RFC 3021, RFC 6164).
+        """
+        first, last = int(self.network.first), int(self.network.last)
+        if not self.reserve or last - first < 2:
+            return first, last
+        return (first + 1, last - 1) if self.family == 4 else (first + 1, last)
 
 
 @dataclass(frozen=True, slots=True)
