@@ -152,6 +152,8 @@ class Family:
             raise ValueError(f"address {value} is held already or not in an offered block")
         self.holders[value] = who
         each.held += 1
+        if value == each.cursor:
+            each.cursor += 1
         if self._released.pop(value, None) is not None:
             each.released -= 1
         return each.block
