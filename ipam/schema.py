@@ -1,0 +1,140 @@
+"""The store's file: its tables, its version, how it is opened, and what SQLite's errors mean for whom.
+
+One table: a *tenure* is an address in the hands of an attachment from ``since`` to ``until`` (seconds since the
+epoch); while ``until`` is NULL it is a live lease. So the leases and the history of every address are the same
+rows, and the partial unique indexes make "one address twice" impossible in the file itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from cni.errors import Failure, StateCorrupt, TryAgain
+
+VERSION: Final = 1
+"""``PRAGMA user_version`` of the tables below."""
+
+# "place" is the family and the address in hexadecimal, so that a person's ORDER BY sorts by number: as text
+# 10.0.0.10 comes before 10.0.0.9. "boot" is the boot during which a tenure began: a lease of an earlier boot
+# has no pod behind it any more.
+TABLES: Final = """
+CREATE TABLE tenure (
+    id        INTEGER PRIMARY KEY,
+    address   TEXT NOT NULL,
+    place     TEXT NOT NULL,
+    block     TEXT NOT NULL,
+    reserve   INTEGER NOT NULL,
+    owner     TEXT NOT NULL,
+    network   TEXT NOT NULL,
+    container TEXT NOT NULL,
+    ifname    TEXT NOT NULL,
+    netns     TEXT NOT NULL,
+    mac       TEXT NOT NULL,
+    mtu       INTEGER NOT NULL,
+    pod       TEXT NOT NULL,
+    boot      TEXT NOT NULL,
+    since     REAL NOT NULL,
+    until     REAL
+) STRICT;
+CREATE INDEX tenure_address ON tenure (address);
+CREATE UNIQUE INDEX tenure_one_holder ON tenure (address) WHERE until IS NULL;
+CREATE UNIQUE INDEX tenure_one_per_family ON tenure (network, container, ifname, substr(place, 1, 1))
+    WHERE until IS NULL;
+CREATE VIEW lease AS
+    SELECT address, pod, network, container, ifname, netns, mac, block, owner,
+           datetime(since, 'unixepoch') AS since
+    FROM tenure WHERE until IS NULL ORDER BY place;
+CREATE VIEW history AS
+    SELECT address, pod, network, container, ifname,
+           datetime(since, 'unixepoch') AS since, datetime(until, 'unixepoch') AS until
+    FROM tenure ORDER BY place, id DESC;
+"""
+
+PATIENCE = 1.0
+"""Seconds that a write waits for another program, such as a person's sqlite3, to let go of the file."""
+
+
+def opened(path: Path) -> sqlite3.Connection:
+    """The store at *path*, made with mode 0600 in a directory of mode 0700 where missing.
+
+    StateCorrupt: it is no store, is damaged, or was written by a newer version.
+    """
+    with translated(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Made by us, for its mode: SQLite would use the umask's, and gives the files beside it the same one.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
+        database = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(database, path)
+        except BaseException:
+            database.close()
+            raise
+    return database
+
+
+def _prepare(database: sqlite3.Connection, path: Path) -> None:
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise StateCorrupt(
+            f"the store {path} has version {version}; this agent knows versions up to {VERSION}",
+            "a newer agent wrote it: run that one, or move the file away while no pod runs on this node",
+        )
+    (damage,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if damage != "ok":
+        raise _damaged(path, damage)
+    if version == 0 and database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        raise StateCorrupt(
+            f"{path} is a database of another program", "set paths.state to a file of the agent's own"
+        )
+    database.execute("PRAGMA journal_mode = WAL")
+    # NORMAL does not wait for the disk at a commit, only now and then when the log is folded into the file. A
+    # crash of the agent loses nothing. A crash of the machine may lose the last commits, but leases end with the
+    # boot anyway; what it may not do, unlike with OFF, is leave a damaged file that the next boot trips over.
+    database.execute("PRAGMA synchronous = NORMAL")
+    if version == 0:
+        database.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Raise what goes wrong with the file at *path* as a Failure that names it and says what to do."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except sqlite3.Error as error:
+        raise failure(path, error) from error
+    except OSError as error:
+        raise StateCorrupt(
+            f"the store {path} cannot be opened: {error.strerror}", "check paths.state and its directory"
+        ) from error
+
+
+def failure(path: Path, error: sqlite3.Error) -> Failure:
+    """What an error of SQLite means: https://www.sqlite.org/rescode.html, by the name of its result code."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_FULL"):
+        return TryAgain(f"the store {path} cannot be written: its file system is full", "free some space there")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return TryAgain(
+            f"the store {path} is locked by another program", "end that program, or its transaction"
+        )
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return _damaged(path, str(error))
+    return StateCorrupt(
+        f"the store {path} cannot be used: {error} ({name or type(error).__name__})",
+        "check the disk under it, and that its file system is mounted writable",
+    )
+
+
+def _damaged(path: Path, damage: str) -> StateCorrupt:
+    return StateCorrupt(
+        f"the store {path} is damaged or not a database: {damage}",
+        "restore it, or move it away while no pod runs on this node: the agent then starts an empty one",
+    )

@@ -1,0 +1,233 @@
+"""The one durable thing: the live leases, and who held which address before.
+
+Every change is one transaction, so a process that dies leaves all of it or nothing. What always holds: ``load``
+gives what was saved and not dropped, in the order of saving. Not thread-safe: the caller holds its one lock around
+every call, the same that guards the allocator; any thread may call.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from netaddr import AddrFormatError, IPAddress, IPNetwork
+
+from cni.errors import StateCorrupt
+from cni.spec import Attachment
+from ipam.lease import Block, Lease, Leased
+from ipam.schema import opened, translated
+
+REMEMBERED = 1 << 16
+"""How many addresses keep their last tenure when history is pruned: as many as a /16 has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A live lease, where its pod is, and since when it holds it (seconds since the epoch).
+
+    *netns* is the path that the runtime gave, *mac* the pod's hardware address, *mtu* in bytes, *pod* the
+    Kubernetes "namespace/name", empty without Kubernetes.
+    """
+
+    lease: Lease
+    netns: str
+    mac: str
+    mtu: int
+    pod: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tenure:
+    """Who held *address* of *block*, from *since* to *until* (seconds since the epoch); until None: holds it now."""
+
+    address: IPAddress
+    block: Block
+    who: Attachment
+    netns: str
+    mac: str
+    pod: str
+    since: float
+    until: float | None
+
+
+class Store:
+    """The store at *path*, opened for the boot *boot_id*; StateCorrupt where the file cannot be trusted.
+
+    Leases of an earlier boot ended with it: they are closed at *now*, and *dropped* says how many attachments that
+    were. Their addresses cool down from *now*, since peers may still remember their connections.
+    """
+
+    def __init__(self, path: Path, boot_id: str, now: float) -> None:
+        self.path = path
+        self._boot = boot_id
+        # Parsing a block costs more than all the rest of a row, and a node has few of them.
+        self._blocks: dict[tuple[Any, ...], Block] = {}
+        self._database = opened(path)
+        with self._transaction():
+            stale = "FROM tenure WHERE until IS NULL AND boot != ?"
+            count = f"SELECT count(*) FROM (SELECT DISTINCT network, container, ifname {stale})"
+            self.dropped: int = self._database.execute(count, (boot_id,)).fetchone()[0]
+            """How many leases of an earlier boot were dropped."""
+            self._database.execute(
+                "UPDATE tenure SET until = ? WHERE until IS NULL AND boot != ?", (now, boot_id)
+            )
+
+    def save(self, record: Record) -> None:
+        """Make *record* the one of its attachment, whatever was saved for it before.
+
+        StateCorrupt: an address of it is in the lease of another attachment; nothing is saved then.
+        """
+        who = record.lease.who
+        with self._transaction():
+            rows = self._database.execute(
+                "SELECT address, id FROM tenure "
+                "WHERE network = ? AND container = ? AND ifname = ? AND until IS NULL",
+                who,
+            )
+            saved: dict[str, int] = dict(rows.fetchall())
+            leased = {str(one.address): one for one in record.lease.leased}
+            for address in saved.keys() - leased.keys():
+                self._database.execute(
+                    "UPDATE tenure SET until = ? WHERE id = ?", (record.since, saved[address])
+                )
+            for address, one in leased.items():
+                self._write(record, one, saved.get(address))
+
+    def drop(self, who: Attachment, now: float) -> bool:
+        """End the lease of *who* at *now*; False when it has none."""
+        with self._transaction():
+            ended = self._database.execute(
+                "UPDATE tenure SET until = ? "
+                "WHERE network = ? AND container = ? AND ifname = ? AND until IS NULL",
+                (now, *who),
+            )
+            return ended.rowcount > 0
+
+    def load(self) -> list[Record]:
+        """Every live lease, in the order in which they were first saved."""
+        rows: dict[Attachment, list[tuple[Any, ...]]] = {}
+        for row in self._read(f"SELECT {_TENURE}, mtu FROM tenure WHERE until IS NULL ORDER BY id"):
+            rows.setdefault(Attachment(*row[4:7]), []).append(row)
+        return [self._record(who, sorted(of, key=_family)) for who, of in rows.items()]
+
+    def released(self) -> dict[IPAddress, float]:
+        """When each address that nobody holds was last released (seconds since the epoch), oldest first."""
+        # A bare column beside max() is SQLite's promise to take it from the row with that maximum.
+        query = (
+            "SELECT address, until FROM (SELECT address, until, max(id) AS id FROM tenure GROUP BY address) "
+            "WHERE until IS NOT NULL ORDER BY until, id"
+        )
+        return {self._address(address): until for address, until in self._read(query)}
+
+    def history(self, address: IPAddress) -> list[Tenure]:
+        """Who has and who had *address*, newest first."""
+        rows = self._read(f"SELECT {_TENURE}, until FROM tenure WHERE address = ? ORDER BY id DESC", (str(address),))
+        return [self._tenure(row) for row in rows]
+
+    def prune(self, before: float, addresses: int = REMEMBERED) -> int:
+        """Forget tenures that ended before that time (seconds since the epoch); the answer is how many.
+
+        The last one of each address stays, for the order of reuse; of more than *addresses*, as a /64 may use over
+        the years, only of the newest.
+        """
+        with self._transaction():
+            pruned = self._database.execute(
+                "DELETE FROM tenure WHERE until < ? AND id NOT IN "
+                "(SELECT max(id) FROM tenure GROUP BY address ORDER BY max(id) DESC LIMIT ?)",
+                (before, addresses),
+            )
+            return pruned.rowcount
+
+    def close(self) -> None:
+        """Fold the log into the file and let go of it; the store cannot be used afterwards."""
+        with translated(self.path):
+            self._database.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with translated(self.path):
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                # After some errors, such as a full disk, SQLite has rolled back by itself.
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
+    def _read(self, query: str, values: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
+        with translated(self.path):
+            return self._database.execute(query, values).fetchall()
+
+    def _write(self, record: Record, one: Leased, row: int | None) -> None:
+        who, address, block = record.lease.who, one.address, one.block
+        place = f"{address.version}:{int(address):0{8 if address.version == 4 else 32}x}"
+        values = (
+            *(str(address), place, str(block.network), block.reserve, block.owner, *who),
+            *(record.netns, record.mac, record.mtu, record.pod, self._boot, record.since),
+        )
+        # The same columns either way: a row that is there keeps its id, and with it its place in the order.
+        query = (
+            "INSERT INTO tenure (id, address, place, block, reserve, owner, network, container, ifname,"
+            " netns, mac, mtu, pod, boot, since) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+            " ON CONFLICT (id) DO UPDATE SET block = excluded.block, reserve = excluded.reserve,"
+            " owner = excluded.owner, netns = excluded.netns, mac = excluded.mac, mtu = excluded.mtu,"
+            " pod = excluded.pod, since = excluded.since"
+        )
+        try:
+            self._database.execute(query, (row, *values))
+        except sqlite3.IntegrityError as error:
+            raise self._taken(record, address) from error
+
+    def _taken(self, record: Record, address: IPAddress) -> StateCorrupt:
+        holder = [str(tenure.who) for tenure in self.history(address) if tenure.until is None]
+        return StateCorrupt(
+            f"the store {self.path} cannot hold {address} for {record.lease.who}: "
+            + (f"it is leased to {holder[0]}" if holder else "that has an address of this family already"),
+            "restart the agent, which reads the leases anew; if this comes back, report it as a bug",
+        )
+
+    def _record(self, who: Attachment, rows: list[tuple[Any, ...]]) -> Record:
+        *_, netns, mac, pod, since, mtu = rows[0]
+        return Record(Lease(who, tuple(map(self._leased, rows))), netns, mac, mtu, pod, since)
+
+    def _tenure(self, row: tuple[Any, ...]) -> Tenure:
+        one = self._leased(row)
+        netns, mac, pod, since, until = row[7:]
+        return Tenure(one.address, one.block, Attachment(*row[4:7]), netns, mac, pod, since, until)
+
+    def _leased(self, row: tuple[Any, ...]) -> Leased:
+        text, source = row[0], row[1:4]
+        block = self._blocks.get(source)
+        if block is None:
+            network, reserve, owner = source
+            try:
+                block = self._blocks[source] = Block(IPNetwork(network), owner, bool(reserve))
+            except (AddrFormatError, ValueError) as error:
+                raise self._unreadable(network) from error
+        return Leased(self._address(text), block)
+
+    def _address(self, text: str) -> IPAddress:
+        try:
+            return IPAddress(text)
+        except (AddrFormatError, ValueError) as error:
+            raise self._unreadable(text) from error
+
+    def _unreadable(self, text: str) -> StateCorrupt:
+        return StateCorrupt(
+            f"the store {self.path} has {text!r} where an address or a block should be",
+            "something else wrote to it: correct that row of its table tenure, or delete it",
+        )
+
+
+_TENURE = "address, block, reserve, owner, network, container, ifname, netns, mac, pod, since"
+
+
+def _family(row: tuple[Any, ...]) -> bool:
+    return ":" in row[0]

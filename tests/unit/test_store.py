@@ -1,0 +1,296 @@
+"""The store, case by case: what is kept, what is refused, and what its errors say."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from netaddr import IPAddress, IPNetwork
+
+from cni.errors import Failure, StateCorrupt, TryAgain
+from cni.spec import Attachment
+from ipam.lease import Block, Lease, Leased
+from ipam.schema import failure
+from ipam.store import Record, Store, Tenure
+
+BLOCKS = {4: Block(IPNetwork("10.1.0.0/24"), "node-a"), 6: Block(IPNetwork("fd00::/124"), "eni-1", reserve=False)}
+
+
+def pod(number: int, network: str = "pods") -> Attachment:
+    return Attachment(network, f"container{number}", "eth0")
+
+
+def record(who: Attachment, *addresses: str, since: float = 100.0) -> Record:
+    leased = tuple(Leased(IPAddress(one), BLOCKS[IPAddress(one).version]) for one in addresses)
+    return Record(Lease(who, leased), f"/run/netns/{who.container}", "02:00:00:00:00:01", 1450, "shop/web-0", since)
+
+
+def tenure(address: str, who: Attachment, since: float, until: float | None) -> Tenure:
+    ip = IPAddress(address)
+    netns = f"/run/netns/{who.container}"
+    return Tenure(ip, BLOCKS[ip.version], who, netns, "02:00:00:00:00:01", "shop/web-0", since, until)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "routable.db"
+
+
+def test_saved_records_are_loaded_as_they_were(path: Path) -> None:
+    """What was saved is there for the next process, field by field, in the order of saving."""
+    records = [record(pod(2), "10.1.0.10", "fd00::a"), record(pod(1), "10.1.0.9"), record(pod(3), "fd00::")]
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        for each in records:
+            store.save(each)
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        assert store.load() == records
+        assert store.dropped == 0
+
+
+def test_saving_again_keeps_one_record_in_its_place(path: Path) -> None:
+    """A second save for an attachment is its record from then on; an address it no longer has is released."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        store.save(record(pod(1), "10.1.0.1", "fd00::1"))
+        store.save(record(pod(2), "10.1.0.2"))
+        changed = record(pod(1), "10.1.0.9", "fd00::1", since=150.0)
+        store.save(changed)
+        store.save(changed)
+        assert store.load() == [changed, record(pod(2), "10.1.0.2")]
+        assert store.released() == {IPAddress("10.1.0.1"): 150.0}
+
+
+def test_one_container_on_two_networks_has_two_records(path: Path) -> None:
+    """Attachments of one container to two networks are kept and dropped apart."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        store.save(record(pod(1, "pods"), "10.1.0.1"))
+        store.save(record(pod(1, "storage"), "10.1.0.2"))
+        assert store.drop(pod(1, "pods"), 200.0)
+        assert store.load() == [record(pod(1, "storage"), "10.1.0.2")]
+
+
+def test_an_address_cannot_be_saved_twice(path: Path) -> None:
+    """The file itself refuses a second holder of an address, by name, and keeps nothing of that record."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        store.save(record(pod(1), "fd00::1"))
+        with pytest.raises(StateCorrupt, match="fd00::1 for pods/container2/eth0: it is leased to pods/container1/e"):
+            store.save(record(pod(2), "10.1.0.2", "fd00::1"))
+        assert store.load() == [record(pod(1), "fd00::1")]
+        assert store.history(IPAddress("10.1.0.2")) == []
+
+
+def test_drop_ends_a_lease_once(path: Path) -> None:
+    """A dropped lease is history with the time of its end; dropping again answers False and changes nothing."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        store.save(record(pod(1), "10.1.0.1", "fd00::1"))
+        assert store.drop(pod(1), 200.0)
+        assert not store.drop(pod(1), 300.0)
+        assert store.load() == []
+        assert store.released() == {IPAddress("10.1.0.1"): 200.0, IPAddress("fd00::1"): 200.0}
+
+
+def test_history_tells_who_has_and_who_had_an_address(path: Path) -> None:
+    """The history of an address is every tenure, newest first, the present holder included."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        store.save(record(pod(1), "10.1.0.1", since=100.0))
+        store.drop(pod(1), 200.0)
+        store.save(record(pod(2), "10.1.0.1", since=300.0))
+        assert store.history(IPAddress("10.1.0.1")) == [
+            tenure("10.1.0.1", pod(2), 300.0, None),
+            tenure("10.1.0.1", pod(1), 100.0, 200.0),
+        ]
+        assert store.released() == {}
+
+
+def test_prune_keeps_the_last_tenure_of_each_address(path: Path) -> None:
+    """Old history goes, but the last release of every address stays, for the order of reuse, and all that is live."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        for number in (1, 2, 3):
+            store.save(record(pod(number), "10.1.0.1", since=number * 100.0))
+            store.drop(pod(number), number * 100.0 + 50)
+        store.save(record(pod(4), "10.1.0.2", since=50.0))
+        assert store.prune(260.0) == 2
+        assert store.history(IPAddress("10.1.0.1")) == [tenure("10.1.0.1", pod(3), 300.0, 350.0)]
+        assert store.prune(1000.0) == 0
+        assert store.released() == {IPAddress("10.1.0.1"): 350.0}
+        assert store.load() == [record(pod(4), "10.1.0.2", since=50.0)]
+
+
+def test_prune_remembers_a_bounded_number_of_addresses(path: Path) -> None:
+    """However many addresses a /64 has used, only the newest keep a last tenure once they are old."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        for number in (1, 2, 3):
+            store.save(record(pod(number), f"fd00::{number}"))
+            store.drop(pod(number), 200.0)
+        assert store.prune(1000.0, addresses=2) == 1
+        assert list(store.released()) == [IPAddress("fd00::2"), IPAddress("fd00::3")]
+
+
+def test_leases_of_an_earlier_boot_are_dropped(path: Path) -> None:
+    """After a reboot no lease is live, their addresses cool down from now, and how many it were is known."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        store.save(record(pod(1), "10.1.0.1", "fd00::1"))
+        store.save(record(pod(2), "10.1.0.2"))
+        store.drop(pod(2), 150.0)
+    with closing(Store(path, "boot-2", 500.0)) as store:
+        assert store.dropped == 1
+        assert store.load() == []
+        assert store.released() == dict(
+            zip(map(IPAddress, ["10.1.0.2", "10.1.0.1", "fd00::1"]), [150.0, 500.0, 500.0], strict=True)
+        )
+
+
+def test_a_process_that_dies_loses_nothing_saved(path: Path) -> None:
+    """A process that ends without closing the store has lost nothing that it saved."""
+    code = (
+        "import os, sys; from pathlib import Path; from tests.unit.test_store import *; "
+        "store = Store(Path(sys.argv[1]), 'boot-1', 0.0); "
+        "store.save(record(pod(1), '10.1.0.1', 'fd00::1')); os._exit(9)"
+    )
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code, path], cwd=root).returncode == 9
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        assert store.load() == [record(pod(1), "10.1.0.1", "fd00::1")]
+
+
+def test_only_the_owner_can_read_the_store(path: Path) -> None:
+    """The directory, the file and SQLite's files beside it are for their owner alone, whatever they were before."""
+    path.parent.mkdir(mode=0o700)
+    path.touch(0o644)
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        store.save(record(pod(1), "10.1.0.1"))
+        files = sorted(path.parent.iterdir())
+        assert [each.name for each in files] == ["routable.db", "routable.db-shm", "routable.db-wal"]
+        assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
+
+
+def test_missing_directory_is_made_for_the_owner_alone(path: Path) -> None:
+    """A state directory that does not exist is made with mode 0700."""
+    Store(path, "boot-1", 0.0).close()
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_person_reads_leases_in_the_order_of_their_addresses(path: Path) -> None:
+    """The view "lease" lists addresses as text, by number, with readable times."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        for number, address in enumerate(["10.1.0.10", "fd00::10", "fd00::9", "10.1.0.9"]):
+            store.save(record(pod(number), address, since=1_700_000_000.0))
+    with closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT address, pod, since FROM lease").fetchall()
+    assert [row[0] for row in rows] == ["10.1.0.9", "10.1.0.10", "fd00::9", "fd00::10"]
+    assert rows[0][1:] == ("shop/web-0", "2023-11-14 22:13:20")
+
+
+def test_a_newer_store_is_left_alone(path: Path) -> None:
+    """A file that a newer agent wrote is refused with its version and the remedy."""
+    Store(path, "boot-1", 0.0).close()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 7")
+    with pytest.raises(StateCorrupt) as caught:
+        Store(path, "boot-1", 0.0)
+    assert caught.value.message == f"the store {path} has version 7; this agent knows versions up to 1"
+    assert "newer agent" in caught.value.details
+
+
+def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
+    """A database with other tables is refused, and not one byte of it is changed."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE song (title)")
+    before = path.read_bytes()
+    with pytest.raises(StateCorrupt, match="database of another program"):
+        Store(path, "boot-1", 0.0)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    """A text file in the store's place is named, with what to do."""
+    path.parent.mkdir()
+    path.write_text("leases:\n" * 200)
+    with pytest.raises(StateCorrupt, match=r"routable\.db is damaged or not a database"):
+        Store(path, "boot-1", 0.0)
+
+
+def test_a_damaged_store_is_refused(path: Path) -> None:
+    """A store whose pages were overwritten is refused at start, before anything is read from it."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        for number in range(200):
+            store.save(record(pod(number), f"10.1.0.{number}"))
+    with path.open("r+b") as file:
+        file.seek(3 * 4096)
+        file.write(b"\xff" * 4096)
+    with pytest.raises(StateCorrupt, match="damaged"):
+        Store(path, "boot-1", 0.0)
+
+
+def test_a_row_that_is_no_address_is_named(path: Path) -> None:
+    """A row that someone wrote by hand is an error that quotes it, not a guess."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        store.save(record(pod(1), "10.1.0.1"))
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE tenure SET address = 'ten one'")
+        with pytest.raises(StateCorrupt, match="'ten one' where an address"):
+            store.load()
+
+
+def test_a_locked_store_is_worth_a_retry(path: Path) -> None:
+    """While another program holds a transaction, a save is told to try again, and works afterwards."""
+    with closing(Store(path, "boot-1", 0.0)) as store, closing(sqlite3.connect(path)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TryAgain, match="locked by another program"):
+            store.save(record(pod(1), "10.1.0.1"))
+        database.rollback()
+        store.save(record(pod(1), "10.1.0.1"))
+        assert store.load() == [record(pod(1), "10.1.0.1")]
+
+
+def test_a_place_where_no_file_can_be_is_named(tmp_path: Path) -> None:
+    """A path below a file is an error that names it and the key to check."""
+    (tmp_path / "file").touch()
+    with pytest.raises(StateCorrupt, match=r"file/routable\.db cannot be opened: .+: check paths\.state"):
+        Store(tmp_path / "file" / "routable.db", "boot-1", 0.0)
+
+
+def test_a_failed_write_leaves_the_store_as_it_was(path: Path) -> None:
+    """When the file can grow no further the save is refused, nothing of it is kept, and the next process reads on."""
+    code = (
+        "import resource, sys; from pathlib import Path; from tests.unit.test_store import *\n"
+        "store = Store(Path(sys.argv[1]), 'boot-1', 0.0)\n"
+        "store.save(record(pod(1), '10.1.0.1', 'fd00::1'))\n"
+        "size = Path(sys.argv[1] + '-wal').stat().st_size\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5000, resource.RLIM_INFINITY))\n"
+        "try: store.save(record(pod(2), '10.1.0.2', 'fd00::2'))\n"
+        "except Failure as failure: print(failure.code, failure)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "assert [each.lease.who for each in store.load()] == [pod(1)]\n"
+        "store.save(record(pod(3), '10.1.0.2', 'fd00::2'))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, path], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.startswith(("11 the store", "104 the store")) and str(path) in run.stdout
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        assert store.load() == [record(pod(1), "10.1.0.1", "fd00::1"), record(pod(3), "10.1.0.2", "fd00::2")]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("SQLITE_FULL", TryAgain, "file system is full: free some space"),
+        ("SQLITE_BUSY_SNAPSHOT", TryAgain, "locked by another program"),
+        ("SQLITE_CORRUPT_INDEX", StateCorrupt, "damaged"),
+        ("SQLITE_READONLY_DBMOVED", StateCorrupt, "check the disk"),
+        ("SQLITE_IOERR_WRITE", StateCorrupt, "SQLITE_IOERR_WRITE"),
+    ],
+)
+def test_errors_of_sqlite_say_who_acts(name: str, kind: type[Failure], words: str) -> None:
+    """Each kind of SQLite error becomes a failure of the class of who must act, naming the file."""
+    error = sqlite3.OperationalError("disk trouble")
+    error.sqlite_errorname = name
+    translated = failure(Path("/state/routable.db"), error)
+    assert type(translated) is kind
+    assert "/state/routable.db" in str(translated) and words in str(translated)
