@@ -260,8 +260,9 @@ def test_an_unknown_command_without_an_agent_is_named(executable: Path, site: Si
     assert site.spooled() == []
 
 
-def test_del_without_an_agent_is_kept_for_it(executable: Path, site: Site) -> None:
-    """DEL succeeds, and its request is one private file whose name tells when it came."""
+@pytest.mark.parametrize("umask", [0, 0o777])
+def test_del_without_an_agent_is_kept_for_it(executable: Path, site: Site, umask: int) -> None:
+    """DEL succeeds, and its request is one private file, whatever the umask, whose name tells when it came."""
     before = time.time_ns()
     done = subprocess.run(
         [str(executable)],
@@ -269,7 +270,7 @@ def test_del_without_an_agent_is_kept_for_it(executable: Path, site: Site) -> No
         input=CONF,
         capture_output=True,
         timeout=PATIENCE,
-        umask=0,
+        umask=umask,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     (path,) = site.spool.iterdir()
