@@ -199,8 +199,8 @@ def namespaces(netns: Path) -> Iterator[tuple[str, ...]]:
 def image() -> bytes:
     """A tar archive of busybox, its applets, and a web page that answers with the client's address."""
     busybox = shutil.which("busybox")
-    if busybox is None:
-        raise FileNotFoundError("busybox: not found in PATH; install busybox-static")
+    if busybox is None or b"/ld-linux" in Path(busybox).read_bytes():
+        raise FileNotFoundError("no statically linked busybox in PATH; install busybox-static")
     applets = subprocess.run([busybox, "--list"], capture_output=True, check=True, text=True).stdout.split()
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
