@@ -112,6 +112,12 @@ class Allocator:
             self._families[address.version].give_back(int(address), now)
         return lease
 
+    def cancel(self, who: Attachment) -> None:
+        """End a lease whose addresses never reached a pod: nothing cools down. Absent is not an error."""
+        lease = self._leases.pop(who, None)
+        for address in lease.addresses if lease is not None else ():
+            self._families[address.version].cancel(int(address))
+
     def counts(self, now: float) -> list[Counts]:
         """The state of every offered block, IPv4 first, lowest first."""
         return [counts for family in self._families.values() for counts in family.counts(now)]

@@ -169,6 +169,13 @@ class Family:
             self._released[value] = now
         self._forget(now)
 
+    def cancel(self, value: int) -> None:
+        """End the holding of an address that was never used: it is as if it had never been given."""
+        del self.holders[value]
+        if (each := self.range_of(value)) is not None:
+            each.held -= 1
+            self._enqueue(each)
+
     def rewind(self, now: float) -> None:
         """The clock was set back to *now*: what was released "later" counts as released now, in its order."""
         for releases in (self._released, self._elsewhere):

@@ -285,3 +285,16 @@ def test_large_pools_are_not_walked_through() -> None:
         pool.allocate(pod(100_000 + turn), float(turn))
     assert time.process_time() - begun < 5.0
     assert pool.counts(6_000.0)[0].used == 60_000
+
+
+def test_a_cancelled_lease_leaves_its_address_free_at_once() -> None:
+    """An address that never reached a pod does not cool down, even as the last one of its block."""
+    allocator = Allocator(cooldown=30.0)
+    allocator.offer({Block(IPNetwork("10.0.0.0/30"), "node")})
+    first = allocator.allocate(Attachment("net", "a", "eth0"), 0.0)
+    allocator.allocate(Attachment("net", "b", "eth0"), 0.0)
+    allocator.cancel(Attachment("net", "a", "eth0"))
+    allocator.cancel(Attachment("net", "a", "eth0"))
+    (counts,) = allocator.counts(0.0)
+    assert (counts.used, counts.cooling, counts.free) == (1, 0, 1)
+    assert allocator.allocate(Attachment("net", "c", "eth0"), 0.0).addresses == first.addresses
