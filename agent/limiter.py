@@ -1,0 +1,29 @@
+"""How often one object may be repaired: two owners fighting over it must not become a busy loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+
+
+class Limiter:
+    """Allows *burst* repairs of one object within *period* seconds; whoever wants more waits and is reported."""
+
+    def __init__(self, burst: int, period: float) -> None:
+        self._burst = burst
+        self._period = period
+        self._times: dict[Hashable, deque[float]] = {}
+
+    def allow(self, key: Hashable, now: float) -> bool:
+        """Whether the object *key* may be repaired at *now* (seconds, monotonic); an allowance is used up."""
+        times = self._times.setdefault(key, deque(maxlen=self._burst))
+        if len(times) == self._burst and now - times[0] < self._period:
+            return False
+        times.append(now)
+        return True
+
+    def fought_over(self, now: float) -> list[Hashable]:
+        """What may not be repaired at *now*; what had peace for a whole period is forgotten."""
+        for key in [key for key, times in self._times.items() if now - times[-1] >= self._period]:
+            del self._times[key]
+        return [key for key, times in self._times.items() if len(times) == self._burst and now - times[0] < self._period]
