@@ -257,7 +257,10 @@ class Nexthop(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A route in the main table: by nexthop object, through a gateway, on a link, or ``unreachable``."""
+    """A route in the main table: by nexthop object, through a gateway, on a link, or ``unreachable``.
+
+    *mtu* (bytes) is the way's where it is less than the link's, else 0.
+    """
 
     place: str
     dst: str
@@ -266,6 +269,7 @@ class Route(NamedTuple):
     nhid: int = 0
     onlink: bool = False
     unreachable: bool = False
+    mtu: int = 0
 
     @property
     def rank(self) -> int:
@@ -287,6 +291,7 @@ class Route(NamedTuple):
         words += ["via", self.via] if self.via else []
         words += ["dev", self.dev] if self.dev else []
         words += ["onlink"] if self.onlink else []
+        words += ["mtu", str(self.mtu)] if self.mtu else []
         return " ".join(words)
 
 

@@ -24,7 +24,7 @@ from dataplane.items import HOST, Item, Key, NftTable, Port, Sysctl, Veth, Vxlan
 from dataplane.netlink import Socket
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import Host, Pod, Scope
+from dataplane.observe import Host, Pod, Scope, Settings
 from dataplane.reaper import Reaper
 from dataplane.refusal import ALREADY_GONE, refused
 
@@ -35,6 +35,13 @@ _PROC_SYS: Final = Path("/proc/sys")
 
 class Dataplane(Protocol):
     """The seam: the kernel in earnest, a model of it in tests."""
+
+    def identity(self, netns: str) -> tuple[int, int] | None:
+        """What tells the pod's namespace at the path *netns* from every other living one; None: nothing is there.
+
+        Raises:
+            EnvironmentInvalid: what is there is no network namespace, or it is the agent's own.
+        """
 
     def observe(self, scopes: Collection[Scope]) -> dict[Key, Item]:
         """What is ours and there, within *scopes*; a namespace that is gone holds nothing."""
@@ -76,6 +83,18 @@ class Kernel:
             raise
         self._idle.append(sock)
 
+    def identity(self, netns: str) -> tuple[int, int] | None:
+        """See `Dataplane.identity`."""
+        try:
+            descriptor = self._netns.open(netns)
+        except FileNotFoundError:
+            return None
+        try:
+            found = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        return found.st_dev, found.st_ino
+
     # --- observing ------------------------------------------------------------------------------------------
 
     def observe(self, scopes: Collection[Scope]) -> dict[Key, Item]:
@@ -84,11 +103,13 @@ class Kernel:
         for scope in scopes:
             if isinstance(scope, Pod):
                 found += self._observe_pod(scope)
-            elif isinstance(scope, Host):
-                with self._host() as sock:
-                    found += observe.host(sock, scope)
+            elif isinstance(scope, Settings):
+                found += observe.sysctls(HOST, scope.sysctls)
                 tables = (self._nft.read(family, name) for family, name in scope.tables)
                 found += [table for table in tables if table is not None]
+            elif isinstance(scope, Host):
+                with self._host() as sock:
+                    found += observe.host(sock)
             else:
                 with self._host() as sock:
                     found += observe.pod_link(sock, scope)

@@ -78,7 +78,7 @@ class Socket:
         self._socket.send(b"".join(parts))
         refused: list[Refusal] = []
         while True:
-            for kind, flags, sequence, body in _split(self._socket.recv(_RECEIVE)):
+            for kind, flags, sequence, body in messages(self._socket.recv(_RECEIVE)):
                 if kind != NLMSG_ERROR or not first <= sequence <= last:
                     continue
                 (code,) = _ERRNO.unpack_from(body)
@@ -93,7 +93,7 @@ class Socket:
         flags = NLM_F_REQUEST
         self._socket.send(_HEADER.pack(len(body) + 16, kind, flags, self._sequence, 0) + body)
         while True:
-            for answer, _, sequence, content in _split(self._socket.recv(_RECEIVE)):
+            for answer, _, sequence, content in messages(self._socket.recv(_RECEIVE)):
                 if sequence != self._sequence:
                     continue
                 if answer != NLMSG_ERROR:
@@ -129,7 +129,7 @@ class Socket:
         header = _HEADER.pack(len(body) + 16, kind, NLM_F_REQUEST | NLM_F_DUMP, self._sequence, 0)
         self._socket.send(header + body)
         while True:
-            for answer, flags, sequence, content in _split(self._socket.recv(_RECEIVE)):
+            for answer, flags, sequence, content in messages(self._socket.recv(_RECEIVE)):
                 if sequence != self._sequence:
                     continue
                 if answer in (NLMSG_DONE, NLMSG_ERROR):
@@ -141,7 +141,7 @@ class Socket:
                 yield flags, content
 
 
-def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """The messages in one datagram: type, flags, sequence and body of each."""
     at, end = 0, len(data)
     while at + 16 <= end:

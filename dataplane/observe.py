@@ -20,7 +20,11 @@ _NDA_IFINDEX: Final = 8
 
 
 class Host(NamedTuple):
-    """Everything of ours in the host's namespace, the named sysctls, and the named nft tables (family, name)."""
+    """Every link, address, neighbour, FDB entry, nexthop and route of ours in the host's namespace."""
+
+
+class Settings(NamedTuple):
+    """The named sysctls of the host's namespace and the named nft tables (family, name)."""
 
     sysctls: tuple[str, ...] = ()
     tables: tuple[tuple[str, str], ...] = ()
@@ -40,11 +44,11 @@ class Pod(NamedTuple):
     sysctls: tuple[str, ...] = ()
 
 
-Scope: TypeAlias = Host | PodLink | Pod
+Scope: TypeAlias = Host | Settings | PodLink | Pod
 
 
-def host(sock: Socket, scope: Host) -> list[Item]:
-    """Everything of ours on the host but nft tables."""
+def host(sock: Socket) -> list[Item]:
+    """Everything of ours on the host."""
     links = sock.dump(RTM_GETLINK, _skip_stats(0), rtnl.link)
     names = {link.ifindex: link.name for link in links}
     ours = {link.ifindex: link.name for link in links if is_pod_link(link) or _is_vxlan(link)}
@@ -56,7 +60,7 @@ def host(sock: Socket, scope: Host) -> list[Item]:
     items += _neighbours(sock, 0, ours, HOST)
     items += sock.dump(rtnl.RTM_GETNEXTHOP, rtnl.NHMSG.pack(0, 0, 0, 0), lambda body: rtnl.nexthop(body, names))
     items += _routes(sock, 0, names, HOST)
-    return [*items, *sysctls(HOST, scope.sysctls)]
+    return items
 
 
 def pod_link(sock: Socket, scope: PodLink) -> list[Item]:

@@ -24,7 +24,7 @@ from pyroute2.netlink.rtnl import (
     RTM_NEWNEIGH,
     RTM_NEWROUTE,
 )
-from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP, IFF_UP
 
 from dataplane.items import PROTOCOL, Addr, Fdb, Item, Neigh, Nexthop, Port, Route, Veth, Vxlan
 
@@ -41,7 +41,7 @@ IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLA
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 0x02
 NDA_DST, NDA_LLADDR, NUD_PERMANENT, NTF_SELF = 1, 2, 0x80, 0x02
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_NH_ID = 1, 4, 5, 30
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_METRICS, RTA_NH_ID, RTAX_MTU = 1, 4, 5, 8, 30, 2
 RT_TABLE_MAIN, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_UNREACHABLE, RTNH_F_ONLINK = (
     254,
     0,
@@ -53,7 +53,7 @@ RT_TABLE_MAIN, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_UNREACHABLE, R
 NHA_ID, NHA_OIF, NHA_GATEWAY = 1, 5, 6
 
 _NLA = struct.Struct("=HH")
-_U8, _U32, _I32, _BE16 = struct.Struct("=B"), struct.Struct("=I"), struct.Struct("=i"), struct.Struct("!H")
+_U8, _U32, I32, _BE16 = struct.Struct("=B"), struct.Struct("=I"), struct.Struct("=i"), struct.Struct("!H")
 IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
 IFADDR = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
 RTMSG = struct.Struct("=8BI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
@@ -120,7 +120,7 @@ def create_veth(veth: Veth, netns: int, peer_mtu: int) -> list[Message]:
     10 ms more. The alias and the address mode cannot be given at creation, hence the second message."""
     peer = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(IFLA_IFNAME, veth.peer_name)
     peer += attr(IFLA_ADDRESS, mac_bytes(veth.peer_mac)) + attr(IFLA_MTU, _U32.pack(peer_mtu))
-    peer += attr(IFLA_NET_NS_FD, _I32.pack(netns))
+    peer += attr(IFLA_NET_NS_FD, I32.pack(netns))
     body = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(IFLA_IFNAME, veth.name)
     body += attr(IFLA_ADDRESS, mac_bytes(veth.mac)) + attr(IFLA_MTU, _U32.pack(veth.mtu))
     info = _name(IFLA_INFO_KIND, "veth") + attr(IFLA_INFO_DATA, attr(VETH_INFO_PEER, peer))
@@ -213,6 +213,8 @@ def _route(item: Route, index: int) -> bytes:
         body += attr(RTA_OIF, _U32.pack(index))
     if item.via:
         body += attr(RTA_GATEWAY, inet_pton(family_of(item.via), item.via))
+    if item.mtu:
+        body += attr(RTA_METRICS, attr(RTAX_MTU, _U32.pack(item.mtu)))
     return body
 
 
@@ -258,6 +260,7 @@ class Link(NamedTuple):
     mac: str
     up: bool
     data: bytes
+    carrier: bool = True
 
     def veth(self) -> Veth:
         return Veth(self.name, self.alias, self.mtu, self.mac, self.up)
@@ -288,6 +291,7 @@ def link(body: bytes) -> Link:
         found.get(IFLA_ADDRESS, b"").hex(":"),
         bool(flags & IFF_UP),
         inner.get(IFLA_INFO_DATA, b""),
+        bool(flags & IFF_LOWER_UP),
     )
 
 
@@ -348,4 +352,6 @@ def route(body: bytes, place: str, names: Mapping[int, str]) -> Route | None:
         return Route(place, dst, nhid=_U32.unpack(found[RTA_NH_ID])[0])
     oif = _U32.unpack(found[RTA_OIF])[0] if RTA_OIF in found else 0
     via = _text(found[RTA_GATEWAY]) if RTA_GATEWAY in found else ""
-    return Route(place, dst, names.get(oif, f"#{oif}"), via, onlink=bool(flags & RTNH_F_ONLINK))
+    metrics = attrs(found.get(RTA_METRICS, b""), 0, len(found.get(RTA_METRICS, b"")))
+    mtu = _U32.unpack(metrics[RTAX_MTU])[0] if RTAX_MTU in metrics else 0
+    return Route(place, dst, names.get(oif, f"#{oif}"), via, onlink=bool(flags & RTNH_F_ONLINK), mtu=mtu)

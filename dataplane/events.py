@@ -1,0 +1,164 @@
+"""Netlink's word that something of the node's own may have changed, so that a pass comes at once (rtnetlink(7)).
+
+Another program's routes, neighbours and links wake nobody, and neither do the links of single pods, which come and go
+with every request and are looked at one by one anyway.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final
+
+from pyroute2.netlink.rtnl import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELNEIGH,
+    RTM_DELROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWNEIGH,
+    RTM_NEWROUTE,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV4_NETCONF,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_NETCONF,
+    RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_LINK,
+    RTNLGRP_NEIGH,
+)
+
+from dataplane import rtnl
+from dataplane.items import POD_LINK_PREFIX, PROTOCOL, VXLAN_LINK
+from dataplane.netlink import messages
+
+RTM_NEWNETCONF: Final = 80
+RTM_DELNETCONF: Final = 81
+RTNLGRP_NEXTHOP: Final = 32
+
+_GROUPS: Final = (
+    RTNLGRP_LINK,
+    RTNLGRP_NEIGH,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_IPV4_NETCONF,
+    RTNLGRP_IPV6_NETCONF,
+    RTNLGRP_NEXTHOP,
+)
+_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _SO_RCVBUFFORCE = 270, 1, 33
+_BUFFER: Final = 4 << 20
+_RECEIVE: Final = 1 << 18
+
+
+class Events:
+    """A subscription in the calling thread's namespace. One thread waits; any may ``wake`` it."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        except PermissionError:  # in a user namespace: the ordinary limit holds
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        self._socket.bind((0, 0))
+        for group in _GROUPS:
+            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+        self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._names: dict[int, str] = dict(socket.if_nameindex())
+        self._uplink = ""
+
+    def watch(self, uplink: str) -> None:
+        """From now on *uplink* is the link whose state and addresses concern us; '': every link's do."""
+        self._uplink = uplink
+
+    def wait(self, timeout: float) -> bool:
+        """Whether something of ours may have changed: at the latest after *timeout* seconds, or when woken."""
+        select.select([self._socket.fileno(), self._waker], [], [], max(0.0, timeout))
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._waker)
+        return self._drain()
+
+    def wake(self) -> None:
+        """End a wait now."""
+        os.eventfd_write(self._waker, 1)
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._socket.close()
+        os.close(self._waker)
+
+    def _drain(self) -> bool:
+        concerns = False
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE)
+            except BlockingIOError:
+                return concerns
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                concerns = True  # some were lost: they may have been about anything
+                continue
+            for kind, _, _, body in messages(data):
+                concerns = self._concerns(kind, body) or concerns
+
+    def _concerns(self, kind: int, body: bytes) -> bool:
+        judge = _JUDGES.get(kind)
+        return judge is not None and judge(self, kind, body)
+
+    def _of_link(self, kind: int, body: bytes) -> bool:
+        link = rtnl.link(body)
+        if kind == RTM_DELLINK:
+            self._names.pop(link.ifindex, None)
+        else:
+            self._names[link.ifindex] = link.name
+        return self._is_ours(link.name)
+
+    def _of_addr(self, kind: int, body: bytes) -> bool:
+        return self._is_ours(self._names.get(rtnl.IFADDR.unpack_from(body)[4], ""))
+
+    def _of_neigh(self, kind: int, body: bytes) -> bool:
+        _, index, state, _, _ = rtnl.NDMSG.unpack_from(body)
+        return self._names.get(index) == VXLAN_LINK and (kind == RTM_DELNEIGH or bool(state & rtnl.NUD_PERMANENT))
+
+    def _of_route(self, kind: int, body: bytes) -> bool:
+        route = rtnl.route(body, "", self._names)
+        return route is not None and not route.dev.startswith(POD_LINK_PREFIX)
+
+    def _of_nexthop(self, kind: int, body: bytes) -> bool:
+        return bool(rtnl.NHMSG.unpack_from(body)[2] == PROTOCOL)
+
+    def _of_netconf(self, kind: int, body: bytes) -> bool:
+        found = rtnl.attrs(body, 4, len(body))
+        (index,) = rtnl.I32.unpack(found.get(_NETCONFA_IFINDEX, b"\0\0\0\0"))
+        return index < 0 or self._is_ours(self._names.get(index, ""))
+
+    def _is_ours(self, name: str) -> bool:
+        if name.startswith(POD_LINK_PREFIX):
+            return False
+        return name in (VXLAN_LINK, self._uplink) or not self._uplink
+
+
+_NETCONFA_IFINDEX: Final = 1
+_JUDGES: Final[Mapping[int, Callable[[Events, int, bytes], bool]]] = {
+    RTM_NEWLINK: Events._of_link,
+    RTM_DELLINK: Events._of_link,
+    RTM_NEWADDR: Events._of_addr,
+    RTM_DELADDR: Events._of_addr,
+    RTM_NEWNEIGH: Events._of_neigh,
+    RTM_DELNEIGH: Events._of_neigh,
+    RTM_NEWROUTE: Events._of_route,
+    RTM_DELROUTE: Events._of_route,
+    rtnl.RTM_NEWNEXTHOP: Events._of_nexthop,
+    rtnl.RTM_DELNEXTHOP: Events._of_nexthop,
+    RTM_NEWNETCONF: Events._of_netconf,
+    RTM_DELNETCONF: Events._of_netconf,
+}

@@ -1,0 +1,77 @@
+"""The link that leads to the other nodes, and what of it decides how they are reached."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from socket import AF_UNSPEC
+
+from netaddr import IPAddress, IPNetwork
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK
+
+from cni.errors import ConfigInvalid
+from dataplane import rtnl
+from dataplane.items import HOST
+from dataplane.netlink import Socket
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """Facts of one link: *addresses* with their prefix lengths; *mtu* in bytes; *is_up* with carrier."""
+
+    name: str
+    mtu: int
+    addresses: tuple[IPNetwork, ...]
+    is_up: bool = True
+
+    @property
+    def connected(self) -> tuple[IPNetwork, ...]:
+        """The networks that the link's addresses are in: what is on-link."""
+        return tuple(dict.fromkeys(address.cidr for address in self.addresses))
+
+    def is_on_link(self, address: IPAddress) -> bool:
+        """Whether *address* is reached without a router."""
+        return any(address in network for network in self.connected)
+
+
+def find(name: str, addresses: Collection[IPAddress]) -> Uplink:
+    """The link called *name* or, where that is '', the one that has one of the node's *addresses*.
+
+    ConfigInvalid: there is none, or the node's addresses are on several; it says which links have what.
+    """
+    sock = Socket()
+    try:
+        asked = rtnl.IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0)
+        links = {link.ifindex: link for link in sock.dump(RTM_GETLINK, asked, rtnl.link)}
+        names = {index: link.name for index, link in links.items()}
+        held: dict[str, list[IPNetwork]] = {link.name: [] for link in links.values()}
+        request = rtnl.IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0)
+        for found in sock.dump(RTM_GETADDR, request, lambda body: rtnl.addr(body, HOST, names)):
+            held[found.dev].append(IPNetwork(found.address))
+    finally:
+        sock.close()
+    chosen = name or _by_address(held, addresses)
+    for link in links.values():
+        if link.name == chosen:
+            return Uplink(link.name, link.mtu, tuple(sorted(held[link.name])), link.up and link.carrier)
+    raise ConfigInvalid(f"uplink is {name}, but there is no such link", f"links: {_shown(held)}")
+
+
+def _by_address(held: dict[str, list[IPNetwork]], addresses: Collection[IPAddress]) -> str:
+    having = sorted(name for name, networks in held.items() if any(one.ip in addresses for one in networks))
+    wanted = ", ".join(map(str, addresses))
+    if not having:
+        raise ConfigInvalid(
+            f"no link has an address of this node ({wanted})",
+            f"correct the list of nodes, or set uplink; links: {_shown(held)}",
+        )
+    if len(having) > 1:
+        raise ConfigInvalid(
+            f"several links have addresses of this node ({wanted}): {', '.join(having)}",
+            "set uplink to the one that leads to the other nodes",
+        )
+    return having[0]
+
+
+def _shown(held: dict[str, list[IPNetwork]]) -> str:
+    return "; ".join(f"{name} {' '.join(map(str, networks)) or 'without address'}" for name, networks in held.items())
