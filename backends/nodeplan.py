@@ -1,0 +1,83 @@
+"""What a node needs whatever carries packets to its peers: forwarding, no loops, no forged sources, masquerade."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Final
+
+from netaddr import IPNetwork
+
+from backends.wiring import Site
+from cluster.peers import Peer
+from dataplane.items import HOST, POD_LINK_PREFIX, Item, NftTable, Route, Sysctl
+
+TABLE: Final = ("inet", "routable")
+"""Family and name of the one nft table of ours."""
+_NEXTHOP_BASE: Final = 0x40000000
+_NEXTHOP_BITS: Final = 30
+_FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+
+# A pod's packet must come from where a packet to its source address would go: the same pod's link. Link-local
+# sources are the neighbour discovery of a pod for its own link and go no further than this host.
+_SOURCE_CHECK: Final = f"""\
+	chain source {{
+		type filter hook prerouting priority raw; policy accept;
+		iifname "{POD_LINK_PREFIX}*" ip6 saddr fe80::/10 ip6 daddr {{ fe80::/10, ff02::/16 }} accept
+		iifname "{POD_LINK_PREFIX}*" fib saddr . iif oif missing drop
+	}}"""
+
+
+def common(site: Site) -> Iterator[Item]:
+    """The items of every node."""
+    for cidr in site.here.pod_cidrs:
+        # Packets to an address that no pod has would follow the default route and come back, again and again.
+        yield Route(HOST, str(cidr), unreachable=True)
+    for family in site.families:
+        yield Sysctl(HOST, _FORWARDING[family], "1")
+    yield table(site.here.pod_cidrs, site.options.masquerade)
+
+
+def table(pod_cidrs: Sequence[IPNetwork], masquerade: Sequence[IPNetwork] | None) -> NftTable:
+    """The nft table: source check of every pod and, unless *masquerade* is None, the node's address for what pods
+    send outside of those ranges. A family of which no range is given is not masqueraded."""
+    chains = [_SOURCE_CHECK]
+    if masquerade is not None:
+        rules = [rule for family in (4, 6) for rule in _masquerade(family, pod_cidrs, masquerade)]
+        body = "".join(f"\t\t{rule}\n" for rule in rules)
+        chains.append(
+            f"\tchain outbound {{\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n{body}\t}}"
+        )
+    return NftTable(*TABLE, "\n".join(chains))
+
+
+def nexthop_ids(peers: Iterable[Peer]) -> dict[tuple[str, int], int]:
+    """The id of each peer's nexthop object, by the peer's name and the family of the routes through it.
+
+    The same for every backend, so that a change of backend replaces the nexthops under routes that stay. Ids follow
+    from the names alone: a peer more or less leaves the others' as they are, but for the rare ones that collide.
+    """
+    taken: set[int] = set()
+    found: dict[tuple[str, int], int] = {}
+    for name, family in sorted({(peer.name, cidr.version) for peer in peers for cidr in peer.pod_cidrs}):
+        number = int.from_bytes(hashlib.sha256(f"{name}/{family}".encode()).digest()[:4], "big")
+        number &= (1 << _NEXTHOP_BITS) - 1
+        while number in taken:
+            number = (number + 1) % (1 << _NEXTHOP_BITS)
+        taken.add(number)
+        found[name, family] = _NEXTHOP_BASE | number
+    return found
+
+
+def families(peer: Peer) -> tuple[int, ...]:
+    """The families of a peer's pods."""
+    return tuple(sorted({cidr.version for cidr in peer.pod_cidrs}))
+
+
+def _masquerade(family: int, pod_cidrs: Sequence[IPNetwork], routable: Collection[IPNetwork]) -> Iterator[str]:
+    word = {4: "ip", 6: "ip6"}[family]
+    ours = [str(cidr) for cidr in pod_cidrs if cidr.version == family]
+    others = [str(cidr) for cidr in routable if cidr.version == family]
+    if ours and others:
+        ranges = f"{word} saddr {{ {', '.join(ours)} }} {word} daddr != {{ {', '.join(others)} }}"
+        yield f'{ranges} oifname != "{POD_LINK_PREFIX}*" masquerade'

@@ -1,0 +1,91 @@
+"""A pod's link: the same for every backend that has addresses of its own node on it. Pure.
+
+One veth per pod. The pod has its address as a /32 or /128 and a default route to a link-local gateway that is on-link
+at the host's end, which answers for it with a fixed hardware address, so that neither side ever asks for the other: a
+pod looks the same on every node, and no address of the node's is spent on it. On the host one route per address leads
+to the link, and every packet is routed, never bridged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from netaddr import IPAddress
+
+from cni.spec import Attachment
+from dataplane.items import HOST, POD_LINK_PREFIX, Addr, Item, Key, Neigh, Port, Route, Sysctl, Veth, plan
+from dataplane.observe import ALIAS
+from ipam.store import Record
+
+GATEWAYS: Final[Mapping[int, IPAddress]] = MappingProxyType({4: IPAddress("169.254.1.1"), 6: IPAddress("fe80::1")})
+"""Of every pod, by family."""
+HOST_MAC: Final = "ee:ee:ee:ee:ee:ee"
+"""The host's end of every pod's link: locally administered, and the links do not share a segment."""
+DEFAULT: Final[Mapping[int, str]] = MappingProxyType({4: "0.0.0.0/0", 6: "::/0"})
+BITS: Final[Mapping[int, int]] = MappingProxyType({4: 32, 6: 128})
+_ALIAS_MAX: Final = 255
+"""IFALIASZ less the terminating NUL (linux/if.h)."""
+
+
+class Named(NamedTuple):
+    """What a link's alias says: whose it is and, unless that was too long, the path of its namespace."""
+
+    who: Attachment
+    netns: str
+
+
+def link_name(who: Attachment) -> str:
+    """The name of the host's end: from the attachment alone, so that DEL needs nothing else."""
+    return POD_LINK_PREFIX + hashlib.sha256("/".join(who).encode()).hexdigest()[:11]
+
+
+def alias(who: Attachment, netns: str) -> str:
+    """What the host's end says of itself, for people and for a start without a journal."""
+    words = ALIAS + " ".join(who)
+    whole = f"{words} {netns}"
+    return whole if len(whole.encode()) <= _ALIAS_MAX else words
+
+
+def parse_alias(text: str) -> Named | None:
+    """What an alias says; None for one that is not ours."""
+    words = text.removeprefix(ALIAS).split(" ", 3)
+    if not text.startswith(ALIAS) or len(words) < 3 or not all(words[:3]):
+        return None
+    return Named(Attachment(*words[:3]), words[3] if len(words) == 4 else "")
+
+
+def pod_mac(addresses: Sequence[IPAddress]) -> str:
+    """The hardware address of a pod for whom nobody asked for one: unique among its node's pods.
+
+    0a:58, as Kubernetes' own plugins use, and the IPv4 address; of an IPv6 address its hash.
+    """
+    first = addresses[0]
+    octets = first.packed if first.version == 4 else hashlib.sha256(first.packed).digest()[:4]
+    return "0a:58:" + octets.hex(":")
+
+
+def pod(record: Record, path_mtu: int) -> dict[Key, Item]:
+    """The plan of one pod. *path_mtu* (bytes) is what the way to other nodes carries: where that is less than the
+    link's own MTU, the pod's route says so."""
+    return plan(*_items(record, path_mtu))
+
+
+def _items(record: Record, path_mtu: int) -> Iterator[Item]:
+    who, netns, mac = record.lease.who, record.netns, record.mac
+    ifname, link = who.ifname, link_name(who)
+    yield Veth(link, alias(who, netns), record.mtu, HOST_MAC, peer_netns=netns, peer_name=ifname, peer_mac=mac)
+    yield Port(netns, ifname, record.mtu, mac)
+    route_mtu = path_mtu if path_mtu < record.mtu else 0
+    for address in record.lease.addresses:
+        family, text = address.version, f"{address}/{BITS[address.version]}"
+        gateway = str(GATEWAYS[family])
+        yield Neigh(HOST, link, str(address), mac)
+        yield Route(HOST, text, dev=link)
+        if family == 6:  # some runtimes switch IPv6 off in every namespace they make
+            yield Sysctl(netns, f"net/ipv6/conf/{ifname}/disable_ipv6", "0", ifname)
+        yield Addr(netns, ifname, text)
+        yield Neigh(netns, ifname, gateway, HOST_MAC)
+        yield Route(netns, DEFAULT[family], dev=ifname, via=gateway, onlink=True, mtu=route_mtu)

@@ -1,0 +1,70 @@
+"""Static routes: every pod CIDR of a peer by way of the peer's own address. For small clusters on one segment.
+
+A packet from pod to pod: the pod's link, this host's main table (the peer's pod CIDR by nexthop object), the uplink,
+the peer, its route to the pod's address, the pod's link. Nothing is wrapped and nothing translated: no overhead, and
+whatever can route to a node can reach its pods.
+
+Tables: two nexthop objects and two routes per dual-stack peer, one route per local pod address. The limit is the
+segment: every peer must be on-link, and is one neighbour entry (the kernel's default keeps 1,024 per family).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from netaddr import IPAddress
+
+from backends import nodeplan, podlink
+from backends.wiring import Site, Unserved, Wired, pod_mtu
+from cluster.peers import Peer
+from dataplane.items import HOST, Item, Key, Nexthop, Route, plan
+from ipam.store import Record
+
+
+class StaticWiring:
+    """`backends.wiring.Wiring` by routes to the peers' addresses. ConfigInvalid: the MTU is impossible."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.mtu = pod_mtu(site, 0)
+
+    def pod(self, record: Record) -> dict[Key, Item]:
+        """See `backends.wiring.Wiring.pod`."""
+        return podlink.pod(record, self.mtu)
+
+    def node(self, peers: Collection[Peer]) -> Wired:
+        """See `backends.wiring.Wiring.node`."""
+        others = [peer for peer in peers if peer.name != self._site.here.name]
+        ids = nodeplan.nexthop_ids(others)
+        items: list[Item] = [*nodeplan.common(self._site)]
+        unserved = []
+        for peer in sorted(others, key=lambda peer: peer.name):
+            for family in nodeplan.families(peer):
+                via = peer.address(family)
+                why = off_link(self._site, peer, family)
+                if why or via is None:
+                    unserved.append(Unserved(peer.name, why))
+                    continue
+                number = ids[peer.name, family]
+                items.append(Nexthop(number, str(via), self._site.uplink.name))
+                items += routes(peer, family, number)
+        return Wired(plan(*items), tuple(unserved))
+
+
+def routes(peer: Peer, family: int, nexthop: int) -> list[Route]:
+    """The routes to a peer's pods of one family."""
+    return [Route(HOST, str(cidr), nhid=nexthop) for cidr in peer.pod_cidrs if cidr.version == family]
+
+
+def off_link(site: Site, peer: Peer, family: int) -> str:
+    """Why no plain route to *peer* can be had for *family*; '' when it can."""
+    address: IPAddress | None = peer.address(family)
+    if address is None:
+        return f"{peer.name} has IPv{family} pods but no IPv{family} address of its own; give it one in its list entry"
+    if site.uplink.is_on_link(address):
+        return ""
+    networks = ", ".join(str(one) for one in site.uplink.connected if one.version == family) or "none"
+    return (
+        f"{peer.name} ({address}) is not on-link at {site.uplink.name} (IPv{family} networks there: {networks}); "
+        "put it on that segment, or use backend vxlan"
+    )

@@ -1,0 +1,145 @@
+"""A VXLAN overlay (RFC 7348): pods' packets in UDP between nodes that need only reach each other by IP.
+
+A packet from pod to pod: the pod's link, this host's main table (the peer's pod CIDR by nexthop object), the VXLAN
+device, which wraps it in UDP to the peer's address, any network in between, the peer's device, its route to the pod's
+address, the pod's link. Packets to and from outside the cluster are not wrapped.
+
+Nothing is exchanged, learned or flooded: a peer's VTEP has a hardware address that follows from its node address, and
+the link-local address that follows from that; one neighbour entry and one forwarding entry per peer are computed from
+the list of nodes. Tables: those two, and two nexthop objects and two routes per dual-stack peer: thousands are fine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from netaddr import EUI, IPAddress
+
+from backends import nodeplan, podlink, static
+from backends.wiring import Site, Unserved, Wired, pod_mtu
+from cluster.peers import Peer
+from cni.errors import ConfigInvalid
+from dataplane.items import HOST, VXLAN_LINK, Addr, Fdb, Item, Key, Neigh, Nexthop, Sysctl, Vxlan, plan
+from ipam.store import Record
+
+OVERHEAD: Final = {4: 50, 6: 70}
+"""Bytes, by the underlay's family: inner Ethernet 14, VXLAN 8, UDP 8, IP 20 or 40."""
+_CHECKSUMS_WORK: Final = (5, 7)
+"""Since this kernel NAT with checksum offload on the device does not spoil packets (63 s stalls)."""
+
+
+class VxlanWiring:
+    """`backends.wiring.Wiring` by VXLAN. ConfigInvalid: no underlay address, or the MTU is impossible."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._underlay = _underlay(site)
+        self.mtu = pod_mtu(site, OVERHEAD[self._underlay.version])
+
+    def pod(self, record: Record) -> dict[Key, Item]:
+        """See `backends.wiring.Wiring.pod`."""
+        return podlink.pod(record, self.mtu)
+
+    def node(self, peers: Collection[Peer]) -> Wired:
+        """See `backends.wiring.Wiring.node`."""
+        others = sorted((peer for peer in peers if peer.name != self._site.here.name), key=lambda peer: peer.name)
+        ids = nodeplan.nexthop_ids(others)
+        items: list[Item] = [*nodeplan.common(self._site), *self._device()]
+        unserved = []
+        owners = {vtep_mac(self._underlay): self._site.here.name}
+        for peer in others:
+            why = self._unreachable(peer, owners)
+            if why and not self._is_direct(peer):
+                unserved.append(Unserved(peer.name, why))
+                continue
+            if not why:
+                items += self._vtep(peer)
+            for family in nodeplan.families(peer):
+                number = ids[peer.name, family]
+                items.append(self._nexthop(peer, family, number))
+                items += static.routes(peer, family, number)
+        return Wired(plan(*items), tuple(unserved))
+
+    def _device(self) -> Iterator[Item]:
+        options, local = self._site.options, self._underlay
+        yield Vxlan(
+            VXLAN_LINK,
+            options.vni,
+            options.port,
+            str(local),
+            vtep_mac(local),
+            self._site.uplink.mtu - OVERHEAD[local.version],
+            tx_checksum=options.kernel >= _CHECKSUMS_WORK,
+        )
+        # Packets from outside may come in by a peer and go back by the uplink: loose, not strict (RFC 3704).
+        yield Sysctl(HOST, f"net/ipv4/conf/{VXLAN_LINK}/rp_filter", "2", VXLAN_LINK)
+        for address in overlay_addresses(self._site.here):
+            yield Addr(HOST, VXLAN_LINK, f"{address}/{podlink.BITS[address.version]}")
+
+    def _vtep(self, peer: Peer) -> Iterator[Item]:
+        address = peer.address(self._underlay.version)
+        assert address is not None, "who has none is unserved"
+        mac = vtep_mac(address)
+        yield Neigh(HOST, VXLAN_LINK, str(link_local(mac)), mac)
+        yield Fdb(VXLAN_LINK, mac, str(address))
+
+    def _nexthop(self, peer: Peer, family: int, number: int) -> Nexthop:
+        via = peer.address(family)
+        if via is not None and self._is_direct_for(peer, family):
+            return Nexthop(number, str(via), self._site.uplink.name)
+        address = peer.address(self._underlay.version)
+        assert address is not None, "who has none is unserved"
+        return Nexthop(number, str(link_local(vtep_mac(address))), VXLAN_LINK, onlink=True)
+
+    def _is_direct_for(self, peer: Peer, family: int) -> bool:
+        return self._site.options.direct and not static.off_link(self._site, peer, family)
+
+    def _is_direct(self, peer: Peer) -> bool:
+        return all(self._is_direct_for(peer, family) for family in nodeplan.families(peer))
+
+    def _unreachable(self, peer: Peer, owners: dict[str, str]) -> str:
+        """Why no packet can be wrapped for *peer*; '' when it can."""
+        family = self._underlay.version
+        address = peer.address(family)
+        if address is None:
+            return f"{peer.name} has no IPv{family} address, and this node's underlay is {self._underlay}"
+        owner = owners.setdefault(vtep_mac(address), peer.name)
+        if owner != peer.name:
+            return f"{peer.name} ({address}) would have the same hardware address in the overlay as {owner}"
+        return ""
+
+
+def vtep_mac(address: IPAddress) -> str:
+    """The hardware address of the VTEP at *address*: 02:52 (locally administered, 'R') and the IPv4 address, or four
+    bytes of an IPv6 address's hash."""
+    octets = address.packed if address.version == 4 else hashlib.sha256(address.packed).digest()[:4]
+    return "02:52:" + octets.hex(":")
+
+
+def link_local(mac: str) -> IPAddress:
+    """The link-local address that follows from a hardware address (RFC 4291, appendix A)."""
+    return EUI(mac).ipv6_link_local()
+
+
+def overlay_addresses(peer: Peer) -> list[IPAddress]:
+    """The node's own addresses in the overlay, the source of what the node itself sends to pods: the first address,
+    which no pod is given, of its first pod CIDR of each family."""
+    firsts: dict[int, IPAddress] = {}
+    for cidr in sorted(peer.pod_cidrs):
+        firsts.setdefault(cidr.version, IPAddress(cidr.first, cidr.version))
+    return list(firsts.values())
+
+
+def _underlay(site: Site) -> IPAddress:
+    wanted = {"auto": (4, 6), "ipv4": (4,), "ipv6": (6,)}[site.options.underlay]
+    for family in wanted:
+        address = site.here.address(family)
+        if address is not None:
+            return address
+    families = " or ".join(f"IPv{family}" for family in wanted)
+    raise ConfigInvalid(
+        f"vxlan.underlay is {site.options.underlay}, but this node has no {families} address",
+        "give it one in the list of nodes, or choose another underlay",
+    )

@@ -1,0 +1,105 @@
+"""The seams of a backend: a fabric (where addresses come from: all the I/O) and a wiring (how packets get there: pure).
+
+What always holds of a wiring: the same arguments give the same plan; a peer is served wholly or named among the
+unserved with the reason, never routed the wrong way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from netaddr import IPNetwork
+
+from cluster.peers import Peer
+from cni.errors import ConfigInvalid
+from dataplane.items import Item, Key
+from dataplane.uplink import Uplink
+from ipam.lease import Block
+from ipam.store import Record
+
+MTU_MIN = {4: 576, 6: 1280}
+"""Bytes, by family: what every IPv4 host must take (RFC 791) and every IPv6 link must carry (RFC 8200, section 5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator chose: see ``agent.schema``.
+
+    *mtu* 0 is the uplink's less the overhead; *masquerade* None is off, else the ranges where pods keep their own
+    address; *kernel* is this machine's version, for what older ones do wrong.
+    """
+
+    mtu: int = 0
+    masquerade: tuple[IPNetwork, ...] | None = None
+    vni: int = 4096
+    port: int = 4789
+    direct: bool = False
+    underlay: Literal["auto", "ipv4", "ipv6"] = "auto"
+    kernel: tuple[int, int] = (6, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the agent is: *here* is its own node in the list, *uplink* the link that leads to the others."""
+
+    here: Peer
+    uplink: Uplink
+    options: Options
+
+    @property
+    def families(self) -> tuple[int, ...]:
+        """The families of this node's pods: 4, 6."""
+        return tuple(sorted({cidr.version for cidr in self.here.pod_cidrs}))
+
+
+class Unserved(NamedTuple):
+    """A peer that the backend cannot reach, and why, in words for the operator."""
+
+    peer: str
+    why: str
+
+
+class Wired(NamedTuple):
+    """The node's own part of the kernel: all but what belongs to single pods."""
+
+    plan: dict[Key, Item]
+    unserved: tuple[Unserved, ...]
+
+
+class Wiring(Protocol):
+    """How packets get to and from pods."""
+
+    @property
+    def mtu(self) -> int:
+        """The MTU of a new pod's link, in bytes."""
+
+    def pod(self, record: Record) -> dict[Key, Item]:
+        """Everything that one pod needs, on the host and in its namespace."""
+
+    def node(self, peers: Collection[Peer]) -> Wired:
+        """Everything else, for the whole set of nodes, this one among them."""
+
+
+class Fabric(Protocol):
+    """Where addresses come from."""
+
+    def blocks(self) -> frozenset[Block]:
+        """The whole set of blocks that this node may give to pods now."""
+
+
+def pod_mtu(site: Site, overhead: int) -> int:
+    """What the operator chose, or the uplink's MTU less *overhead* (bytes).
+
+    ConfigInvalid: more than the way can carry, or less than a family of the pods needs.
+    """
+    most = site.uplink.mtu - overhead
+    mtu = site.options.mtu or most
+    least = max((MTU_MIN[family] for family in site.families), default=MTU_MIN[4])
+    carries = f"{site.uplink.name} carries {site.uplink.mtu}, less {overhead} of overhead"
+    if mtu > most:
+        raise ConfigInvalid(f"mtu is {mtu}", f"at most {most}: {carries}")
+    if mtu < least:
+        raise ConfigInvalid(f"the pods' mtu would be {mtu}", f"at least {least} for their families; {carries}")
+    return mtu
