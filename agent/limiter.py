@@ -26,4 +26,6 @@ class Limiter:
         """What may not be repaired at *now*; what had peace for a whole period is forgotten."""
         for key in [key for key, times in self._times.items() if now - times[-1] >= self._period]:
             del self._times[key]
-        return [key for key, times in self._times.items() if len(times) == self._burst and now - times[0] < self._period]
+        return [
+            key for key, times in self._times.items() if len(times) == self._burst and now - times[0] < self._period
+        ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,10 +93,9 @@ def test_a_file_that_is_no_request_is_set_aside(
     assert "frame" in vars(record)["error"]
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
-def test_what_is_no_regular_file_is_not_read(spool: Spool, directory: Path, make: object) -> None:
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_is_not_read(spool: Spool, directory: Path, make: Callable[[Path], None]) -> None:
     """A FIFO would hang, a link may lead anywhere."""
-    assert callable(make)
     make(directory / "del-1-1")
     served = Served()
     assert spool.replay(served) == 0

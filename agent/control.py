@@ -1,0 +1,64 @@
+"""What ``routablectl`` asks the agent, over the same socket and in the same frames as the executable's requests.
+
+CNI_COMMAND is one of `COMMANDS`, none of which is a verb of the specification; standard input and output are JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from netaddr import AddrFormatError, IPAddress
+
+from agent import status
+from agent.node import Node
+from agent.server import Answer, Incoming
+from agent.status import Status
+from cni import frame, result
+from cni.errors import ConfigInvalid, Failure, Undecodable
+
+STATUS: Final = "routablectl/status"
+IP: Final = "routablectl/ip"
+COMMANDS: Final = (STATUS, IP)
+
+Serve = Callable[[Incoming], Answer]
+
+
+class Control:
+    """Serves the commands; every other request is *otherwise*'s."""
+
+    def __init__(self, status: Status, node: Node, otherwise: Serve) -> None:
+        self._status = status
+        self._node = node
+        self._otherwise = otherwise
+        self._commands: Mapping[bytes, Callable[[Any], object]] = {
+            STATUS.encode(): lambda _: self._status.document(),
+            IP.encode(): self._history,
+        }
+
+    def serve(self, incoming: Incoming) -> Answer:
+        """The answer to a request."""
+        command = self._commands.get(incoming.request.env.get("CNI_COMMAND", b""))
+        if command is None:
+            return self._otherwise(incoming)
+        try:
+            document = command(_arguments(incoming.request.stdin))
+        except Failure as failure:
+            return Answer(frame.Response(1, result.error(failure, "1.1.0")))
+        return Answer(frame.Response(0, msgspec.json.encode(document)))
+
+    def _history(self, arguments: Any) -> object:
+        text = arguments.get("address") if isinstance(arguments, dict) else None
+        try:
+            address = IPAddress(str(text))
+        except (AddrFormatError, ValueError, TypeError) as error:
+            raise ConfigInvalid(f"{text!r} is no IP address", "for example 10.244.1.7 or 2001:db8::7") from error
+        return status.history(self._node.history(address))
+
+
+def _arguments(stdin: bytes) -> Any:
+    try:
+        return msgspec.json.decode(stdin or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Undecodable("the command's arguments are not JSON", str(error)) from error

@@ -1,0 +1,276 @@
+"""``routable-agent``: the composition root. Here, and only here, the parts are made and put together.
+
+The order of a start: configuration, one agent per node, what the machine lacks, the journal, the list of nodes, what
+the kernel knows and the journal does not, the first pass, the DELs that waited; then the socket, and last the log line
+"ready". SIGTERM and SIGINT end it; pods keep working.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import gc
+import logging
+import os
+import platform
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from importlib import metadata
+from pathlib import Path
+from typing import Protocol
+
+from backends.wiring import Options
+from dataplane.events import Events
+from prometheus_client import CollectorRegistry
+
+import backends
+from agent import config as configuration
+from agent import logs, metrics
+from agent.adopt import adopted
+from agent.control import Control
+from agent.http import Http
+from agent.metrics import Metrics
+from agent.node import Node
+from agent.reconciler import Reconciler
+from agent.repair import Repair
+from agent.schema import Config
+from agent.server import Server
+from agent.spool import Spool
+from agent.status import Status
+from agent.survey import Survey
+from agent.verbs import Verbs
+from cluster.nodesfile import NodesFile
+from cni.errors import ConfigInvalid, Failure, NotReady
+from dataplane import preflight, uplink
+from dataplane.kernel import Kernel
+from dataplane.netns import Netns
+from dataplane.nft import Nft
+from dataplane.observe import Host
+from ipam.allocator import Allocator
+from ipam.store import Record, Store
+
+log = logging.getLogger("agent")
+
+DEFAULT_CONFIG = "/etc/routable/agent.toml"
+WORKERS = 32
+"""Threads for requests: an ADD waits for the kernel half of its time, a DEL nearly all of it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until a signal; the answer is the process's exit code."""
+    parser = argparse.ArgumentParser(prog="routable-agent", description="Gives the pods of this node routable IPs.")
+    parser.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help="default: %(default)s")
+    parser.add_argument("--check", action="store_true", help="check the configuration, say what is wrong, and end")
+    parser.add_argument("--version", action="version", version=version())
+    options = parser.parse_args(arguments)
+    try:
+        config = configuration.load(options.config, backends=backends.BACKENDS, hostname=socket.gethostname())
+        if options.check:
+            print(f"{options.config}: good: node {config.node}, backend {config.backend}")  # noqa: T201
+            return 0
+        logs.install(config.log.level, config.log.format, sys.stderr)
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        return run(config, Life(stop))
+    except Failure as failure:
+        print(f"routable-agent: {failure}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def version() -> str:
+    """The version that is installed."""
+    return metadata.version("routable")
+
+
+class Part(Protocol):
+    """What runs in a thread of its own."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """End, and return when it has."""
+
+
+class Life:
+    """Ends when *stop* is set, by a signal or by the death of a thread, which is remembered."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self.died = ""
+
+    def die(self, thread: str, error: BaseException) -> None:
+        """A thread ended unasked: the process follows, for its supervisor to start anew."""
+        log.critical("a thread died, so the agent ends", extra={"thread": thread, "error": repr(error)})
+        self.died = thread
+        self._stop.set()
+
+    def wait(self) -> None:
+        """Return when it is time to end."""
+        self._stop.wait()
+
+
+def run(config: Config, life: Life) -> int:
+    """Serve until the end of *life*; the answer is the process's exit code.
+
+    Failure: the start is not possible, and why. Nothing that pods need was taken away by then.
+    """
+    paths = config.paths
+    with ExitStack() as parts:
+        parts.callback(os.close, exclusive(Path(paths.state)))
+        netns = parts.enter_context(closing(Netns()))
+        nft = Nft()
+        kernel = parts.enter_context(closing(Kernel(netns, nft)))
+        source = NodesFile(config.nodes.file)
+        survey = Survey(
+            node=config.node,
+            uplink=config.uplink,
+            options=wanted(config),
+            source=source,
+            find_uplink=uplink.find,
+            wire=backends.load(config.backend),
+        )
+        survey.refresh()
+        refuse_what_is_missing(survey, nft)
+
+        store = parts.enter_context(closing(Store(Path(paths.state), boot_id(), time.time())))
+        if store.dropped:
+            log.info("dropped the leases of an earlier boot", extra={"leases": store.dropped})
+        records = restored(store, kernel, survey)
+        allocator = Allocator(config.ipam.cooldown)
+        allocator.restore((record.lease for record in records), store.released())
+
+        spool = Spool(Path(paths.spool), time.time)
+        spool.prepare()
+        registry = CollectorRegistry()
+        info = {"node": config.node, "backend": config.backend, "version": version()}
+        measured = Metrics(registry, lambda: status.snapshot(), info)  # noqa: PLW0108 - status comes later
+        node = Node(
+            allocator=allocator,
+            store=store,
+            dataplane=kernel,
+            metrics=measured,
+            clock=time.time,
+            records=records,
+        )
+        repair = Repair(node=node, survey=survey, dataplane=kernel, clock=time.monotonic, wall=time.time)
+        status = Status(config.node, config.backend, version(), node, survey, repair, spool)
+        verbs = Verbs(node, measured, status.problems)
+        events = parts.enter_context(closing(Events()))
+        reconciler = Reconciler(
+            survey=survey,
+            node=node,
+            repair=repair,
+            spool=spool,
+            serve_spooled=verbs.delete_spooled,
+            events=events,
+            on_death=life.die,
+            clock=time.monotonic,
+            wall=time.time,
+        )
+        reconciler.once(is_whole=True)
+        server = Server(
+            Path(paths.socket), Control(status, node, verbs.serve).serve, lambda: node.sequence, life.die, WORKERS
+        )
+        served: list[Part] = [server, reconciler, *port(config, registry, status, life)]
+        for part in served:
+            part.start()
+            parts.callback(part.stop)
+        gc.freeze()  # what is here now stays; no collection needs to walk over it again
+        log.info("ready", extra={"backend": config.backend, "leases": len(records), "socket": paths.socket})
+        life.wait()
+        log.info("stopping; pods keep working")
+    return 1 if life.died else 0
+
+
+def wanted(config: Config) -> Options:
+    """What the operator chose, as the backends want to know it."""
+    return Options(
+        mtu=config.mtu,
+        masquerade=config.masquerade.routable if config.masquerade.enabled else None,
+        vni=config.vxlan.vni,
+        port=config.vxlan.port,
+        direct=config.vxlan.direct,
+        underlay=config.vxlan.underlay,
+        kernel=kernel_version(platform.release()),
+    )
+
+
+def kernel_version(release: str) -> tuple[int, int]:
+    """The first two numbers of *release*, as in "6.1.0-18-amd64"."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def boot_id() -> str:
+    """What tells this boot of the machine from every other (random(4))."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def exclusive(state: Path) -> int:
+    """A descriptor that keeps other agents, and ``routablectl uninstall``, off this node until it is closed.
+
+    ConfigInvalid: another process has it.
+    """
+    file = state.with_name(state.name + ".lock")
+    try:
+        state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigInvalid(f"{file} cannot be made: {error.strerror}", "check paths.state") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ConfigInvalid(f"{file} is locked", "an agent runs on this node with this state: stop it first") from error
+    return descriptor
+
+
+def refuse_what_is_missing(survey: Survey, nft: Nft) -> None:
+    """Raise NotReady with all that this machine lacks, by name, before anything is changed."""
+    now = survey.now
+    if now is None:
+        return  # not known yet what is needed; the log says why
+    lacking = preflight.missing(now.wired.plan, nft)
+    if lacking:
+        raise NotReady("this machine lacks what the agent needs", "; ".join(lacking))
+
+
+def restored(store: Store, kernel: Kernel, survey: Survey) -> list[Record]:
+    """The records of the journal, and those of pods that only the kernel still knows."""
+    records = store.load()
+    blocks = survey.now.blocks if survey.now else frozenset()
+    known = {record.lease.who for record in records}
+    found = adopted(kernel.observe([Host()]), known, blocks, time.time())
+    for record in found:
+        store.save(record)
+        addresses = " ".join(map(str, record.lease.addresses))
+        log.warning(
+            "the journal had lost a lease; the kernel knows it",
+            extra={"attachment": str(record.lease.who), "addresses": addresses},
+        )
+    return records + found
+
+
+def port(config: Config, registry: CollectorRegistry, status: Status, life: Life) -> list[Http]:
+    """The HTTP port, unless it is off."""
+    endpoint = config.metrics.endpoint
+    if endpoint is None:
+        return []
+
+    def ready() -> tuple[bool, str]:
+        problem = next((one for one in status.problems() if one.code == NotReady.code), None)
+        return problem is None, str(problem or "ready")
+
+    return [Http(*endpoint, scrape=lambda: metrics.page(registry), ready=ready, on_death=life.die)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

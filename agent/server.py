@@ -1,0 +1,288 @@
+"""The agent's unix socket: for root alone, one request and one answer per connection.
+
+One thread accepts and reads for all connections, so that slow, silent, half-closed and flooding clients cost a
+descriptor for a few seconds and nothing else; a whole request goes to a pool of workers. What always holds: a
+connection is closed by the deadline or gets an answer, and if the reading thread ends unasked, ``on_death`` is told.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cni import frame, result
+from cni.errors import ConfigInvalid, Failure, Unreadable
+
+log = logging.getLogger(__name__)
+
+READ_DEADLINE: Final = 10.0
+"""Seconds for a whole request to arrive."""
+WRITE_DEADLINE: Final = 5.0
+"""Seconds for a client to take its answer."""
+CONNECTIONS_MAX: Final = 1024
+"""Connections at once; more wait in the kernel's queue."""
+_CHUNK: Final = 64 * 1024
+_ACCEPT_AT_ONCE: Final = 64
+_PAUSE: Final = 0.1
+"""Seconds between looks whether there is room again for one more connection."""
+_UCRED: Final = struct.Struct("3i")
+_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+class Incoming(NamedTuple):
+    """A request as it arrived: *sequence* is the answer of ``arrival`` at that moment, *is_gone* tells whether the
+    client has hung up meanwhile."""
+
+    request: frame.Request
+    sequence: int
+    is_gone: Callable[[], bool]
+
+
+class Answer(NamedTuple):
+    """What is sent back, and what to do once the client has all of it."""
+
+    response: frame.Response
+    delivered: Callable[[], None] | None = None
+
+
+@dataclass(slots=True)
+class _Client:
+    stream: socket.socket
+    deadline: float
+    reader: frame.FrameReader = field(default_factory=frame.FrameReader)
+
+    def is_gone(self) -> bool:
+        poll = select.poll()
+        poll.register(self.stream, 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
+
+
+class Server:
+    """Serves the socket at *path* with *workers* threads.
+
+    *serve* answers a request and raises nothing; *arrival* is called in the reading thread when a request is
+    complete. *is_trusted* judges the uid of the peer's process.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        serve: Callable[[Incoming], Answer],
+        arrival: Callable[[], int],
+        on_death: Callable[[str, BaseException], None],
+        workers: int,
+        *,
+        is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._serve = serve
+        self._arrival = arrival
+        self._on_death = on_death
+        self._is_trusted = is_trusted
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="request")
+        self._selector = selectors.DefaultSelector()
+        self._listener: socket.socket | None = None
+        self._wake, self._waker = socket.socketpair()
+        self._clients: dict[int, _Client] = {}
+        self._lock = threading.Lock()
+        self._open = 0
+        self._is_listening = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="socket", daemon=True)
+
+    def start(self) -> None:
+        """Listen. ConfigInvalid: the socket cannot be made there, or another agent has it."""
+        self._listener = listening(self._path)
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more requests, answer those that are whole, and remove the socket."""
+        self._stopping = True
+        self._waker.send(b"x")
+        self._thread.join()
+        self._pool.shutdown(wait=True)
+        for stream in (self._wake, self._waker):
+            stream.close()
+        self._selector.close()
+
+    # --- the reading thread -----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._step()
+        except Exception as error:
+            log.exception("the socket's thread died")
+            self._on_death(self._thread.name, error)
+        finally:
+            if self._listener is not None:
+                self._path.unlink(missing_ok=True)
+                self._listener.close()
+            for client in list(self._clients.values()):
+                self._close(client)
+
+    def _step(self) -> None:
+        if not self._is_listening and self._open < CONNECTIONS_MAX:
+            self._listen(True)
+        for key, _ in self._selector.select(self._patience()):
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.fileobj is not self._wake:
+                self._read(self._clients[key.fd])
+        now = self._clock()
+        # All have the same time, so they run out in the order in which they came.
+        while self._clients and (oldest := next(iter(self._clients.values()))).deadline <= now:
+            late = Unreadable("no whole request arrived in the time allowed", oldest.reader.eof().message)
+            self._answer_failure(oldest, late)
+
+    def _patience(self) -> float | None:
+        limits = [] if self._is_listening else [_PAUSE]
+        oldest = next(iter(self._clients.values()), None)
+        if oldest is not None:
+            limits.append(max(0.0, oldest.deadline - self._clock()))
+        return min(limits, default=None)
+
+    def _listen(self, wanted: bool) -> None:
+        assert self._listener is not None
+        if wanted == self._is_listening:
+            return
+        if wanted:
+            self._selector.register(self._listener, selectors.EVENT_READ)
+        else:
+            self._selector.unregister(self._listener)
+        self._is_listening = wanted
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        for _ in range(_ACCEPT_AT_ONCE):
+            if self._open >= CONNECTIONS_MAX:
+                self._listen(False)
+                return
+            try:
+                stream, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                log.error("no more descriptors for the socket", extra={"error": str(error)})
+                self._listen(False)
+                return
+            self._welcome(stream)
+
+    def _welcome(self, stream: socket.socket) -> None:
+        _, uid, _ = _UCRED.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        if not self._is_trusted(uid):
+            log.warning("refused a connection of another user", extra={"uid": uid})
+            stream.close()
+            return
+        stream.setblocking(False)
+        with self._lock:
+            self._open += 1
+        client = self._clients[stream.fileno()] = _Client(stream, self._clock() + READ_DEADLINE)
+        self._selector.register(stream, selectors.EVENT_READ)
+        self._read(client)  # most requests are there already
+
+    def _read(self, client: _Client) -> None:
+        try:
+            while True:
+                data = client.stream.recv(_CHUNK)
+                if not data:
+                    self._answer_failure(client, client.reader.eof())
+                    return
+                request = client.reader.feed(data)
+                if request is not None:
+                    incoming = Incoming(request, self._arrival(), client.is_gone)
+                    self._release(client)
+                    self._pool.submit(self._work, client, incoming)
+                    return
+        except BlockingIOError:
+            return
+        except Unreadable as failure:
+            self._answer_failure(client, failure)
+        except OSError:
+            self._release(client)
+            self._close(client)
+
+    def _release(self, client: _Client) -> None:
+        """The reading thread has nothing more to do with this client."""
+        if self._clients.pop(client.stream.fileno(), None) is not None:
+            self._selector.unregister(client.stream)
+
+    def _answer_failure(self, client: _Client, failure: Failure) -> None:
+        self._release(client)
+        self._pool.submit(self._send, client, Answer(frame.Response(1, result.error(failure, "1.1.0"))))
+
+    # --- workers ----------------------------------------------------------------------------------------------
+
+    def _work(self, client: _Client, incoming: Incoming) -> None:
+        self._send(client, self._serve(incoming))
+
+    def _send(self, client: _Client, answer: Answer) -> None:
+        try:
+            client.stream.settimeout(WRITE_DEADLINE)
+            client.stream.sendall(frame.encode_response(answer.response))
+        except OSError as error:
+            log.warning("an answer could not be delivered", extra={"error": str(error)})
+        else:
+            if answer.delivered is not None:
+                answer.delivered()
+        finally:
+            self._close(client)
+
+    def _close(self, client: _Client) -> None:
+        client.stream.close()
+        with self._lock:
+            self._open -= 1
+
+
+def listening(path: Path) -> socket.socket:
+    """A listening socket at *path*, mode 0600, in a directory made with mode 0700 where missing.
+
+    A socket that nobody serves is replaced. ConfigInvalid: somebody serves it, or it cannot be made.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _is_served(path):
+            raise ConfigInvalid(
+                f"the socket {path} is served already", "another agent runs on this node: stop it first"
+            )
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            # The mode before the name: nobody connects between the two.
+            os.fchmod(listener.fileno(), 0o600)
+            listener.bind(os.fspath(path))
+            listener.listen(4096)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigInvalid(f"the socket {path} cannot be made: {error.strerror}", "check paths.socket") from error
+    return listener
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError as error:
+            raise ConfigInvalid(f"the socket {path} cannot be used: {error.strerror}", "check paths.socket") from error
+    return True

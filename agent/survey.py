@@ -1,0 +1,123 @@
+"""What the agent knows of the world around it: the list of nodes, itself in it, its uplink, and what follows.
+
+Whole sets, never changes to them: ``refresh`` looks again and works everything out anew if anything differs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+from backends.podcidrs import PodCidrs
+from backends.wiring import Options, Site, Unserved, Wired, Wiring
+from dataplane.uplink import Uplink
+from netaddr import IPAddress
+
+from cluster.peers import Peer, Source
+from cni.errors import Failure, TryAgain
+from ipam.lease import Block
+
+log = logging.getLogger(__name__)
+
+FindUplink = Callable[[str, Collection[IPAddress]], Uplink]
+
+
+class Surroundings(NamedTuple):
+    """One consistent view: where this node is, how it wires, and what the node's part of the kernel should hold."""
+
+    site: Site
+    peers: frozenset[Peer]
+    wiring: Wiring
+    wired: Wired
+    blocks: frozenset[Block]
+
+    @property
+    def unserved(self) -> tuple[Unserved, ...]:
+        """The peers that the backend cannot reach, and why."""
+        return self.wired.unserved
+
+
+class Survey:
+    """Keeps the last good `Surroundings`; one thread refreshes, any may read.
+
+    *node* is this node's name in the list, *uplink* the name of its link or '' to find it by the node's addresses.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        uplink: str,
+        options: Options,
+        source: Source,
+        find_uplink: FindUplink,
+        wire: Callable[[Site], Wiring],
+    ) -> None:
+        self._node = node
+        self._uplink = uplink
+        self._options = options
+        self._source = source
+        self._find_uplink = find_uplink
+        self._wire = wire
+        self._now: Surroundings | None = None
+        self._problem: Failure | None = TryAgain("the agent is starting", "it has not read the list of nodes yet")
+
+    @property
+    def now(self) -> Surroundings | None:
+        """The last good view; None while there was none."""
+        return self._now
+
+    @property
+    def problem(self) -> Failure | None:
+        """Why the view is missing or out of date; None when it is neither."""
+        return self._problem
+
+    @property
+    def stale(self) -> Failure | None:
+        """Why the list of nodes in use is not the newest one; None when it is."""
+        return self._source.error
+
+    def refresh(self) -> bool:
+        """Look again; True when the surroundings changed. The uplink is always looked at: it costs milliseconds."""
+        if self._source.refresh() and self._source.error is not None:
+            log.error("the list of nodes cannot be used", extra={"error": str(self._source.error)})
+        try:
+            found = self._surroundings()
+        except Failure as error:
+            if str(error) != str(self._problem):
+                log.error("the surroundings are not usable", extra={"error": str(error)})
+            self._problem = error
+            return False
+        self._problem = None
+        changed = found is not self._now
+        self._now = found
+        return changed
+
+    def _surroundings(self) -> Surroundings:
+        peers = self._source.nodes
+        here = next((peer for peer in peers if peer.name == self._node), None)
+        if here is None:
+            error = self._source.error
+            raise (
+                error
+                if error is not None and not peers
+                else TryAgain(
+                    f"no node is named {self._node} in the list of nodes",
+                    "add this node to the list, or set node in the agent's configuration",
+                )
+            )
+        site = Site(here, self._find_uplink(self._uplink, here.addresses), self._options)
+        last = self._now
+        if last is not None and (last.site, last.peers) == (site, peers):
+            return last
+        wiring = self._wire(site)
+        wired = wiring.node(peers)
+        self._tell(wired, last)
+        return Surroundings(site, peers, wiring, wired, PodCidrs(here).blocks())
+
+    def _tell(self, wired: Wired, last: Surroundings | None) -> None:
+        known = set(last.unserved) if last is not None else set()
+        for one in wired.unserved:
+            if one not in known:
+                log.warning("a peer cannot be reached", extra={"peer": one.peer, "why": one.why})

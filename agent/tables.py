@@ -1,0 +1,117 @@
+"""What ``routablectl`` prints for people: documents of the agent as aligned text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+_SHOWN: Final = 50
+"""Rows of one table; a cluster has thousands of peers, and ``--json`` has them all."""
+
+Document = Mapping[str, Any]
+
+
+def status(document: Document, now: float) -> str:
+    """The agent's whole status at *now* (seconds since the epoch)."""
+    parts = [_head(document)]
+    parts += _section("POOL", ("BLOCK", "TOTAL", "USED", "COOLING", "FREE"), map(_pool, document["pool"]))
+    parts += _section(
+        "LEASES", ("ADDRESS", "POD", "CONTAINER", "IFNAME", "AGE"), (_lease(one, now) for one in document["leases"])
+    )
+    # Whom the backend cannot reach comes first: that is what somebody looks for.
+    peers = sorted(document["peers"], key=lambda one: (not one["unserved"], one["name"]))
+    parts += _section("PEERS", ("NODE", "ADDRESSES", "POD CIDRS", "STATE"), map(_peer, peers))
+    if document["repairs"]:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(document["repairs"].items()))
+        parts.append(f"mended since the start: {kinds}")
+    if document["events"]:
+        parts.append("last events:\n" + "\n".join(_event(one) for one in document["events"]))
+    return "\n\n".join(parts)
+
+
+def history(address: str, tenures: Sequence[Document]) -> str:
+    """Who has and who had *address*."""
+    if not tenures:
+        return f"{address} was never given to a pod of this node, or so long ago that it is forgotten"
+    rows = [
+        (
+            when(one["since"]),
+            when(one["until"]) if one["until"] else "now",
+            _pod(one),
+            one["container"],
+            one["ifname"],
+            one["mac"],
+        )
+        for one in tenures
+    ]
+    return table(("SINCE", "UNTIL", "POD", "CONTAINER", "IFNAME", "MAC"), rows)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns under their heads, as wide as their widest cell."""
+    lines = [tuple(head), *(tuple(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def when(seconds: float) -> str:
+    """A time, in UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}Z"
+
+
+def age(seconds: float) -> str:
+    """A length of time, in its largest unit."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{max(0, int(seconds))}s"
+
+
+def _head(document: Document) -> str:
+    site = document["site"]
+    lines = [f"node {document['node']}, backend {document['backend']}, version {document['version']}"]
+    if site:
+        lines.append(
+            f"uplink {site['uplink']} mtu {site['uplink_mtu']} ({', '.join(site['addresses'])}), "
+            f"pods' mtu {site['pod_mtu']}"
+        )
+    problems = document["problems"]
+    lines += [": ".join(filter(None, (f"problem {one['code']}", one["msg"], one["details"]))) for one in problems]
+    lines += [] if problems else ["ready, no problems"]
+    lines += [f"the list of nodes is out of date: {document['nodes_error']}"] if document["nodes_error"] else []
+    lines += [f"{document['spooled']} DELs wait in the spool"] if document["spooled"] else []
+    return "\n".join(lines)
+
+
+def _section(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    everything = list(rows)
+    if not everything:
+        return [f"{title}: none"]
+    rest = len(everything) - _SHOWN
+    more = f"\n… and {rest} more: see --json" if rest > 0 else ""
+    return [f"{title} ({len(everything)})\n{table(head, everything[:_SHOWN])}{more}"]
+
+
+def _pool(one: Document) -> tuple[str, ...]:
+    return one["block"], *(str(one[name]) for name in ("total", "used", "cooling", "free"))
+
+
+def _lease(one: Document, now: float) -> tuple[str, ...]:
+    return " ".join(one["addresses"]), _pod(one), one["container"][:13], one["ifname"], age(now - one["since"])
+
+
+def _peer(one: Document) -> tuple[str, ...]:
+    state = "; ".join(one["unserved"]) or "reachable"
+    return one["name"], " ".join(one["addresses"]), " ".join(one["pod_cidrs"]), state
+
+
+def _event(one: Document) -> str:
+    text = str(one["text"]).replace("\n", "\n      ")
+    return f"  {when(one['time'])}  {text}"
+
+
+def _pod(one: Document) -> str:
+    return str(one["pod"] or "-")

@@ -1,0 +1,145 @@
+"""The six verbs of the CNI specification 1.1.0, from the request to the answer.
+
+What always holds: whatever arrives, one answer goes back: the verb's result or one error document.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from time import perf_counter
+from typing import Final
+
+from backends.podlink import GATEWAYS, HOST_MAC, link_name
+from cni.call import Call, parse, version_for_error
+from cni.result import Interface, Ip, Result, Route
+from netaddr import IPNetwork
+
+from agent import logs
+from agent.metrics import Metrics
+from agent.node import Asked, Node
+from agent.server import Answer, Incoming
+from cni import frame, result
+from cni.errors import Drifted, Failure, TryAgain
+from cni.spec import Verb
+from ipam.store import Record
+
+log = logging.getLogger(__name__)
+
+_DEFAULT: Final = {4: IPNetwork("0.0.0.0/0"), 6: IPNetwork("::/0")}
+
+
+class Verbs:
+    """Serves requests with *node*. *problems* answers what STATUS has to tell, the worst first."""
+
+    def __init__(self, node: Node, metrics: Metrics, problems: Callable[[], Collection[Failure]]) -> None:
+        self._node = node
+        self._metrics = metrics
+        self._problems = problems
+
+    def serve(self, incoming: Incoming) -> Answer:
+        """The answer to a request; every failure becomes one error document."""
+        request = incoming.request
+        started = perf_counter()
+        code = 0
+        with logs.bound(**logs.request(_text(request))):
+            try:
+                call = parse(request)
+                with logs.bound(attachment=call.attachment):
+                    answer = self._answer(call, incoming)
+            except Failure as failure:
+                code = failure.code
+                log.warning("refused", extra={"code": code, "error": str(failure)})
+                answer = _failed(request, failure)
+            except Exception as error:
+                code = Failure.code
+                log.exception("a bug")
+                details = f"{type(error).__name__}: {error}; the agent's log has the traceback; please report it"
+                answer = _failed(request, Failure("the agent has a bug", details))
+        verb = request.env.get("CNI_COMMAND", b"").decode("utf-8", "replace")
+        self._metrics.request(verb, code, perf_counter() - started)
+        return answer
+
+    def delete_spooled(self, request: frame.Request, written: float) -> None:
+        """Serve a DEL that was spooled at *written* (seconds since the epoch). Raises Failure if it must come again."""
+        with logs.bound(**logs.request(_text(request))):
+            try:
+                call = parse(request)
+            except Failure as failure:
+                log.error("a spooled DEL is not served: it would fail for ever", extra={"error": str(failure)})
+                return
+            if call.verb is Verb.DEL:
+                self._node.delete(call.attachment, added_before=written)
+                log.info("served a DEL that waited in the spool", extra={"attachment": str(call.attachment)})
+
+    def _answer(self, call: Call, incoming: Incoming) -> Answer:
+        if call.verb is Verb.ADD:
+            return self._add(call, incoming)
+        if call.verb is Verb.DEL:
+            self._node.delete(call.attachment)
+            log.info("detached")
+        elif call.verb is Verb.CHECK:
+            self._check(call)
+        elif call.verb is Verb.GC:
+            gone = self._node.collect(call.network, call.valid or (), incoming.sequence)
+            if gone:
+                log.warning(
+                    "collected what the runtime does not know", extra={"attachments": ", ".join(map(str, gone))}
+                )
+        elif call.verb is Verb.STATUS:
+            for problem in self._problems():
+                raise problem
+        else:
+            return Answer(frame.Response(0, result.versions(call.version)))
+        return Answer(frame.Response(0, b""))
+
+    def _add(self, call: Call, incoming: Incoming) -> Answer:
+        if incoming.is_gone():
+            # Its DEL may have been served before: what is added now nobody would remove.
+            raise TryAgain("the runtime ended its call before the ADD began", "nothing was done")
+        who = call.attachment
+        record = self._node.add(who, call.netns, Asked(call.ips, call.mac, call.pod))
+        log.info("attached", extra={"addresses": " ".join(map(str, record.lease.addresses))})
+        document = result.encode(added(record, call), call.version)
+        return Answer(frame.Response(0, document), lambda: self._node.answered(who))
+
+    def _check(self, call: Call) -> None:
+        believed = _pod_end(call)
+        record = self._node.check(call.attachment, call.netns, believed.mac, believed.mtu)
+        if call.prev is None:
+            return
+        listed = {ip.address.ip for ip in call.prev.ips}
+        missing = [str(address) for address in record.lease.addresses if address not in listed]
+        if missing:
+            raise Drifted(
+                f"prevResult of {call.attachment} lacks {', '.join(missing)}",
+                "the runtime's cached result is not that of this attachment's ADD",
+            )
+
+
+def added(record: Record, call: Call) -> Result:
+    """The result of an ADD: both ends of the link, the addresses on the pod's end, the default routes."""
+    ends = (
+        Interface(link_name(record.lease.who), HOST_MAC, record.mtu),
+        Interface(record.lease.who.ifname, record.mac, record.mtu, record.netns),
+    )
+    addresses = record.lease.addresses
+    ips = (Ip(IPNetwork(address), GATEWAYS[address.version], 1) for address in addresses)
+    routes = (Route(_DEFAULT[address.version], GATEWAYS[address.version]) for address in addresses)
+    return Result(ends, tuple(ips), tuple(routes), call.dns)
+
+
+def _pod_end(call: Call) -> Interface:
+    """The pod's end as the runtime believes it to be, with '' and 0 for what it does not say."""
+    for interface in call.prev.interfaces if call.prev is not None else ():
+        if interface.name == call.ifname and interface.sandbox:
+            return interface
+    return Interface(call.ifname, "")
+
+
+def _failed(request: frame.Request, failure: Failure) -> Answer:
+    return Answer(frame.Response(1, result.error(failure, version_for_error(request))))
+
+
+def _text(request: frame.Request) -> dict[str, str]:
+    return {name: value.decode("utf-8", "surrogateescape") for name, value in request.env.items()}

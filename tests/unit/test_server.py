@@ -1,0 +1,264 @@
+"""The agent's socket, with real clients on real sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent import server as module
+from agent.server import Answer, Incoming, Server, listening
+from cni import frame
+from cni.errors import ConfigInvalid
+
+DEADLINE = 10.0
+
+
+def echo(incoming: Incoming) -> Answer:
+    """Answers with what came."""
+    return Answer(frame.Response(0, incoming.request.stdin))
+
+
+def died(thread: str, error: BaseException) -> None:
+    raise AssertionError(f"{thread} died: {error}")
+
+
+@contextmanager
+def serving(
+    path: Path, serve: Callable[[Incoming], Answer] = echo, arrival: Callable[[], int] = lambda: 0, **options: object
+) -> Iterator[Server]:
+    server = Server(path, serve, arrival, died, 4, **options)  # type: ignore[arg-type]
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def connected(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(DEADLINE)
+        stream.connect(os.fspath(path))
+        yield stream
+
+
+def answer(stream: socket.socket) -> frame.Response:
+    data = b""
+    while piece := stream.recv(1 << 16):
+        data += piece
+    return frame.decode_response(data)
+
+
+def asked(path: Path, stdin: bytes = b"hello") -> frame.Response:
+    with connected(path) as stream:
+        stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"ADD"}, stdin)))
+        return answer(stream)
+
+
+def error_of(response: frame.Response) -> dict[str, object]:
+    assert response.code == 1
+    document = json.loads(response.stdout)
+    assert isinstance(document, dict)
+    return document
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "agent.sock"
+
+
+def test_a_request_is_answered_and_the_connection_closed(path: Path) -> None:
+    """One request, one answer; also one of the largest size, which arrives in many pieces."""
+    with serving(path):
+        assert asked(path) == frame.Response(0, b"hello")
+        large = b"x" * frame.STDIN_MAX
+        assert asked(path, large) == frame.Response(0, large)
+
+
+def test_the_socket_and_its_directory_are_for_their_owner_alone(path: Path) -> None:
+    """Whoever can connect can give and take pods' networks."""
+    with serving(path):
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_another_user_is_hung_up_on(path: Path) -> None:
+    """The kernel says who connected (SO_PEERCRED), whatever the file's mode lets in."""
+    with serving(path, is_trusted=lambda uid: uid != os.geteuid()), connected(path) as stream:
+        assert stream.recv(1) == b""
+
+
+def test_bytes_that_are_no_request_get_an_error(path: Path) -> None:
+    """At once, as a CNI error, without waiting for more."""
+    with serving(path), connected(path) as stream:
+        stream.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert error_of(answer(stream))["code"] == 5
+
+
+def test_a_client_that_ends_early_gets_an_error_if_it_still_listens(path: Path) -> None:
+    """A half-closed connection with half a request cannot become one."""
+    with serving(path), connected(path) as stream:
+        stream.sendall(frame.encode(frame.Request({}, b"hello"))[:-1])
+        stream.shutdown(socket.SHUT_WR)
+        error = error_of(answer(stream))
+        assert error["code"] == 5
+        assert "cut off after 16 of 17 bytes" in str(error["msg"])
+
+
+def test_a_half_closed_client_with_a_whole_request_is_served(path: Path) -> None:
+    """It may well say that it will send nothing more."""
+    with serving(path), connected(path) as stream:
+        stream.sendall(frame.encode(frame.Request({}, b"hello")))
+        stream.shutdown(socket.SHUT_WR)
+        assert answer(stream).stdout == b"hello"
+
+
+def test_silent_clients_do_not_keep_others_waiting_and_are_sent_away(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred that say nothing cost others nothing; at the deadline each is told why."""
+    monkeypatch.setattr(module, "READ_DEADLINE", 1.0)
+    with serving(path):
+        silent = [socket.socket(socket.AF_UNIX) for _ in range(100)]
+        try:
+            for stream in silent:
+                stream.settimeout(DEADLINE)
+                stream.connect(os.fspath(path))
+                stream.send(b"C")
+            assert asked(path).code == 0
+            for stream in silent:
+                assert "time allowed" in str(error_of(answer(stream))["msg"])
+        finally:
+            for stream in silent:
+                stream.close()
+
+
+def test_more_connections_than_allowed_wait_until_there_is_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood fills the kernel's queue, not the agent; when it ends, the next are served."""
+    monkeypatch.setattr(module, "CONNECTIONS_MAX", 2)
+    with serving(path):
+        first, second = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+        first.connect(os.fspath(path))
+        second.connect(os.fspath(path))
+        with connected(path) as third:
+            third.sendall(frame.encode(frame.Request({}, b"hello")))
+            third.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                third.recv(1)
+            first.close()
+            third.settimeout(DEADLINE)
+            assert answer(third).stdout == b"hello"
+        second.close()
+
+
+def test_requests_are_served_in_parallel(path: Path) -> None:
+    """Two that need each other to go on both end."""
+    barrier = threading.Barrier(2, timeout=DEADLINE)
+
+    def serve(incoming: Incoming) -> Answer:
+        barrier.wait()
+        return echo(incoming)
+
+    with serving(path, serve):
+        other = threading.Thread(target=asked, args=(path,))
+        other.start()
+        assert asked(path).code == 0
+        other.join(DEADLINE)
+
+
+def test_a_request_carries_the_number_at_its_arrival(path: Path) -> None:
+    """Not the number when a worker has time for it."""
+    number = iter(range(7, 100))
+    with serving(path, lambda incoming: Answer(frame.Response(incoming.sequence, b"")), lambda: next(number)):
+        assert [asked(path).code, asked(path).code] == [7, 8]
+
+
+def test_delivery_is_told_only_when_the_client_has_the_answer(path: Path) -> None:
+    """An ADD whose runtime is gone counts as unanswered; and a worker can see that it hung up."""
+    delivered: list[str] = []
+    may_go_on, seen = threading.Event(), []
+
+    def serve(incoming: Incoming) -> Answer:
+        if incoming.request.stdin == b"gone":
+            may_go_on.wait(DEADLINE)
+            seen.append(incoming.is_gone())
+        return Answer(frame.Response(0, b"x"), lambda: delivered.append(incoming.request.stdin.decode()))
+
+    with serving(path, serve):
+        assert asked(path, b"there").code == 0
+        with connected(path) as stream:
+            stream.sendall(frame.encode(frame.Request({}, b"gone")))
+        may_go_on.set()
+    assert seen == [True]
+    assert delivered == ["there"]
+
+
+def test_stopping_answers_what_was_asked_and_removes_the_socket(path: Path) -> None:
+    """A request under way is finished; afterwards nobody can connect."""
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def serve(incoming: Incoming) -> Answer:
+        begun.set()
+        may_go_on.wait(DEADLINE)
+        return echo(incoming)
+
+    server = Server(path, serve, lambda: 0, died, 4)
+    server.start()
+    with connected(path) as stream:
+        stream.sendall(frame.encode(frame.Request({}, b"hello")))
+        assert begun.wait(DEADLINE)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        deadline = time.monotonic() + DEADLINE
+        while path.exists():
+            assert time.monotonic() < deadline, "the socket stays"
+        may_go_on.set()
+        assert answer(stream).stdout == b"hello"
+        stopping.join(DEADLINE)
+
+
+def test_a_socket_that_nobody_serves_is_replaced(path: Path) -> None:
+    """An agent that was killed leaves its socket behind."""
+    listening(path).close()
+    assert path.exists()
+    with serving(path):
+        assert asked(path).code == 0
+
+
+def test_a_socket_that_is_served_is_left_alone(path: Path) -> None:
+    """A second agent says so, and the first goes on."""
+    with serving(path):
+        with pytest.raises(ConfigInvalid, match="served already"):
+            listening(path)
+        assert asked(path).code == 0
+
+
+def test_a_socket_that_cannot_be_made_is_an_error_in_words(tmp_path: Path) -> None:
+    """A file where its directory should be, for example."""
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ConfigInvalid, match=r"run/agent.sock cannot be"):
+        listening(tmp_path / "run" / "agent.sock")
+
+
+def test_the_death_of_the_reading_thread_is_told(path: Path) -> None:
+    """Without it the process would live on and serve nobody."""
+    told: list[tuple[str, str]] = []
+
+    def arrival() -> int:
+        raise ZeroDivisionError("a bug")
+
+    server = Server(path, echo, arrival, lambda thread, error: told.append((thread, str(error))), 1)
+    server.start()
+    with connected(path) as stream:
+        stream.sendall(frame.encode(frame.Request({}, b"")))
+        stream.recv(1)
+    server.stop()
+    assert told == [("socket", "a bug")]

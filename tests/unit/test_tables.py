@@ -1,0 +1,147 @@
+"""What routablectl prints for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent import tables
+
+NOW = 1_000_000.0
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {
+        "node": "node-a",
+        "backend": "static",
+        "version": "0.1.0",
+        "problems": [],
+        "site": {
+            "uplink": "eth0",
+            "uplink_mtu": 1500,
+            "addresses": ["192.0.2.1/24"],
+            "pod_mtu": 1500,
+            "pod_cidrs": ["10.244.1.0/24"],
+        },
+        "pool": [{"block": "10.244.1.0/24", "owner": "node-a", "total": 254, "used": 1, "cooling": 2, "free": 251}],
+        "leases": [
+            {
+                "addresses": ["10.244.1.1"],
+                "network": "pods",
+                "container": "0123456789abcdef",
+                "ifname": "eth0",
+                "pod": "default/web",
+                "netns": "/run/netns/a",
+                "mac": "0a:58:0a:f4:01:01",
+                "mtu": 1500,
+                "since": NOW - 7260,
+            }
+        ],
+        "peers": [
+            {"name": "node-b", "addresses": ["192.0.2.2"], "pod_cidrs": ["10.244.2.0/24"], "unserved": []},
+            {
+                "name": "node-c",
+                "addresses": ["198.51.100.3"],
+                "pod_cidrs": ["10.244.3.0/24"],
+                "unserved": ["it is not on-link"],
+            },
+        ],
+        "nodes_error": "",
+        "repairs": {},
+        "events": [],
+        "spooled": 0,
+        **changes,
+    }
+
+
+def test_a_healthy_node_in_one_screen() -> None:
+    """Everything a person looks for, in aligned columns, whom the backend cannot reach first."""
+    assert tables.status(document(), NOW) == (
+        "node node-a, backend static, version 0.1.0\n"
+        "uplink eth0 mtu 1500 (192.0.2.1/24), pods' mtu 1500\n"
+        "ready, no problems\n"
+        "\n"
+        "POOL (1)\n"
+        "BLOCK          TOTAL  USED  COOLING  FREE\n"
+        "10.244.1.0/24  254    1     2        251\n"
+        "\n"
+        "LEASES (1)\n"
+        "ADDRESS     POD          CONTAINER      IFNAME  AGE\n"
+        "10.244.1.1  default/web  0123456789abc  eth0    2h\n"
+        "\n"
+        "PEERS (2)\n"
+        "NODE    ADDRESSES     POD CIDRS      STATE\n"
+        "node-c  198.51.100.3  10.244.3.0/24  it is not on-link\n"
+        "node-b  192.0.2.2     10.244.2.0/24  reachable"
+    )
+
+
+def test_troubles_are_told_at_the_top_and_the_mending_at_the_end() -> None:
+    """Problems with their code, a stale list of nodes, spooled DELs; then what was mended and when."""
+    text = tables.status(
+        document(
+            site=None,
+            pool=[],
+            leases=[],
+            peers=[],
+            problems=[
+                {"code": 50, "msg": "no free IPv4 address", "details": ""},
+                {"code": 51, "msg": "a", "details": "b"},
+            ],
+            nodes_error="nodes.toml, line 3: wrong",
+            spooled=2,
+            repairs={"route": 2, "link": 1},
+            events=[{"time": 0.0, "text": "mended: + route 10.244.2.0/24\n- route x"}],
+        ),
+        NOW,
+    )
+    assert text == (
+        "node node-a, backend static, version 0.1.0\n"
+        "problem 50: no free IPv4 address\n"
+        "problem 51: a: b\n"
+        "the list of nodes is out of date: nodes.toml, line 3: wrong\n"
+        "2 DELs wait in the spool\n"
+        "\n"
+        "POOL: none\n"
+        "\n"
+        "LEASES: none\n"
+        "\n"
+        "PEERS: none\n"
+        "\n"
+        "mended since the start: 1 link, 2 route\n"
+        "\n"
+        "last events:\n"
+        "  1970-01-01 00:00:00Z  mended: + route 10.244.2.0/24\n"
+        "      - route x"
+    )
+
+
+def test_a_long_table_is_cut_and_says_so() -> None:
+    """Thousands of peers do not scroll the rest away."""
+    peer = {"addresses": ["192.0.2.2"], "pod_cidrs": [], "unserved": []}
+    text = tables.status(document(peers=[{"name": f"node-{number}", **peer} for number in range(60)]), NOW)
+    assert "PEERS (60)" in text
+    assert "… and 10 more: see --json" in text
+    assert "\nnode-59 " not in text
+
+
+def test_the_history_of_an_address() -> None:
+    """Who has it now, and who had it before."""
+    one = {"network": "pods", "container": "c1", "ifname": "eth0", "pod": "", "netns": "/n", "mac": "0a:58:0a:00:00:01"}
+    assert tables.history(
+        "10.0.0.1", [{**one, "since": 60.0, "until": None}, {**one, "since": 0.0, "until": 30.0}]
+    ) == (
+        "SINCE                 UNTIL                 POD  CONTAINER  IFNAME  MAC\n"
+        "1970-01-01 00:01:00Z  now                   -    c1         eth0    0a:58:0a:00:00:01\n"
+        "1970-01-01 00:00:00Z  1970-01-01 00:00:30Z  -    c1         eth0    0a:58:0a:00:00:01"
+    )
+    assert "never given" in tables.history("10.0.0.1", [])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1.0, "0s"), (59.9, "59s"), (60.0, "1m"), (7199.0, "1h"), (86400.0, "1d"), (200_000.0, "2d")]
+)
+def test_an_age_is_told_in_its_largest_unit(seconds: float, text: str) -> None:
+    """As kubectl does."""
+    assert tables.age(seconds) == text
