@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Set
 
-from backends.podlink import link_name, parse_alias
 from netaddr import IPAddress, IPNetwork
 
+from backends.podlink import link_name, parse_alias
 from cni.spec import Attachment
 from dataplane.items import Neigh, Plan, Route, Veth
 from ipam.lease import Block, Lease, Leased

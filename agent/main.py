@@ -25,8 +25,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-from backends.wiring import Options
-from dataplane.events import Events
 from prometheus_client import CollectorRegistry
 
 import backends
@@ -45,9 +43,11 @@ from agent.spool import Spool
 from agent.status import Status
 from agent.survey import Survey
 from agent.verbs import Verbs
+from backends.wiring import Options
 from cluster.nodesfile import NodesFile
 from cni.errors import ConfigInvalid, Failure, NotReady
 from dataplane import preflight, uplink
+from dataplane.events import Events
 from dataplane.kernel import Kernel
 from dataplane.netns import Netns
 from dataplane.nft import Nft

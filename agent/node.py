@@ -16,13 +16,13 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from backends.podlink import link_name, pod_mac
-from backends.wiring import Wiring
 from netaddr import IPAddress
 
 from agent import pod as pods
 from agent.locks import KeyLocks
 from agent.metrics import Metrics
+from backends.podlink import link_name, pod_mac
+from backends.wiring import Wiring
 from cni.errors import Drifted, EnvironmentInvalid, Failure, InterfaceExists, KernelRefused, TryAgain, UnknownContainer
 from cni.spec import Attachment
 from dataplane.diff import Change, diff, render

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from backends.podlink import link_name
 from backends.wiring import Wiring
-
 from dataplane.diff import Change, diff
 from dataplane.items import HOST, Item, Key, Plan, Port, Sysctl
 from dataplane.observe import Pod, PodLink, Scope

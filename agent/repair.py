@@ -11,11 +11,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from backends.podlink import link_name, parse_alias
-
 from agent.limiter import Limiter
 from agent.node import Node
 from agent.survey import Surroundings, Survey
+from backends.podlink import link_name, parse_alias
 from cni.errors import Failure
 from cni.spec import Attachment
 from dataplane.diff import Change, diff, render

@@ -9,13 +9,13 @@ import logging
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from backends.podcidrs import PodCidrs
-from backends.wiring import Options, Site, Unserved, Wired, Wiring
-from dataplane.uplink import Uplink
 from netaddr import IPAddress
 
+from backends.podcidrs import PodCidrs
+from backends.wiring import Options, Site, Unserved, Wired, Wiring
 from cluster.peers import Peer, Source
 from cni.errors import Failure, TryAgain
+from dataplane.uplink import Uplink
 from ipam.lease import Block
 
 log = logging.getLogger(__name__)

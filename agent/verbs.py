@@ -10,17 +10,17 @@ from collections.abc import Callable, Collection
 from time import perf_counter
 from typing import Final
 
-from backends.podlink import GATEWAYS, HOST_MAC, link_name
-from cni.call import Call, parse, version_for_error
-from cni.result import Interface, Ip, Result, Route
 from netaddr import IPNetwork
 
 from agent import logs
 from agent.metrics import Metrics
 from agent.node import Asked, Node
 from agent.server import Answer, Incoming
+from backends.podlink import GATEWAYS, HOST_MAC, link_name
 from cni import frame, result
+from cni.call import Call, parse, version_for_error
 from cni.errors import Drifted, Failure, TryAgain
+from cni.result import Interface, Ip, Result, Route
 from cni.spec import Verb
 from ipam.store import Record
 

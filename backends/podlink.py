@@ -85,7 +85,7 @@ def _items(record: Record, path_mtu: int) -> Iterator[Item]:
         yield Neigh(HOST, link, str(address), mac)
         yield Route(HOST, text, dev=link)
         if family == 6:  # some runtimes switch IPv6 off in every namespace they make
-            yield Sysctl(netns, f"net/ipv6/conf/{ifname}/disable_ipv6", "0", ifname)
+            yield Sysctl(netns, f"net/ipv6/conf/{ifname}/disable_ipv6", "0")
         yield Addr(netns, ifname, text)
         yield Neigh(netns, ifname, gateway, HOST_MAC)
         yield Route(netns, DEFAULT[family], dev=ifname, via=gateway, onlink=True, mtu=route_mtu)

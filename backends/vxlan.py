@@ -74,7 +74,7 @@ class VxlanWiring:
             tx_checksum=options.kernel >= _CHECKSUMS_WORK,
         )
         # Packets from outside may come in by a peer and go back by the uplink: loose, not strict (RFC 3704).
-        yield Sysctl(HOST, f"net/ipv4/conf/{VXLAN_LINK}/rp_filter", "2", VXLAN_LINK)
+        yield Sysctl(HOST, f"net/ipv4/conf/{VXLAN_LINK}/rp_filter", "2")
         for address in overlay_addresses(self._site.here):
             yield Addr(HOST, VXLAN_LINK, f"{address}/{podlink.BITS[address.version]}")
 

@@ -144,7 +144,6 @@ class Sysctl(NamedTuple):
     place: str
     path: str
     value: str
-    dev: str = ""
 
     @property
     def rank(self) -> int:
@@ -156,7 +155,9 @@ class Sysctl(NamedTuple):
 
     @property
     def link(self) -> str:
-        return self.dev
+        """The link of ``net/ipv4/conf/LINK/…``, with which the value goes."""
+        words = self.path.split("/")
+        return words[3] if words[2:3] == ["conf"] and words[3] not in ("all", "default") else ""
 
     def __str__(self) -> str:
         return f"{_in(self.place)}sysctl {self.path} = {self.value}"

@@ -123,7 +123,7 @@ class Kernel:
         try:
             with self._netns.inside(descriptor):
                 sock = Socket()
-                values = observe.sysctls(scope.netns, scope.sysctls, scope.ifname)
+                values = observe.sysctls(scope.netns, scope.sysctls)
         finally:
             os.close(descriptor)
         try:

@@ -85,12 +85,12 @@ def pod(sock: Socket, scope: Pod) -> list[Item]:
     return items
 
 
-def sysctls(place: str, paths: tuple[str, ...], dev: str = "") -> list[Sysctl]:
+def sysctls(place: str, paths: tuple[str, ...]) -> list[Sysctl]:
     """The values of the calling thread's namespace; one that does not exist is left out."""
     found = []
     for path in paths:
         try:
-            found.append(Sysctl(place, path, (_PROC_SYS / path).read_text().strip(), dev))
+            found.append(Sysctl(place, path, (_PROC_SYS / path).read_text().strip()))
         except FileNotFoundError:
             continue
     return found

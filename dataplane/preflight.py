@@ -28,7 +28,7 @@ def missing(plan: Plan, nft: Nft, effective: Callable[[], int] | None = None) ->
     found += [_nexthops()] if any(isinstance(item, Nexthop) for item in items) else []
     found += [_ipv6()] if any(_is_ipv6(item) for item in items) else []
     found += [_table(nft, item) for item in items if isinstance(item, NftTable)]
-    found += [_sysctl(item) for item in items if isinstance(item, Sysctl) and not item.dev]
+    found += [_sysctl(item) for item in items if isinstance(item, Sysctl) and not item.link]
     return [sentence for sentence in found if sentence]
 
 

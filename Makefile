@@ -1,0 +1,49 @@
+# make demo | make test | make bench: each sets up what it needs by itself, on a fresh Debian 12 as root or not.
+#
+#   make demo [BACKEND=static|vxlan] [FAMILY=v4|v6|dual]     the main job before one's eyes
+#   make test [TESTS="tests/unit -k spool"]                  lint, types, import contracts, all tests
+#   make clean                                               removes what set-up made here
+
+PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
+BIN := .venv/bin
+TESTS ?=
+export BACKEND FAMILY SWITCH
+
+.PHONY: demo test lint bench setup setup-test clean
+
+demo: setup
+	@$(BIN)/python -m demo
+
+test: setup-test lint
+	@$(BIN)/python -m demo.isolate $(BIN)/python -m pytest $(or $(TESTS),-n 2 --dist loadfile)
+
+lint: setup-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup-test
+	@$(BIN)/python -m bench
+
+setup: .venv/ready
+setup-test: .venv/ready-test
+
+.venv/ready: setup.cfg pyproject.toml cni/relay.c cni/relay.py deploy/packages.sh
+	@deploy/packages.sh python3-venv iproute2 nftables util-linux
+	@deploy/packages.sh --optional gcc libc6-dev
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing the Python packages into .venv"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/routablectl install $(BIN)
+	@touch $@
+
+.venv/ready-test: .venv/ready
+	@deploy/packages.sh gcc libc6-dev containernetworking-plugins iptables
+	@deploy/packages.sh --optional podman crun busybox-static
+	@echo "installing the packages for the tests into .venv"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf .venv *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

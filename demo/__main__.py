@@ -1,0 +1,155 @@
+"""``make demo``: the main job on a cluster of three nodes, before one's eyes. Exit code 1 if a claim did not hold.
+
+BACKEND=static|vxlan and FAMILY=v4|v6|dual choose what is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+
+from demo import isolate, show
+from demo.lab import FAMILIES, Family, Lab, built
+from demo.place import Failed
+from demo.runtime import Refused
+from demo.text import Printer
+
+BACKENDS = ("static", "vxlan")
+PODS = 2
+
+
+def main(environment: Mapping[str, str]) -> int:
+    """Show it; the answer is the exit code."""
+    backend, family = environment.get("BACKEND") or "static", environment.get("FAMILY") or "v4"
+    families = next((one for one in FAMILIES if one == family), None)
+    if backend not in BACKENDS or families is None:
+        print(f"BACKEND is one of {', '.join(BACKENDS)}; FAMILY one of {', '.join(FAMILIES)}", file=sys.stderr)
+        return 2
+    if not isolate.is_isolated():
+        isolate.execute([sys.executable, "-m", "demo"])
+    try:
+        return Demo(backend, families).run()
+    except (Failed, Refused) as error:
+        print(f"\nfailed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing is left behind", file=sys.stderr)
+        return 130
+
+
+class Demo:
+    """One run, from the building of the lab to the proof that nothing is left of it."""
+
+    def __init__(self, backend: str, family: Family) -> None:
+        self._backend = backend
+        self._family: Family = family
+        self._out = Printer()
+        self._faults = 0
+
+    def run(self) -> int:
+        """Everything in order; 0 if all claims held."""
+        out = self._out
+        out.step(f"three nodes on one segment and an outside machine, backend {self._backend}, {self._family}")
+        out.line("each a network namespace of this machine; every node runs its own agent")
+        with built(backend=self._backend, family=self._family, is_started=False) as lab:
+            before = [show.census(node) for node in lab.nodes]
+            for node in lab.nodes:
+                node.start()
+                out.line(f"{node.name}  {' '.join(node.addresses)}  pods {' '.join(node.pod_cidrs)}  agent ready")
+            out.line(f"outside {' '.join(lab.outside_addresses)}")
+            wired = [show.census(node) for node in lab.nodes]
+            self._add(lab)
+            for family in lab.families:
+                self._reach(lab, family)
+            self._path(lab)
+            self._delete(lab, before, wired)
+        out.step("all claims held" if not self._faults else f"{self._faults} claims did not hold")
+        return 1 if self._faults else 0
+
+    def _claim(self, claim: str, faults: list[str]) -> None:
+        self._out.verdict(claim, faults)
+        self._faults += bool(faults)
+
+    def _add(self, lab: Lab) -> None:
+        self._out.step(f"ADD: {PODS} pods per node, as a runtime does (CNI_* and a configuration on stdin)")
+        rows = []
+        for node in lab.nodes:
+            for number in range(1, PODS + 1):
+                place = node.pod_place()
+                started = time.perf_counter()
+                pod = node.runtime.add(f"pod{number}", place)
+                took = time.perf_counter() - started
+                node.pods.append(pod)
+                link = pod.result["interfaces"][0]
+                rows.append(
+                    (
+                        node.name,
+                        f"pod{number}",
+                        " ".join(pod.addresses),
+                        link["name"],
+                        str(link["mtu"]),
+                        f"{took * 1e3:.1f} ms",
+                    )
+                )
+        self._out.table(("NODE", "POD", "ADDRESSES", "HOST LINK", "MTU", "TOOK"), rows)
+
+    def _reach(self, lab: Lab, family: int) -> None:
+        self._out.step(f"reachability, IPv{family}, TCP and UDP: who sends (rows) to which pod (columns)")
+        senders, receivers = show.ends(lab, family)
+        found = {(one.sender, one.receiver): one.fault for one in show.reachability(lab, family)}
+        head = ("", *(receiver.label.replace("node-", "") for receiver in receivers))
+        rows = []
+        for sender in senders:
+            marks = {"": "ok", None: "-"}
+            cells = (marks.get(found.get((sender, receiver)), "FAILS") for receiver in receivers)
+            rows.append((sender.label, *cells))
+        self._out.table(head, rows)
+        faults = [f"{a.label} -> {b.label}: {fault}" for (a, b), fault in found.items() if fault]
+        self._claim("every pod is reached by its own address and sees the sender's own: no NAT, no proxy", faults)
+
+    def _path(self, lab: Lab) -> None:
+        first, last = lab.nodes[0], lab.nodes[-1]
+        family = lab.families[0]
+        source, target = (first, first.pods[0]), (last, last.pods[-1])
+        self._out.step(f"one packet's way: {first.name}/pod1 to {last.name}/pod{len(last.pods)}")
+        for where, what in show.hops(source, target, family):
+            self._out.line(f"{where:8} {what}")
+
+    def _delete(self, lab: Lab, before: list[dict[str, int]], wired: list[dict[str, int]]) -> None:
+        self._out.step("DEL of every pod, then routablectl uninstall: what is left")
+        full = [show.census(node) for node in lab.nodes]
+        for node in lab.nodes:
+            for pod in list(node.pods):
+                node.delete(pod)
+        empty = [show.census(node) for node in lab.nodes]
+        for node in lab.nodes:
+            node.stop()
+            node.ctl("uninstall")
+        gone = [show.census(node) for node in lab.nodes]
+        rows = []
+        for label, counts in (
+            ("before the agents", before),
+            ("agents, no pods", wired),
+            (f"{PODS} pods per node", full),
+            ("after DEL", empty),
+            ("after uninstall", gone),
+        ):
+            rows.append((label, *("/".join(str(one[kind]) for one in counts) for kind in show.KINDS)))
+        self._out.table(("OBJECTS ON EACH NODE", *(kind.upper() for kind in show.KINDS)), rows)
+        self._claim("DEL leaves what was there without pods", _differences(lab, wired, empty))
+        self._claim("uninstall leaves what was there before the agents", _differences(lab, before, gone))
+
+
+def _differences(lab: Lab, wanted: list[dict[str, int]], found: list[dict[str, int]]) -> list[str]:
+    return [
+        f"{node.name}: {have[kind]} {kind} instead of {want[kind]}"
+        for node, want, have in zip(lab.nodes, wanted, found, strict=True)
+        for kind in show.KINDS
+        if want[kind] != have[kind]
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

@@ -1,0 +1,340 @@
+"""The lab: nodes with agents on a fabric, and an outside machine.
+
+The fabric is one segment (a bridge), or with ``is_routed`` one segment per node joined by a router. The outside
+machine is on a segment of the fabric and knows one route per node's pod CIDR, by that node: as any router would.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from cni import install
+from demo.place import Failed, Place
+from demo.runtime import Pod, Runtime
+
+PATIENCE: Final = 20.0
+"""Seconds for an agent to be ready, or for something to come true."""
+_NUMBERS = itertools.count(1)
+
+Family = Literal["v4", "v6", "dual"]
+FAMILIES: Final[Mapping[Family, tuple[int, ...]]] = {"v4": (4,), "v6": (6,), "dual": (4, 6)}
+
+
+def eventually(what: str, is_so: Any, patience: float = PATIENCE) -> Any:
+    """What *is_so* answers as soon as that is true. Failed: it did not become so in time."""
+    deadline = time.monotonic() + patience
+    while not (answer := is_so()):
+        if time.monotonic() > deadline:
+            raise Failed(f"not within {patience:.0f} s: {what}")
+        time.sleep(0.01)
+    return answer
+
+
+@dataclass(slots=True)
+class Node:
+    """One node: its namespace, its entry in the list, its agent's files, and the pods that were added here."""
+
+    name: str
+    number: int
+    place: Place
+    directory: Path
+    addresses: list[str]
+    pod_cidrs: list[str]
+    runtime: Runtime
+    settings: dict[str, Any]
+    agent: subprocess.Popen[bytes] | None = None
+    pods: list[Pod] = field(default_factory=list)
+    _names: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def config(self) -> Path:
+        """The agent's configuration file."""
+        return self.directory / "agent.toml"
+
+    @property
+    def log(self) -> Path:
+        """What the agent wrote."""
+        return self.directory / "agent.log"
+
+    def address(self, family: int) -> str:
+        """The node's own address of family 4 or 6."""
+        return next(one for one in self.addresses if (":" in one) == (family == 6))
+
+    def start(self) -> None:
+        """Start the agent and wait until it serves. Failed: it does not, with the end of its log."""
+        self.config.write_text(_toml(self.settings))
+        self.launch()
+        self.await_ready()
+
+    def launch(self) -> None:
+        """Start the agent and do not wait."""
+        line = self.place.enter(
+            "setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "agent.main", "--config", str(self.config)
+        )
+        with self.log.open("ab") as log:
+            self.agent = subprocess.Popen(line, stdout=log, stderr=log, cwd=Path(__file__).parent.parent)
+
+    def await_ready(self) -> None:
+        """Wait until the agent answers. Failed: it does not."""
+
+        def answers() -> bool:
+            assert self.agent is not None
+            if self.agent.poll() is not None:
+                raise Failed(f"the agent of {self.name} ended:\n{self.tail()}")
+            with socket.socket(socket.AF_UNIX) as probe:
+                return probe.connect_ex(str(self.runtime.socket)) == 0
+
+        try:
+            eventually(f"the agent of {self.name} answers", answers)
+        except Failed as error:
+            raise Failed(f"{error}\n{self.tail()}") from error
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send the agent a signal and wait for its end; the answer is its exit code."""
+        assert self.agent is not None
+        self.agent.send_signal(number)
+        code = self.agent.wait(PATIENCE)
+        self.agent = None
+        return code
+
+    def tail(self, lines: int = 40) -> str:
+        """The end of the agent's log."""
+        return "\n".join(self.log.read_text().splitlines()[-lines:]) if self.log.exists() else "(no log)"
+
+    def ctl(self, *arguments: str) -> str:
+        """``routablectl ARGUMENTS`` on this node."""
+        return self.place.run(sys.executable, "-m", "agent.ctl", "--config", str(self.config), *arguments)
+
+    def status(self) -> dict[str, Any]:
+        """``routablectl status --json``."""
+        document: dict[str, Any] = json.loads(self.ctl("status", "--json"))
+        return document
+
+    def metrics(self) -> str:
+        """What /metrics answers."""
+        with self.place.socket(socket.AF_INET, socket.SOCK_STREAM) as stream:
+            stream.settimeout(PATIENCE)
+            stream.connect(("127.0.0.1", 9472))
+            stream.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            answer = b""
+            while data := stream.recv(1 << 16):
+                answer += data
+        return answer.decode()
+
+    def pod_place(self) -> Place:
+        """A new namespace for a pod."""
+        return Place.make(f"{self.place.name}-pod{next(self._names)}")
+
+    def add(self, **options: Any) -> Pod:
+        """A new pod: its namespace, and ADD."""
+        place = self.pod_place()
+        pod = self.runtime.add(options.pop("container", place.name), place, **options)
+        self.pods.append(pod)
+        return pod
+
+    def delete(self, pod: Pod, **options: Any) -> None:
+        """DEL, and the end of the pod's namespace."""
+        self.runtime.delete(pod, **options)
+        pod.place.remove()
+        self.pods.remove(pod)
+
+
+@dataclass(slots=True)
+class Lab:
+    """The whole: see ``built``."""
+
+    name: str
+    nodes: list[Node]
+    outside: Place
+    outside_addresses: list[str]
+    families: tuple[int, ...]
+    directory: Path
+
+    @property
+    def pods(self) -> list[tuple[Node, Pod]]:
+        """All pods and where they are."""
+        return [(node, pod) for node in self.nodes for pod in node.pods]
+
+    def outside_address(self, family: int) -> str:
+        """The outside machine's address of family 4 or 6."""
+        return next(one for one in self.outside_addresses if (":" in one) == (family == 6))
+
+    def write_nodes(self, nodes: Sequence[Node] | None = None) -> None:
+        """Write the list of nodes, in one step."""
+        lines = []
+        for node in self.nodes if nodes is None else nodes:
+            lines += ["[[node]]", f'name = "{node.name}"', f"addresses = {json.dumps(node.addresses)}"]
+            lines += [f"pod_cidrs = {json.dumps(node.pod_cidrs)}", ""]
+        fresh = self.directory / "nodes.new"
+        fresh.write_text("\n".join(lines))
+        fresh.rename(self.directory / "nodes.toml")
+
+
+@contextmanager
+def built(
+    *,
+    backend: str = "static",
+    family: Family = "v4",
+    nodes: int = 3,
+    is_routed: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    form: Literal["c", "python"] | None = None,
+    mtu: int = 1500,
+    is_started: bool = True,
+) -> Iterator[Lab]:
+    """A lab whose agents serve; it is taken down whatever happens. *settings* are added to every agent's
+    configuration; *form* is the executable's, None for the better one that can be had here."""
+    name = f"lab{os.getpid()}-{next(_NUMBERS)}"
+    families = FAMILIES[family]
+    with ExitStack() as cleanup:
+        directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="routable-")))
+        compiler = None if form == "python" else shutil.which("cc")
+        python = Path(getattr(sys, "_base_executable", sys.executable))
+        installed = install.install(directory / "bin", python, compiler)
+        if form is not None and installed.form != form:
+            raise Failed(f"the executable cannot be had in the form {form}: {installed.reason}")
+        fabric = _made(cleanup, f"{name}-fabric")
+        _sysctls(fabric, families)
+        if not is_routed:
+            _bridge(fabric, "br0", mtu)
+        made = []
+        for number in range(1, nodes + 1):
+            node = _node(cleanup, name, number, families, directory, installed.path, backend, dict(settings or {}))
+            _join(fabric, node.place, number, families, is_routed, mtu)
+            made.append(node)
+        outside = _made(cleanup, f"{name}-outside")
+        _join(fabric, outside, 100, families, is_routed, mtu)
+        lab = Lab(
+            name,
+            made,
+            outside,
+            [_address(number=100, family=one, is_routed=is_routed) for one in families],
+            families,
+            directory,
+        )
+        for node in made:
+            node.addresses = [_address(node.number, one, is_routed) for one in families]
+            for cidr, address in zip(node.pod_cidrs, node.addresses, strict=True):
+                if is_routed:
+                    fabric.ip(f"route add {cidr} via {address}")
+                else:
+                    outside.ip(f"route add {cidr} via {address}")
+        lab.write_nodes()
+        if is_started:
+            for node in made:
+                node.config.write_text(_toml(node.settings))
+                node.launch()
+            for node in made:
+                node.await_ready()
+        yield lab
+
+
+def _address(number: int, family: int, is_routed: bool) -> str:
+    if family == 4:
+        return f"192.0.2.{number}" if not is_routed else f"198.51.{number}.2"
+    return f"2001:db8:ffff::{number}" if not is_routed else f"2001:db8:ffff:{number}::2"
+
+
+def _gateway(number: int, family: int) -> str:
+    return f"198.51.{number}.1" if family == 4 else f"2001:db8:ffff:{number}::1"
+
+
+def _made(cleanup: ExitStack, name: str) -> Place:
+    place = Place.make(name)
+    cleanup.callback(place.remove)
+    return place
+
+
+def _sysctls(place: Place, families: Sequence[int]) -> None:
+    """A router's."""
+    place.sysctl("net/ipv4/ip_forward", "1")
+    if 6 in families:
+        place.sysctl("net/ipv6/conf/all/forwarding", "1")
+
+
+def _bridge(fabric: Place, name: str, mtu: int) -> None:
+    fabric.ip(f"link add {name} mtu {mtu} type bridge")
+    fabric.ip(f"link set {name} up")
+
+
+def _join(fabric: Place, place: Place, number: int, families: Sequence[int], is_routed: bool, mtu: int) -> None:
+    """Give *place* an eth0 on the fabric."""
+    port = f"port{number}"
+    fabric.ip(f"link add {port} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {place.name}")
+    if not is_routed:
+        fabric.ip(f"link set {port} master br0")
+    fabric.ip(f"link set {port} up")
+    place.ip("link set eth0 up")
+    for family in families:
+        length, flags = (24, "") if family == 4 else (64, " nodad")
+        place.ip(f"address add {_address(number, family, is_routed)}/{length} dev eth0{flags}")
+        if is_routed:
+            fabric.ip(f"address add {_gateway(number, family)}/{length} dev {port}{flags}")
+            place.ip(f"-{family} route add default via {_gateway(number, family)}")
+
+
+def _node(
+    cleanup: ExitStack,
+    lab: str,
+    number: int,
+    families: Sequence[int],
+    directory: Path,
+    executable: Path,
+    backend: str,
+    settings: dict[str, Any],
+) -> Node:
+    name = f"node-{'abcdefghij'[number - 1]}"
+    home = directory / name
+    home.mkdir(mode=0o700)
+    paths = {"socket": home / "agent.sock", "state": home / "state.db", "spool": home / "spool"}
+    whole = {
+        "backend": backend,
+        "node": name,
+        "nodes": {"file": str(directory / "nodes.toml")},
+        "paths": {key: str(path) for key, path in paths.items()},
+        **settings,
+    }
+    cidrs = {4: f"10.244.{number}.0/24", 6: f"2001:db8:{number}::/64"}
+    node = Node(
+        name,
+        number,
+        _made(cleanup, f"{lab}-{name}"),
+        home,
+        [],
+        [cidrs[family] for family in families],
+        Runtime(executable, paths["socket"], paths["spool"]),
+        whole,
+    )
+    cleanup.callback(_end, node)
+    return node
+
+
+def _end(node: Node) -> None:
+    if node.agent is not None:
+        node.agent.kill()
+        node.agent.wait()
+    for pod in node.pods:
+        pod.place.remove()
+
+
+def _toml(settings: Mapping[str, Any]) -> str:
+    plain = [f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, Mapping)]
+    tables = []
+    for name, table in settings.items():
+        if isinstance(table, Mapping):
+            tables += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join([*plain, *tables, ""])
