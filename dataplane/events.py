@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import socket
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
@@ -60,7 +61,8 @@ _RECEIVE: Final = 1 << 18
 class Events:
     """A subscription in the calling thread's namespace. One thread waits; any may ``wake`` it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
         )
@@ -80,11 +82,20 @@ class Events:
         self._uplink = uplink
 
     def wait(self, timeout: float) -> bool:
-        """Whether something of ours may have changed: at the latest after *timeout* seconds, or when woken."""
-        select.select([self._socket.fileno(), self._waker], [], [], max(0.0, timeout))
-        with suppress(BlockingIOError):
-            os.eventfd_read(self._waker)
-        return self._drain()
+        """Whether something of ours may have changed: False after *timeout* seconds without, or when woken."""
+        deadline = self._clock() + timeout
+        while True:
+            ready, _, _ = select.select(
+                [self._socket.fileno(), self._waker], [], [], max(0.0, deadline - self._clock())
+            )
+            if self._drain():
+                return True
+            if self._waker in ready:
+                with suppress(BlockingIOError):
+                    os.eventfd_read(self._waker)
+                return False
+            if not ready:
+                return False
 
     def wake(self) -> None:
         """End a wait now."""
