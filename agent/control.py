@@ -1,26 +1,19 @@
-"""What ``routablectl`` asks the agent, over the same socket and in the same frames as the executable's requests.
-
-CNI_COMMAND is one of `COMMANDS`, none of which is a verb of the specification; standard input and output are JSON.
-"""
+"""The agent's side of the commands of ``routablectl``: see ``agent.commands``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from netaddr import AddrFormatError, IPAddress
 
-from agent import status
+from agent import commands, status
 from agent.node import Node
 from agent.server import Answer, Incoming
 from agent.status import Status
 from cni import frame, result
 from cni.errors import ConfigInvalid, Failure, Undecodable
-
-STATUS: Final = "routablectl/status"
-IP: Final = "routablectl/ip"
-COMMANDS: Final = (STATUS, IP)
 
 Serve = Callable[[Incoming], Answer]
 
@@ -33,8 +26,8 @@ class Control:
         self._node = node
         self._otherwise = otherwise
         self._commands: Mapping[bytes, Callable[[Any], object]] = {
-            STATUS.encode(): lambda _: self._status.document(),
-            IP.encode(): self._history,
+            commands.STATUS.encode(): lambda _: self._status.document(),
+            commands.IP.encode(): self._history,
         }
 
     def serve(self, incoming: Incoming) -> Answer:

@@ -10,20 +10,15 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import backends
+from agent import commands, tables
 from agent import config as configuration
-from agent import control, tables
-from agent.main import DEFAULT_CONFIG, exclusive, version
+from agent.machine import DEFAULT_CONFIG, exclusive, version
 from agent.schema import Config, Paths
-from cni import frame
-from cni.errors import ConfigInvalid, Failure, TryAgain
-
-_PATIENCE: Final = 10.0
-"""Seconds for the agent's answer."""
+from cni.errors import Failure
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,13 +55,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _status(options: argparse.Namespace) -> int:
-    document = _asked(options, control.STATUS, {})
+    document = _asked(options, commands.STATUS, {})
     print(json.dumps(document, indent=2) if options.json else tables.status(document, time.time()))  # noqa: T201
     return 0
 
 
 def _ip(options: argparse.Namespace) -> int:
-    tenures = _asked(options, control.IP, {"address": options.address})
+    tenures = _asked(options, commands.IP, {"address": options.address})
     print(json.dumps(tenures, indent=2) if options.json else tables.history(options.address, tenures))  # noqa: T201
     return 0 if tenures else 1
 
@@ -107,26 +102,7 @@ def _socket(options: argparse.Namespace) -> str:
 
 
 def _asked(options: argparse.Namespace, command: str, arguments: dict[str, Any]) -> Any:
-    path = _socket(options)
-    request = frame.Request({"CNI_COMMAND": command.encode()}, json.dumps(arguments).encode())
-    try:
-        with closing(socket.socket(socket.AF_UNIX)) as stream:
-            stream.settimeout(_PATIENCE)
-            stream.connect(path)
-            stream.sendall(frame.encode(request))
-            answer = b""
-            while data := stream.recv(1 << 16):
-                answer += data
-    except PermissionError as error:
-        raise ConfigInvalid(f"the agent's socket {path} is for root alone", "run this command as root") from error
-    except OSError as error:
-        why = f"{error.strerror or error}; see that routable-agent runs on this node and what its log says"
-        raise TryAgain(f"the agent does not answer at {path}", why) from error
-    code, body = frame.decode_response(answer)
-    document = json.loads(body)
-    if code:
-        raise Failure(document["msg"], document.get("details", ""))
-    return document
+    return commands.ask(_socket(options), command, arguments)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ the kernel knows and the journal does not, the first pass, the DELs that waited;
 from __future__ import annotations
 
 import argparse
-import fcntl
 import gc
 import logging
 import os
@@ -21,7 +20,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +31,7 @@ from agent import logs, metrics
 from agent.adopt import adopted
 from agent.control import Control
 from agent.http import Http
+from agent.machine import DEFAULT_CONFIG, boot_id, exclusive, version
 from agent.metrics import Metrics
 from agent.node import Node
 from agent.reconciler import Reconciler
@@ -45,7 +44,7 @@ from agent.survey import Survey
 from agent.verbs import Verbs
 from backends.wiring import Options
 from cluster.nodesfile import NodesFile
-from cni.errors import ConfigInvalid, Failure, NotReady
+from cni.errors import Failure, NotReady
 from dataplane import preflight, uplink
 from dataplane.events import Events
 from dataplane.kernel import Kernel
@@ -57,7 +56,6 @@ from ipam.store import Record, Store
 
 log = logging.getLogger("agent")
 
-DEFAULT_CONFIG = "/etc/routable/agent.toml"
 WORKERS = 32
 """Threads for requests: an ADD waits for the kernel half of its time, a DEL nearly all of it."""
 
@@ -82,11 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Failure as failure:
         print(f"routable-agent: {failure}", file=sys.stderr)  # noqa: T201
         return 1
-
-
-def version() -> str:
-    """The version that is installed."""
-    return metadata.version("routable")
 
 
 class Part(Protocol):
@@ -207,30 +200,6 @@ def kernel_version(release: str) -> tuple[int, int]:
     """The first two numbers of *release*, as in "6.1.0-18-amd64"."""
     found = re.match(r"(\d+)\.(\d+)", release)
     return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
-def boot_id() -> str:
-    """What tells this boot of the machine from every other (random(4))."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def exclusive(state: Path) -> int:
-    """A descriptor that keeps other agents, and ``routablectl uninstall``, off this node until it is closed.
-
-    ConfigInvalid: another process has it.
-    """
-    file = state.with_name(state.name + ".lock")
-    try:
-        state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigInvalid(f"{file} cannot be made: {error.strerror}", "check paths.state") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise ConfigInvalid(f"{file} is locked", "an agent runs on this node with this state: stop it first") from error
-    return descriptor
 
 
 def refuse_what_is_missing(survey: Survey, nft: Nft) -> None:

@@ -195,7 +195,7 @@ class Node:
         try:
             self._dataplane.apply(diff({}, want))
         except KernelRefused as error:
-            if error.errno != errno.EEXIST:
+            if (error.errno, error.kind) != (errno.EEXIST, "link"):
                 raise
             have = self._dataplane.observe(pods.scopes(record, wiring))
             if pods.port_key(record) in have:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from agent.main import boot_id
+from agent.machine import boot_id
 from agent.schema import Config
 from backends.nodeplan import TABLE
 from cni.errors import ConfigInvalid

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from backends.wiring import Site, Wiring
+if TYPE_CHECKING:  # the names alone must not cost what a wiring imports
+    from backends.wiring import Site, Wiring
 
 BACKENDS: Final[Mapping[str, str]] = MappingProxyType(
     {"static": "backends.static:StaticWiring", "vxlan": "backends.vxlan:VxlanWiring"}

@@ -94,13 +94,14 @@ class FabricRefused(Failure):
 
 
 class KernelRefused(Failure):
-    """The kernel refused a change (the operator acts)."""
+    """The kernel refused a change (the operator acts): *errno* says how, *kind* what kind of object it was about."""
 
     code = 102
 
-    def __init__(self, message: str, details: str = "", errno: int = 0) -> None:
+    def __init__(self, message: str, details: str = "", errno: int = 0, kind: str = "") -> None:
         super().__init__(message, details)
         self.errno = errno
+        self.kind = kind
 
 
 class Drifted(Failure):

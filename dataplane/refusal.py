@@ -36,4 +36,4 @@ def refused(change: Change, number: int, words: str = "") -> Failure:
     details = "; ".join(part for part in (why, words, _REMEDIES.get(number, "")) if part)
     if number in (errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN):
         return TryAgain(f"the kernel is short of memory for: {change}", details)
-    return KernelRefused(f"the kernel refused: {change}", details, number)
+    return KernelRefused(f"the kernel refused: {change}", details, number, change.item.key.kind)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from agent import commands
 from cni import install
 from demo.place import Failed, Place
 from demo.runtime import Pod, Runtime
@@ -120,8 +121,8 @@ class Node:
         return self.place.run(sys.executable, "-m", "agent.ctl", "--config", str(self.config), *arguments)
 
     def status(self) -> dict[str, Any]:
-        """``routablectl status --json``."""
-        document: dict[str, Any] = json.loads(self.ctl("status", "--json"))
+        """What ``routablectl status --json`` prints."""
+        document: dict[str, Any] = commands.ask(str(self.runtime.socket), commands.STATUS, {})
         return document
 
     def metrics(self) -> str:

@@ -11,6 +11,8 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 Check = Callable[[Any], object]
+Form = Mapping[str, tuple[Check, str, str]]
+"""By key: what its value must be, and the first and last version that has it."""
 MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
 
 
@@ -26,13 +28,11 @@ def problems(result: Any, version: str) -> list[str]:
     return found
 
 
-def _object(value: Any, form: Mapping[str, tuple[Check, str, str]], version: str, where: str) -> list[str]:
+def _object(value: Any, form: Form, version: str, where: str) -> list[str]:
     if not isinstance(value, dict):
         return [f"{where} is no object"]
-    found = []
     allowed = {key: check for key, (check, first, last) in form.items() if first <= version <= last}
-    for key in value.keys() - allowed.keys():
-        found.append(f"{where}.{key} does not exist in {version}")
+    found = [f"{where}.{key} does not exist in {version}" for key in value.keys() - allowed.keys()]
     for key, check in allowed.items():
         if key not in value:
             if key not in OPTIONAL:
@@ -53,7 +53,7 @@ def _object(value: Any, form: Mapping[str, tuple[Check, str, str]], version: str
 class ListOf:
     """A list of objects of one form."""
 
-    def __init__(self, form: Mapping[str, tuple[Check, str, str]]) -> None:
+    def __init__(self, form: Form) -> None:
         self.form = form
 
     def __call__(self, value: Any) -> object:
@@ -62,20 +62,20 @@ class ListOf:
 
 FIRST, LAST = "0.3.0", "9.9.9"
 OPTIONAL = frozenset(("sandbox", "gw", "dns", "mtu"))
-INTERFACE = {
+INTERFACE: Form = {
     "name": (lambda value: isinstance(value, str) and 0 < len(value) < 16, FIRST, LAST),
     "mac": (lambda value: bool(MAC.fullmatch(value)), FIRST, LAST),
     "mtu": (lambda value: isinstance(value, int) and value >= 576, "1.1.0", LAST),
     "sandbox": (lambda value: value.startswith("/"), FIRST, LAST),
 }
-IP = {
+IP: Form = {
     "version": (lambda value: value in ("4", "6"), FIRST, "0.4.0"),
     "address": (lambda value: "/" in value and bool(ip_interface(value)), FIRST, LAST),
     "gateway": (ip_address, FIRST, LAST),
     "interface": (lambda value: isinstance(value, int), FIRST, LAST),
 }
-ROUTE = {"dst": (ip_network, FIRST, LAST), "gw": (ip_address, FIRST, LAST)}
-RESULT: Mapping[str, tuple[Check, str, str]] = {
+ROUTE: Form = {"dst": (ip_network, FIRST, LAST), "gw": (ip_address, FIRST, LAST)}
+RESULT: Form = {
     "cniVersion": (lambda value: isinstance(value, str), FIRST, LAST),
     "interfaces": (ListOf(INTERFACE), FIRST, LAST),
     "ips": (ListOf(IP), FIRST, LAST),

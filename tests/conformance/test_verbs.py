@@ -142,14 +142,18 @@ def test_add_for_an_interface_that_exists_is_an_error_and_harms_nothing(node: No
     assert len(node.status()["leases"]) == 1
 
 
-def test_a_second_interface_and_a_second_network(node: Node, place: Place) -> None:
-    """The key is network, container and interface: each attachment has its own addresses and is deleted alone."""
-    first = node.runtime.add(place.name, place)
-    config = {"name": "others"}
-    with pytest.raises(Refused, match="KernelRefused|default|exists|File exists"):
-        node.runtime.add(place.name, place, ifname="eth0", config=config)
-    assert len(node.status()["leases"]) == 1
-    node.runtime.check(first)
+def test_another_attachment_in_the_same_pod_is_refused_wholly(node: Node, place: Place) -> None:
+    """The same interface name on another network, and another interface, whose default route would be the second:
+    nothing of either stays, and the first attachment is as it was."""
+    pod = node.runtime.add(place.name, place)
+    error = refusal(node, "ADD", place.name, str(place.path), config={"name": "others"})
+    assert error.code == 105
+    error = refusal(node, "ADD", place.name, str(place.path), "net1")
+    assert error.code == 102
+    assert "route 0.0.0.0/0" in error.document["msg"]
+    assert "net1" not in place.ip("link show")
+    assert traces(node) == (1, 2, 1, 1, 1)
+    node.runtime.check(pod)
 
 
 def test_requested_addresses_and_mac_are_honoured(node: Node, place: Place) -> None:
@@ -366,15 +370,14 @@ def test_status_is_silent_when_all_is_well(node: Node) -> None:
 )
 def test_a_bad_variable_is_named(node: Node, place: Place, arguments: tuple[str, ...], code: int, words: str) -> None:
     """One error document that names the variable; nothing was changed."""
-    own = node.runtime.call  # the agent's own namespace is the node's, so its /proc/self is what must be refused
-    filled = [argument.format(netns=place.path) for argument in arguments]
-    if filled[1].startswith("/proc/self"):
-        assert node.agent is not None
-        filled[1] = filled[1].replace("self", str(node.agent.pid))
+    container, netns, ifname = (*arguments, "eth0")[:3]
+    # The agent's own namespace is the node's: that of its process is what must be refused.
+    own = f"/proc/{node.agent.pid}" if node.agent is not None else ""
+    netns = netns.format(netns=place.path).replace("/proc/self", own)
     with pytest.raises(Refused) as caught:
-        own("ADD", *filled)
+        node.runtime.call("ADD", container, netns, ifname)
     assert caught.value.code == code
-    assert words.replace("/proc/self", filled[1].rpartition("/ns")[0]) in str(caught.value)
+    assert words in str(caught.value)
     assert traces(node) == NOTHING
 
 
