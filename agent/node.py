@@ -319,8 +319,15 @@ class Node:
             if netns != record.netns and self._dataplane.identity(netns) != self._dataplane.identity(record.netns):
                 raise Drifted(f"{who} is not in {netns}", f"it was attached in {record.netns}")
             have = self._dataplane.observe(pods.scopes(record, wiring))
-            believed = replace(record, mac=mac) if mac else pods.seen(record, have)
+            now = pods.seen(record, have)
+            believed = replace(record, mac=mac) if mac else now
             changes = pods.faults(have, pods.expected(wiring, believed, have, mtu))
+            if changes and now is not record and believed == now:
+                # A plugin chained after us gave the pod's end another hardware address, as the runtime knows, and took
+                # the link down for that. The next pass would follow; so does this.
+                self._dataplane.apply(changes)
+                self._save(replace(held, record=now))
+                return now
         if changes:
             raise Drifted(f"{who} is not as it should be (- is there, + should be)", render(changes))
         return record
