@@ -16,12 +16,11 @@ import re
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -73,13 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{options.config}: good: node {config.node}, backend {config.backend}")  # noqa: T201
             return 0
         logs.install(config.log.level, config.log.format, sys.stderr)
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        return run(config, Life(stop))
+        return run(config, Life())
     except Failure as failure:
         print(f"routable-agent: {failure}", file=sys.stderr)  # noqa: T201
         return 1
+
+
+_ENDING: Final = frozenset((signal.SIGTERM, signal.SIGINT))
 
 
 class Part(Protocol):
@@ -93,21 +92,24 @@ class Part(Protocol):
 
 
 class Life:
-    """Ends when *stop* is set, by a signal or by the death of a thread, which is remembered."""
+    """Ends by SIGTERM or SIGINT, or with the death of a thread, which is remembered. Made before any thread is.
 
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
+    The signals are blocked and waited for: a handler that comes just before a lock is waited for is not noticed.
+    """
+
+    def __init__(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         self.died = ""
 
     def die(self, thread: str, error: BaseException) -> None:
         """A thread ended unasked: the process follows, for its supervisor to start anew."""
         log.critical("a thread died, so the agent ends", extra={"thread": thread, "error": repr(error)})
         self.died = thread
-        self._stop.set()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def wait(self) -> None:
         """Return when it is time to end."""
-        self._stop.wait()
+        signal.sigwait(_ENDING)
 
 
 def run(config: Config, life: Life) -> int:

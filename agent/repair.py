@@ -25,7 +25,7 @@ from ipam.store import Record
 
 log = logging.getLogger(__name__)
 
-BURST: Final = 5
+BURST: Final = 10
 """Repairs of one object that are made at once; then it has to wait for the rest of a `PERIOD`."""
 PERIOD: Final = 60.0
 """Seconds."""

@@ -1,0 +1,308 @@
+"""A node's agent over time: restarts, the list of nodes, what drifts, what runs out, what the machine lacks."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from dataplane.items import PROTOCOL
+from demo import traffic
+from demo.lab import Lab, Node, built, eventually
+from demo.runtime import Pod, Refused
+
+
+@pytest.fixture(scope="module", params=["static", "vxlan"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Two dual-stack nodes with a pod each."""
+    with built(nodes=2, backend=request.param, family="dual") as lab:
+        for node in lab.nodes:
+            node.add()
+        yield lab
+
+
+def ends(lab: Lab) -> tuple[Node, Pod, Node, Pod]:
+    (first, pod), (last, other) = lab.pods[0], lab.pods[-1]
+    return first, pod, last, other
+
+
+def is_reached(sender: Pod, receiver: Pod, family: int = 4) -> bool:
+    """Whether a packet gets there and back."""
+    try:
+        return traffic.seen_by_udp(sender.place, receiver.place, receiver.address(family)) == sender.address(family)
+    except OSError:
+        return False
+
+
+class Stream:
+    """Datagrams from one pod to another, a thousand each second, echoed: how many were lost."""
+
+    def __init__(self, sender: Pod, receiver: Pod, family: int = 4) -> None:
+        self._server = receiver.place.socket(traffic.family_of(receiver.address(family)), socket.SOCK_DGRAM)
+        self._client = sender.place.socket(traffic.family_of(sender.address(family)), socket.SOCK_DGRAM)
+        self._server.bind((receiver.address(family), 0))
+        self._client.connect(self._server.getsockname()[:2])
+        self._server.settimeout(0.5)
+        self._client.settimeout(0.5)
+        self._is_over = threading.Event()
+        self.sent = 0
+        self.back = 0
+        self._threads = [threading.Thread(target=one) for one in (self._send, self._echo, self._receive)]
+
+    def __enter__(self) -> Stream:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+        self._client.close()
+        self._server.close()
+
+    def _send(self) -> None:
+        while not self._is_over.wait(0.001):
+            self._client.send(b"x" * 100)
+            self.sent += 1
+
+    def _echo(self) -> None:
+        try:
+            while True:
+                data, peer = self._server.recvfrom(200)
+                self._server.sendto(data, peer)
+        except TimeoutError:
+            return
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                self._client.recv(200)
+                self.back += 1
+        except TimeoutError:
+            return
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_pods_lose_no_packet_while_the_agent_is_away(lab: Lab, number: signal.Signals) -> None:
+    """It ends and starts again under a stream of packets; SIGTERM is answered with exit code 0."""
+    node, pod, _, other = ends(lab)
+    with Stream(pod, other) as stream:
+        for _ in range(5):  # at once after the start, too
+            code = node.stop(number)
+            assert code == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+            assert is_reached(pod, other)
+            node.start()
+        assert is_reached(other, pod, 6)
+    assert stream.sent > 100
+    assert stream.back == stream.sent
+
+
+HARMS = [
+    "route del {cidr}",
+    "-6 route del {cidr6}",
+    "nexthop flush proto {protocol}",
+    "route del unreachable {own}",
+    "route del {v4}/32",
+    "-6 route del {v6}/128",
+    "neigh del {v4} dev {link}",
+    "link set {link} down",
+    "link set {link} mtu 1300",
+    "link set {link} alias changed",
+    "link set {link} address 0a:58:00:00:00:01",
+    "link del {link}",
+    "[pod] address flush dev eth0 scope global",
+    "[pod] route flush table main",
+    "[pod] -6 route del default",
+    "[pod] neigh flush nud permanent",
+    "[pod] link set eth0 down",
+    "[pod] link del eth0",
+    "[nft] flush chain inet routable source",
+    "[nft] delete table inet routable",
+    "[sysctl] net/ipv4/ip_forward 0",
+    "[sysctl] net/ipv6/conf/all/forwarding 0",
+]
+VXLAN_HARMS = [
+    "link set routable-vxlan down",
+    "link del routable-vxlan",
+    "neigh flush dev routable-vxlan nud permanent",
+    "address flush dev routable-vxlan",
+    "link set routable-vxlan mtu 1300",
+    "[fdb]",
+    "[sysctl] net/ipv4/conf/routable-vxlan/rp_filter 1",
+]
+
+
+@pytest.mark.parametrize("words", HARMS)
+def test_what_drifts_is_mended_within_two_seconds(lab: Lab, words: str) -> None:
+    """Whatever of ours somebody changes, on the host or in the pod: it is as it was, packets flow again, and status
+    says what it was."""
+    mended(lab, words)
+
+
+@pytest.mark.parametrize("lab", ["vxlan"], indirect=True)
+@pytest.mark.parametrize("words", VXLAN_HARMS)
+def test_an_overlay_that_drifts_is_mended_within_two_seconds(lab: Lab, words: str) -> None:
+    """The same for what the overlay is made of."""
+    mended(lab, words)
+
+
+def mended(lab: Lab, words: str) -> None:
+    """Do the harm to a new pod and its node, and see it mended."""
+    node, _, last, other = ends(lab)
+    pod = node.add()
+    try:
+        before = sum(node.status()["repairs"].values())
+        _harm(node, pod, last, words)
+        started = time.monotonic()
+        eventually("something is mended", lambda: sum(node.status()["repairs"].values()) > before, 5.0)
+        eventually("packets flow", lambda: is_reached(pod, other) and is_reached(other, pod, 6), 5.0)
+        assert time.monotonic() - started < 2.0
+        eventually("CHECK and STATUS find nothing", lambda: _is_well(node, pod), 5.0)
+        assert "mended" in node.status()["events"][-1]["text"]
+    finally:
+        node.delete(pod)
+
+
+def _harm(node: Node, pod: Pod, last: Node, words: str) -> None:
+    values = {
+        "cidr": last.pod_cidrs[0],
+        "cidr6": last.pod_cidrs[1],
+        "own": node.pod_cidrs[0],
+        "v4": pod.address(4),
+        "v6": pod.address(6),
+        "link": pod.result["interfaces"][0]["name"],
+        "protocol": PROTOCOL,
+    }
+    where, _, rest = words.rpartition("] ") if words.startswith("[") else ("", "", words)
+    rest = rest.format(**values)
+    if words == "[fdb]":
+        for line in node.place.run("bridge", "fdb", "show", "dev", "routable-vxlan").splitlines():
+            mac, _, _ = line.partition(" ")
+            node.place.run("bridge", "fdb", "del", mac, "dev", "routable-vxlan", "dst", last.addresses[0])
+    elif where == "[pod":
+        pod.place.ip(rest)
+    elif where == "[nft":
+        node.place.run("nft", *rest.split())
+    elif where.startswith("[sysctl"):
+        node.place.sysctl(*rest.split())
+    else:
+        node.place.ip(rest)
+
+
+def _is_well(node: Node, pod: Pod) -> bool:
+    try:
+        node.runtime.check(pod)
+        node.runtime.call("STATUS")
+    except Refused:
+        return False
+    return True
+
+
+def test_what_is_not_ours_is_left_alone(lab: Lab) -> None:
+    """Routes, neighbours, links and tables of others are there after passes, whatever their names."""
+    node, pod, _, _ = ends(lab)
+    place = node.place
+    place.ip("link add rtfoo type bridge")
+    place.ip("link set rtfoo up")
+    place.ip("route add 203.0.113.0/24 dev rtfoo")
+    place.ip("route add 203.0.113.128/25 via 192.0.2.77 proto 83")
+    place.ip("nexthop add id 77 via 192.0.2.77 dev eth0 proto 83")
+    place.ip("neigh add 192.0.2.77 lladdr 0a:00:00:00:00:77 dev eth0 nud permanent")
+    place.run("nft", "add", "table", "inet", "others")
+    try:
+        place.ip(f"route del {pod.address(4)}/32")
+        eventually("a pass went by", lambda: f"{pod.address(4)} " in place.ip("route show"))
+        node.stop()
+        node.start()
+        assert "203.0.113.0/24" in place.ip("route show")
+        assert "203.0.113.128/25" in place.ip("route show")
+        assert "id 77" in place.ip("nexthop show")
+        assert "192.0.2.77" in place.ip("neigh show nud permanent")
+        assert "inet others" in place.run("nft", "list", "tables")
+        assert "rtfoo" in place.ip("link show")
+    finally:
+        place.ip("link del rtfoo")
+        place.ip("route del 203.0.113.128/25")
+        place.ip("nexthop del id 77")
+        place.ip("neigh del 192.0.2.77 dev eth0")
+        place.run("nft", "delete", "table", "inet", "others")
+
+
+def test_the_list_of_nodes_is_followed(lab: Lab) -> None:
+    """A peer that goes loses its routes and nothing else; it comes back; a bad list changes nothing and is told."""
+    node, pod, last, other = ends(lab)
+    assert is_reached(pod, other)
+    lab.write_nodes([node])
+    eventually("the peer's routes are gone", lambda: last.pod_cidrs[0] not in node.place.ip("route show"))
+    assert last.pod_cidrs[1] not in node.place.ip("-6 route show")
+    assert node.place.ip("nexthop show") == ""
+    lab.write_nodes()
+    eventually("the peer is reached again", lambda: is_reached(pod, other) and is_reached(pod, other, 6))
+    whole = (lab.directory / "nodes.toml").read_text()
+    (lab.directory / "nodes.toml").write_text(whole.replace(last.pod_cidrs[0], node.pod_cidrs[0]))
+    stale = eventually("the bad list is noticed", lambda: node.status()["nodes_error"])
+    assert "nodes.toml, line" in stale
+    assert "routable_nodes_stale 1.0" in node.metrics()
+    assert is_reached(pod, other)
+    lab.write_nodes()
+    eventually("the good list is back", lambda: not node.status()["nodes_error"])
+
+
+def test_the_uplink_may_lose_its_carrier_and_its_address(lab: Lab) -> None:
+    """The kernel forgets nexthops and routes when a link goes; they come back with it, within two seconds."""
+    node, pod, _, other = ends(lab)
+    node.place.ip("link set eth0 down")
+    assert not is_reached(pod, other)
+    node.place.ip("link set eth0 up")
+    for address in ("192.0.2.1/24", "2001:db8:ffff::1/64"):  # an IPv6 address does not survive the link's going down
+        if address.partition("/")[0] not in node.place.ip("address show eth0"):
+            node.place.ip(f"address add {address} dev eth0 nodad")
+    eventually("packets flow again", lambda: is_reached(pod, other) and is_reached(other, pod, 6), 5.0)
+    eventually("all is well", lambda: _is_well(node, pod), 5.0)
+
+
+def test_metrics_and_probes(lab: Lab) -> None:
+    """What an operator's dashboards need, under the names that the documentation gives."""
+    node, _, _, _ = ends(lab)
+    node.delete(node.add())
+    pool = node.status()["pool"][0]
+    page = node.metrics()
+    for line in (
+        'routable_results_total{code="0",verb="ADD"}',
+        'routable_phase_seconds_count{phase="apply",verb="ADD"}',
+        'routable_request_seconds_bucket{le="0.005",verb="ADD"}',
+        "routable_leases 1.0",
+        "routable_peers 1.0",
+        "routable_peers_unserved 0.0",
+        f'routable_addresses_free{{block="10.244.1.0/24",owner="node-a"}} {pool["free"]}.0',
+        f'routable_addresses_cooling{{block="10.244.1.0/24",owner="node-a"}} {pool["cooling"]}.0',
+    ):
+        assert line in page
+    with closing(node.place.socket(socket.AF_INET, socket.SOCK_STREAM)) as stream:
+        stream.connect(("127.0.0.1", 9472))
+        stream.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+        assert b" 200 " in stream.recv(1 << 16)
+
+
+def test_a_second_agent_says_that_there_is_one(lab: Lab) -> None:
+    """And the first goes on."""
+    node, pod, _, _ = ends(lab)
+    done = subprocess.run(
+        node.place.enter(sys.executable, "-m", "agent.main", "--config", str(node.config)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert "an agent runs on this node" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert _is_well(node, pod)
