@@ -364,6 +364,12 @@ class Node:
                     )
                 return changes
             self._dataplane.apply(changes)
+            if any(old is not None and new is not None for old, new in changes):
+                # A link that is given another address or goes down loses neighbours and routes.
+                have = self._dataplane.observe(pods.scopes(record, wiring))
+                lost = [change for change in pods.faults(have, pods.expected(wiring, now, have)) if allowed(change)]
+                self._dataplane.apply(lost)
+                changes += lost
             if now is not record:
                 self._save(replace(held, record=now))
             return changes

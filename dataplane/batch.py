@@ -26,7 +26,7 @@ class Batch:
         """One more change, in the kernel's words."""
         old, new = change
         if isinstance(new, Veth | Vxlan | Port):
-            self.say(change, rtnl.set_link(new, settings=old is not None))
+            self.say(change, rtnl.set_link(new, old))
         elif not isinstance(change.item, Port):  # a port goes with its veth and cannot be removed alone
             index = self._index_of(change, change.item.link)
             if index is not None:

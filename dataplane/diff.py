@@ -30,12 +30,15 @@ class Change(NamedTuple):
 
 
 def diff(have: Plan, want: Plan) -> list[Change]:
-    """The changes that turn *have* into *want*: removals by falling rank, then the rest by rising rank."""
+    """The changes that turn *have* into *want*: what appears or changes by rising rank, then removals by falling rank.
+
+    In this order, make before break: a nexthop moves to another link under its routes before the old link goes.
+    """
     gone = [Change(old, None) for key, old in have.items() if key not in want]
     rest = [Change(have.get(key), new) for key, new in want.items() if have.get(key) != new]
     gone.sort(key=_rank, reverse=True)
     rest.sort(key=_rank)
-    return gone + rest
+    return rest + gone
 
 
 def invert(changes: Sequence[Change]) -> list[Change]:

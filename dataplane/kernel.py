@@ -144,15 +144,15 @@ class Kernel:
                 self._apply_in_pod(netns, [change for change in todo if change.item.key.place == netns])
 
     def _apply_on_host(self, batch: Batch, changes: Sequence[Change], ports: Mapping[Key, Port]) -> None:
-        for change in (change for change in changes if change.new is None and not _is_link(change.item)):
-            self._apply_one(batch, change, ports)
-        batch.send()
-        links = [change.item.key.name for change in changes if change.new is None and _is_link(change.item)]
-        if links:
-            self._reaper.remove(links)
+        gone = [change for change in changes if change.new is None]
         for change in (change for change in changes if change.new is not None):
             self._apply_one(batch, change, ports)
+        for change in (change for change in gone if not _is_link(change.item)):
+            self._apply_one(batch, change, ports)
         batch.send()
+        links = [change.item.key.name for change in gone if _is_link(change.item)]
+        if links:
+            self._reaper.remove(links)
 
     def _apply_one(self, batch: Batch, change: Change, ports: Mapping[Key, Port]) -> None:
         old, new = change
@@ -174,10 +174,11 @@ class Kernel:
         with _gone_is_refused(veth.peer_netns):
             descriptor = self._netns.open(veth.peer_netns)
         try:
-            batch.say(change, *rtnl.create_veth(veth, descriptor, peer_mtu))
+            batch.say(change, rtnl.create_veth(veth, descriptor, peer_mtu))
             batch.send()
         finally:
             os.close(descriptor)
+        batch.say(change, rtnl.finish_link(veth))
 
     def _put_vxlan(self, batch: Batch, change: Change, vxlan: Vxlan) -> None:
         old = change.old
@@ -186,7 +187,9 @@ class Kernel:
         else:  # the kernel cannot change these on a living device
             if old is not None:
                 self._reaper.remove([vxlan.name])
-            batch.say(change, *rtnl.create_vxlan(vxlan))
+            batch.say(change, rtnl.create_vxlan(vxlan))
+            batch.send()
+            batch.say(change, rtnl.finish_link(vxlan))
         batch.send()
         ethtool.set_tx_checksum(vxlan.name, vxlan.tx_checksum)
 

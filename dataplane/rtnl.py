@@ -115,22 +115,20 @@ def _name(kind: int, text: str) -> bytes:
 # --- encoding -----------------------------------------------------------------------------------------------
 
 
-def create_veth(veth: Veth, netns: int, peer_mtu: int) -> list[Message]:
+def create_veth(veth: Veth, netns: int, peer_mtu: int) -> Message:
     """A veth whose peer appears directly in the namespace open as *netns*; creating first and moving then costs
-    10 ms more. The alias and the address mode cannot be given at creation, hence the second message."""
+    10 ms more. What cannot be given at creation is `finish_link`'s, and must wait until this was not refused: the
+    kernel goes on after a refusal, with a link of that name that is somebody else's."""
     peer = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(IFLA_IFNAME, veth.peer_name)
     peer += attr(IFLA_ADDRESS, mac_bytes(veth.peer_mac)) + attr(IFLA_MTU, _U32.pack(peer_mtu))
     peer += attr(IFLA_NET_NS_FD, I32.pack(netns))
     body = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(IFLA_IFNAME, veth.name)
     body += attr(IFLA_ADDRESS, mac_bytes(veth.mac)) + attr(IFLA_MTU, _U32.pack(veth.mtu))
     info = _name(IFLA_INFO_KIND, "veth") + attr(IFLA_INFO_DATA, attr(VETH_INFO_PEER, peer))
-    return [
-        Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + attr(IFLA_LINKINFO, info)),
-        set_link(veth, settings=False),
-    ]
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + attr(IFLA_LINKINFO, info))
 
 
-def create_vxlan(vxlan: Vxlan) -> list[Message]:
+def create_vxlan(vxlan: Vxlan) -> Message:
     """A VXLAN device that neither floods nor learns: its FDB holds what we put there."""
     family = family_of(vxlan.local)
     data = attr(IFLA_VXLAN_ID, _U32.pack(vxlan.vni)) + attr(IFLA_VXLAN_PORT, _BE16.pack(vxlan.port))
@@ -140,26 +138,39 @@ def create_vxlan(vxlan: Vxlan) -> list[Message]:
     body = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(IFLA_IFNAME, vxlan.name)
     body += attr(IFLA_ADDRESS, mac_bytes(vxlan.mac)) + attr(IFLA_MTU, _U32.pack(vxlan.mtu))
     info = _name(IFLA_INFO_KIND, "vxlan") + attr(IFLA_INFO_DATA, data)
-    return [
-        Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + attr(IFLA_LINKINFO, info)),
-        set_link(vxlan, settings=False),
-    ]
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + attr(IFLA_LINKINFO, info))
 
 
-def set_link(link: Veth | Vxlan | Port, settings: bool = True) -> Message:
-    """Bring an existing link, known by its name, to what the item says; without *settings* only what cannot be
-    given when it is created."""
-    body = IFINFO.pack(AF_UNSPEC, 0, 0, IFF_UP if link.up else 0, IFF_UP) + _name(IFLA_IFNAME, link.name)
-    if settings:
-        body += attr(IFLA_MTU, _U32.pack(link.mtu)) + attr(IFLA_ADDRESS, mac_bytes(link.mac))
+def finish_link(link: Veth | Vxlan) -> Message:
+    """Give a link that was just created what cannot be given at creation: alias and address mode; and bring it up."""
+    body = _named(link)
     if isinstance(link, Veth):
         body += attr(IFLA_IFALIAS, link.alias.encode())
-    if not isinstance(link, Port):
-        # No link-local address on our end: it would cost a second of duplicate address detection, multicast
-        # memberships and traffic per pod, and nothing needs it, since every neighbour is permanent.
-        mode = attr(IFLA_INET6_ADDR_GEN_MODE, _U8.pack(IN6_ADDR_GEN_MODE_NONE))
-        body += attr(IFLA_AF_SPEC, attr(AF_INET6, mode))
+    # No link-local address on our end: it would cost a second of duplicate address detection, multicast
+    # memberships and traffic per pod, and nothing needs it, since every neighbour is permanent.
+    mode = attr(IFLA_INET6_ADDR_GEN_MODE, _U8.pack(IN6_ADDR_GEN_MODE_NONE))
+    return Message(RTM_NEWLINK, 0, body + attr(IFLA_AF_SPEC, attr(AF_INET6, mode)))
+
+
+def set_link(link: Veth | Vxlan | Port, old: Item | None) -> Message:
+    """Bring an existing link, known by its name, from *old* to what the item says.
+
+    Only what differs is said: the kernel forgets a link's permanent neighbours at every address it is told, be it
+    the same. A pod's end has just been created with all but its state where *old* is None.
+    """
+    body = _named(link)
+    if isinstance(old, Veth | Vxlan | Port):
+        if link.mtu != old.mtu:
+            body += attr(IFLA_MTU, _U32.pack(link.mtu))
+        if link.mac != old.mac:
+            body += attr(IFLA_ADDRESS, mac_bytes(link.mac))
+        if isinstance(link, Veth) and isinstance(old, Veth) and link.alias != old.alias:
+            body += attr(IFLA_IFALIAS, link.alias.encode())
     return Message(RTM_NEWLINK, 0, body)
+
+
+def _named(link: Veth | Vxlan | Port) -> bytes:
+    return IFINFO.pack(AF_UNSPEC, 0, 0, IFF_UP if link.up else 0, IFF_UP) + _name(IFLA_IFNAME, link.name)
 
 
 def set_group(index: int, group: int) -> Message:

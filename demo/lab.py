@@ -77,9 +77,13 @@ class Node:
 
     def start(self) -> None:
         """Start the agent and wait until it serves. Failed: it does not, with the end of its log."""
-        self.config.write_text(_toml(self.settings))
+        self.write_config()
         self.launch()
         self.await_ready()
+
+    def write_config(self) -> None:
+        """Write the agent's configuration file."""
+        self.config.write_text(_toml(self.settings))
 
     def launch(self) -> None:
         """Start the agent and do not wait."""
@@ -237,7 +241,7 @@ def built(
         lab.write_nodes()
         if is_started:
             for node in made:
-                node.config.write_text(_toml(node.settings))
+                node.write_config()
                 node.launch()
             for node in made:
                 node.await_ready()

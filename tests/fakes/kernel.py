@@ -1,0 +1,227 @@
+"""The dataplane's seam in memory: what `dataplane.kernel.Kernel` does, as far as its callers can see.
+
+Contract tests hold both to the same behaviour. Faults come at the n-th single change: before it takes effect or after.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+
+from cni.errors import EnvironmentInvalid, KernelRefused
+from dataplane.diff import Change
+from dataplane.items import HOST, POD_LINK_PREFIX, Item, Key, Neigh, Nexthop, Port, Route, Sysctl, Veth, Vxlan
+from dataplane.observe import ALIAS, Pod, PodLink, Scope, Settings
+from dataplane.refusal import refused
+
+SYSCTLS = {
+    "net/ipv4/ip_forward": "0",
+    "net/ipv6/conf/all/forwarding": "0",
+}
+
+
+class Killed(BaseException):
+    """The process dies here: nobody may catch it."""
+
+
+class FakeKernel:
+    """Namespaces and what is in them; paths below /proc name the agent's own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._state: dict[Key, Item] = {}
+        self._foreign: set[Key] = set()
+        self._peer: dict[str, tuple[str, str]] = {}
+        self._netns: dict[str, int] = {}
+        self._made = 0
+        self._sysctls = dict(SYSCTLS)
+        self.calls = 0
+        """Single changes that were asked for so far."""
+        self._fault: tuple[int, BaseException, bool] | None = None
+
+    # --- the world's side -------------------------------------------------------------------------------------
+
+    def add_netns(self, path: str) -> None:
+        """A namespace appears."""
+        with self._lock:
+            self._made += 1
+            self._netns[path] = self._made
+
+    def remove_netns(self, path: str) -> None:
+        """It vanishes, with all that is in it and the other ends of its links."""
+        with self._lock:
+            del self._netns[path]
+            for name in [name for name, (netns, _) in self._peer.items() if netns == path]:
+                self._drop_link(name)
+            for key in [key for key in self._state if key.place == path]:
+                del self._state[key]
+
+    def add_foreign(self, item: Item) -> None:
+        """Something that is not ours, which we must see the effects of and never touch."""
+        with self._lock:
+            self._state[item.key] = item
+            self._foreign.add(item.key)
+
+    def drift(self, key: Key, item: Item | None) -> None:
+        """Somebody changes or removes one of our objects."""
+        with self._lock:
+            if item is not None:
+                self._state[key] = item
+            elif isinstance(self._state[key], Veth | Vxlan):
+                self._drop_link(key.name)
+            else:
+                self._state.pop(key)
+
+    def ours(self) -> dict[Key, Item]:
+        """Everything of ours, everywhere, less what belongs to no single owner."""
+        with self._lock:
+            return {
+                key: item
+                for key, item in self._state.items()
+                if key not in self._foreign and not isinstance(item, Sysctl)
+            }
+
+    def foreign(self) -> dict[Key, Item]:
+        """What is not ours."""
+        with self._lock:
+            return {key: self._state[key] for key in self._foreign if key in self._state}
+
+    def fail_at(self, number: int, error: BaseException, *, after: bool = False) -> None:
+        """The *number*-th change from now fails with *error*, before or after it took effect."""
+        with self._lock:
+            self._fault = (self.calls + number, error, after)
+
+    @property
+    def consumed(self) -> bool:
+        """Whether the fault has happened."""
+        return self._fault is None
+
+    # --- the seam ---------------------------------------------------------------------------------------------
+
+    def identity(self, netns: str) -> tuple[int, int] | None:
+        """See `dataplane.kernel.Dataplane.identity`."""
+        if netns.startswith("/proc/"):
+            raise EnvironmentInvalid(f"CNI_NETNS is the node's own network namespace: {netns!r}")
+        with self._lock:
+            number = self._netns.get(netns)
+        return None if number is None else (0, number)
+
+    def observe(self, scopes: Collection[Scope]) -> dict[Key, Item]:
+        """See `dataplane.kernel.Dataplane.observe`."""
+        with self._lock:
+            found = [item for scope in scopes for item in self._seen(scope)]
+        return {item.key: _plain(item) for item in found}
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """See `dataplane.kernel.Dataplane.apply`."""
+        host = [change for change in changes if change.item.key.place == HOST]
+        pods = [change for change in changes if change.item.key.place != HOST]
+        gone = [change for change in host if change.new is None]
+        for change in [*(change for change in host if change.new is not None), *gone, *pods]:
+            with self._lock:
+                self._one(change)
+
+    # --- how it behaves ---------------------------------------------------------------------------------------
+
+    def _one(self, change: Change) -> None:
+        self.calls += 1
+        fault = self._fault if self._fault is not None and self._fault[0] == self.calls else None
+        if fault is not None:
+            self._fault = None
+            if not fault[2]:
+                raise fault[1]
+        if change.new is None:
+            self._remove(change.item)
+        else:
+            self._put(change, change.new)
+        if fault is not None:
+            raise fault[1]
+
+    def _put(self, change: Change, item: Item) -> None:
+        key, place = item.key, item.key.place
+        if place != HOST and place not in self._netns:
+            raise KernelRefused(f"the pod's network namespace is gone: {place}", "", errno.ENOENT)
+        if isinstance(item, Veth) and change.old is None:
+            self._create(change, item)
+            return
+        if isinstance(item, Port):
+            if key not in self._state:
+                raise refused(change, errno.ENODEV)
+            self._state[key] = item
+            return
+        if isinstance(item, Sysctl):
+            self._sysctls[item.path] = item.value
+        if item.link and Key(place, "link", item.link) not in self._state and item.link.startswith(POD_LINK_PREFIX):
+            raise refused(change, errno.ENODEV)
+        if isinstance(item, Route) and item.nhid and Key(HOST, "nexthop", str(item.nhid)) not in self._state:
+            raise refused(change, errno.EINVAL)
+        if change.old is None and key in self._state and not isinstance(item, Neigh | Sysctl):
+            raise refused(change, errno.EEXIST)
+        self._state[key] = item
+
+    def _create(self, change: Change, veth: Veth) -> None:
+        if veth.peer_netns not in self._netns:
+            raise KernelRefused(f"the pod's network namespace is gone: {veth.peer_netns}", "", errno.ENOENT)
+        port = Key(veth.peer_netns, "link", veth.peer_name)
+        if veth.key in self._state or port in self._state:
+            raise refused(change, errno.EEXIST)
+        self._state[veth.key] = veth
+        self._state[port] = Port(veth.peer_netns, veth.peer_name, veth.mtu, veth.peer_mac, up=False)
+        self._peer[veth.name] = veth.peer_netns, veth.peer_name
+
+    def _remove(self, item: Item) -> None:
+        if item.key in self._foreign or isinstance(item, Port | Sysctl):
+            return
+        if isinstance(item, Veth | Vxlan):
+            if item.key in self._state:
+                self._drop_link(item.name)
+            return
+        self._state.pop(item.key, None)
+        if isinstance(item, Nexthop):
+            self._drop_routes_by(item.id)
+
+    def _drop_link(self, name: str) -> None:
+        """A link goes with its other end, and with all that hangs on either."""
+        ends = [(HOST, name)]
+        if name in self._peer:
+            ends.append(self._peer.pop(name))
+        for place, link in ends:
+            self._state.pop(Key(place, "link", link), None)
+            for key in [key for key, item in self._state.items() if key.place == place and item.link == link]:
+                item = self._state.pop(key)
+                if isinstance(item, Nexthop):
+                    self._drop_routes_by(item.id)
+
+    def _drop_routes_by(self, nexthop: int) -> None:
+        for key in [key for key, item in self._state.items() if isinstance(item, Route) and item.nhid == nexthop]:
+            del self._state[key]
+
+    def _seen(self, scope: Scope) -> Iterable[Item]:
+        if isinstance(scope, Settings):
+            yield from (Sysctl(HOST, path, self._sysctls[path]) for path in scope.sysctls if path in self._sysctls)
+            names = {Key(HOST, "nft", f"{family} {name}") for family, name in scope.tables}
+            yield from (item for key, item in self._state.items() if key in names)
+            return
+        for key, item in self._state.items():
+            if key in self._foreign and not (isinstance(scope, Pod) and key.kind == "link"):
+                continue
+            if _in_scope(scope, key, item):
+                yield item
+
+
+def _in_scope(scope: Scope, key: Key, item: Item) -> bool:
+    if isinstance(scope, Pod):
+        wanted = key.kind != "sysctl" or key.name in scope.sysctls
+        return key.place == scope.netns and wanted and scope.ifname in (item.link, key.name)
+    if key.place != HOST or key.kind in ("sysctl", "nft"):
+        return False
+    if isinstance(scope, PodLink):
+        return item.link == scope.name or (key.kind == "link" and key.name == scope.name)
+    return not isinstance(item, Veth) or not item.alias or item.alias.startswith(ALIAS)
+
+
+def _plain(item: Item) -> Item:
+    """As it can be read back."""
+    return replace(item, peer_netns="", peer_name="", peer_mac="") if isinstance(item, Veth) else item
