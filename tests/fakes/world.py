@@ -1,0 +1,178 @@
+"""An agent without threads, sockets and clocks of its own: the real node, store and repair on the fake kernel.
+
+``restart`` is what a process does that starts on the same store and kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from netaddr import IPAddress, IPNetwork
+from prometheus_client import CollectorRegistry
+
+from agent.adopt import adopted
+from agent.metrics import Metrics, Snapshot
+from agent.node import Asked, Node
+from agent.repair import Repair
+from agent.survey import Survey
+from backends.static import StaticWiring
+from backends.wiring import Options
+from cluster.peers import Peer
+from cni.errors import ConfigInvalid
+from cni.spec import Attachment
+from dataplane.items import HOST, Item, Key, Route, Veth
+from dataplane.observe import Host
+from dataplane.uplink import Uplink
+from ipam.allocator import Allocator
+from ipam.store import Record, Store
+from tests.fakes.kernel import FakeKernel
+
+HERE = Peer(
+    "node-a",
+    (IPAddress("192.0.2.1"), IPAddress("2001:db8::1")),
+    (IPNetwork("10.1.1.0/28"), IPNetwork("2001:db8:1::/64")),
+)
+OTHER = Peer(
+    "node-b",
+    (IPAddress("192.0.2.2"), IPAddress("2001:db8::2")),
+    (IPNetwork("10.1.2.0/28"), IPNetwork("2001:db8:2::/64")),
+)
+UPLINK = Uplink("eth0", 1500, (IPNetwork("192.0.2.1/24"), IPNetwork("2001:db8::1/64")))
+COOLDOWN = 30.0
+
+
+class Nodes:
+    """A list of nodes that a test writes."""
+
+    def __init__(self, *nodes: Peer) -> None:
+        self._nodes = frozenset(nodes)
+        self._is_new = True
+
+    def set(self, *nodes: Peer) -> None:
+        """The whole list from now on."""
+        self._nodes, self._is_new = frozenset(nodes), True
+
+    @property
+    def nodes(self) -> frozenset[Peer]:
+        """See `cluster.peers.Source`."""
+        return self._nodes
+
+    @property
+    def error(self) -> ConfigInvalid | None:
+        """See `cluster.peers.Source`."""
+        return None
+
+    def refresh(self) -> bool:
+        """See `cluster.peers.Source`."""
+        is_new, self._is_new = self._is_new, False
+        return is_new
+
+
+class World:
+    """One node: *directory* holds its store."""
+
+    def __init__(self, directory: Path, wrap: Callable[[Store], Store] = lambda store: store) -> None:
+        self._directory = directory
+        self._wrap = wrap
+        self.now = 1_000_000.0
+        self.boot = "boot-1"
+        self.kernel = FakeKernel()
+        self.kernel.add_foreign(Route(HOST, "203.0.113.0/24", "eth0"))
+        self.nodes = Nodes(HERE, OTHER)
+        self.store: Store | None = None
+        self.restart()
+
+    @property
+    def path(self) -> Path:
+        """The store's file."""
+        return self._directory / "state.db"
+
+    def restart(self) -> None:
+        """A new process: everything but the store's file and the kernel is forgotten."""
+        self.close()
+        self.store = self._wrap(Store(self.path, self.boot, self.now))
+        self.survey = Survey(
+            node="node-a",
+            uplink="",
+            options=Options(),
+            source=self.nodes,
+            find_uplink=lambda name, addresses: UPLINK,
+            wire=StaticWiring,
+        )
+        self.survey.refresh()
+        around = self.survey.now
+        assert around is not None
+        records = self.store.load()
+        known = {record.lease.who for record in records}
+        found = adopted(self.kernel.observe([Host()]), known, around.blocks, self.now)
+        for record in found:
+            self.store.save(record)
+        allocator = Allocator(COOLDOWN)
+        allocator.restore((record.lease for record in (*records, *found)), self.store.released())
+        self.node = Node(
+            allocator=allocator,
+            store=self.store,
+            dataplane=self.kernel,
+            metrics=Metrics(CollectorRegistry(), Snapshot, {}),
+            clock=lambda: self.now,
+            records=(*records, *found),
+        )
+        self.node.rewire(around.wiring, around.blocks)
+        self.repair = Repair(
+            node=self.node, survey=self.survey, dataplane=self.kernel, clock=lambda: self.now, wall=lambda: self.now
+        )
+        self.reconcile()
+
+    def close(self) -> None:
+        """Let go of the store."""
+        if self.store is not None:
+            self.store.close()
+            self.store = None
+
+    def lose_store(self) -> None:
+        """The file is gone when the next process starts."""
+        self.close()
+        for file in self._directory.glob("state.db*"):
+            file.unlink()
+
+    def reconcile(self) -> None:
+        """What the reconciler's thread does."""
+        if self.survey.refresh():
+            around = self.survey.now
+            assert around is not None
+            self.node.rewire(around.wiring, around.blocks)
+        self.repair.whole()
+        self.repair.quick()
+
+    def add(self, who: Attachment, netns: str, asked: Asked | None = None) -> Record:
+        """ADD, answered."""
+        record = self.node.add(who, netns, asked or Asked())
+        self.node.answered(who)
+        return record
+
+    def problems(self) -> list[str]:
+        """What is wrong between leases and kernel, in words; nothing, if all is as it must be after a pass."""
+        records = self.node.records()
+        found = []
+        addresses = [address for record in records.values() for address in record.lease.addresses]
+        found += [f"{one} is leased twice" for one in set(addresses) if addresses.count(one) > 1]
+        want: dict[Key, Item] = dict(self.survey.now.wired.plan) if self.survey.now else {}
+        wiring = self.node.wiring
+        assert wiring is not None
+        for record in records.values():
+            want |= wiring.pod(record)
+        have = self.kernel.ours()
+        for key in want.keys() - have.keys():
+            if key.kind != "sysctl":
+                found.append(f"missing: {want[key]}")
+        found += [f"left over: {have[key]}" for key in have.keys() - want.keys()]
+        found += [f"{have[key]} instead of {want[key]}" for key in have.keys() & want.keys() if have[key] != want[key]]
+        stored = {record.lease.who: record for record in self.store.load()} if self.store else {}
+        if stored != records:
+            found.append(f"the store has {stored}, the memory {records}")
+        return found
+
+    def pods_links(self) -> int:
+        """How many links of pods there are."""
+        return sum(isinstance(item, Veth) for item in self.kernel.ours().values())
