@@ -1,0 +1,202 @@
+"""The process dies at every change of the kernel and at every write of the store, before or after it took effect.
+
+After the restart: no lease without a pod, no pod without its lease, no address twice, nothing of ours left over, and
+the runtime's retry succeeds. Each run says whether its fault was consumed; the first that was not ends the series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cni.errors import InterfaceExists, KernelRefused, TryAgain
+from cni.spec import Attachment
+from dataplane.items import HOST, Key
+from ipam.store import Record, Store
+from tests.fakes.kernel import Killed
+from tests.fakes.world import OTHER, World
+
+POD = Attachment("pods", "a", "eth0")
+OLD = Attachment("pods", "b", "eth0")
+NETNS, OLD_NETNS = "/run/netns/a", "/run/netns/b"
+MANY = 200
+
+
+class Deadly:
+    """A store whose n-th write is the process's last."""
+
+    def __init__(self, store: Store, fault: list[int], *, after: bool) -> None:
+        self._store = store
+        self._fault = fault
+        self._after = after
+
+    def _write(self, write: Callable[[], object]) -> object:
+        if self._fault:
+            self._fault[0] -= 1
+            if self._fault[0] == 0:
+                self._fault.clear()
+                if self._after:
+                    write()
+                raise Killed
+        return write()
+
+    def save(self, record: Record) -> None:
+        """See `Store.save`."""
+        self._write(lambda: self._store.save(record))
+
+    def drop(self, who: Attachment, now: float) -> bool:
+        """See `Store.drop`."""
+        return bool(self._write(lambda: self._store.drop(who, now)))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
+def add(world: World) -> None:
+    world.add(POD, NETNS)
+
+
+def delete(world: World) -> None:
+    world.node.delete(OLD)
+
+
+def collect(world: World) -> None:
+    world.node.collect("pods", set(), world.node.sequence)
+
+
+def start(world: World) -> None:
+    world.kernel.drift(Key(HOST, "route", "10.1.2.0/28"), None)
+    world.restart()
+
+
+def adopt(world: World) -> None:
+    world.lose_store()
+    world.restart()
+
+
+def repair(world: World) -> None:
+    for key in sorted(world.kernel.ours()):
+        if key in world.kernel.ours() and key.kind in ("route", "neigh", "nexthop"):
+            world.kernel.drift(key, None)
+    world.reconcile()
+
+
+def follow(world: World) -> None:
+    world.nodes.set(next(iter(world.nodes.nodes - {OTHER})))
+    world.reconcile()
+
+
+OPERATIONS = {one.__name__: one for one in (add, delete, collect, start, adopt, repair, follow)}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Callable[[str], World]]:
+    """Worlds with one old pod, and a namespace for a new one."""
+    made: list[World] = []
+
+    def make(name: str, wrap: Callable[[Store], Store] = lambda store: store) -> World:
+        directory = tmp_path / name
+        directory.mkdir()
+        world = World(directory, wrap)
+        made.append(world)
+        for netns in (NETNS, OLD_NETNS):
+            world.kernel.add_netns(netns)
+        world.add(OLD, OLD_NETNS)
+        return world
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def recovered(world: World) -> None:
+    """What must be true once a new process has started, and what the runtime does next."""
+    world.restart()
+    assert world.problems() == []
+    for who, netns in ((POD, NETNS), (OLD, OLD_NETNS)):
+        record = world.add(who, netns)  # never answered, as far as the new process knows: it is completed
+        assert world.problems() == []
+        with pytest.raises(InterfaceExists):
+            world.add(who, netns)
+        assert record == world.node.record(who)
+    for who in (POD, OLD):
+        world.node.delete(who)
+    assert world.problems() == []
+    assert world.pods_links() == 0
+    assert world.node.records() == {}
+    assert [item.key.name for item in world.kernel.foreign().values()] == ["203.0.113.0/24"]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - {"adopt"}))
+def test_death_at_every_change_of_the_kernel(world: Callable[[str], World], name: str, after: bool) -> None:
+    """Whatever was being done."""
+    for number in range(1, MANY):
+        one = world(f"{number}")
+        one.kernel.fail_at(number, Killed(), after=after)
+        try:
+            OPERATIONS[name](one)
+        except Killed:
+            assert one.kernel.consumed
+            recovered(one)
+            continue
+        assert not one.kernel.consumed, "the fault was swallowed"
+        assert number > 1, "the operation changes nothing: this proves nothing"
+        return
+    raise AssertionError(f"more than {MANY} changes")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", ["add", "delete", "collect", "adopt"])
+def test_death_at_every_write_of_the_store(world: Callable[..., World], name: str, after: bool) -> None:
+    """Whatever was being done."""
+    for number in range(1, MANY):
+        fault: list[int] = []
+        one: World = world(f"{number}", lambda store, fault=fault: Deadly(store, fault, after=after))
+        fault.append(number)
+        try:
+            OPERATIONS[name](one)
+        except Killed:
+            assert fault == []
+            recovered(one)
+            continue
+        assert fault != [], "the fault was swallowed"
+        assert number > 1, "the operation writes nothing: this proves nothing"
+        return
+    raise AssertionError(f"more than {MANY} writes")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_an_add_that_the_kernel_refuses_anywhere_leaves_nothing(world: Callable[[str], World], after: bool) -> None:
+    """No restart needed: the address is free at once and the retry succeeds."""
+    for number in range(1, MANY):
+        one = world(f"{number}")
+        free = sum(counts.free for counts in one.node.counts() if counts.block.family == 4)
+        one.kernel.fail_at(number, KernelRefused("no", "", 1), after=after)
+        try:
+            add(one)
+        except KernelRefused:
+            assert one.problems() == []
+            assert sum(counts.free for counts in one.node.counts() if counts.block.family == 4) == free
+            add(one)
+            assert one.problems() == []
+            continue
+        assert not one.kernel.consumed
+        return
+
+
+def test_a_repair_that_the_kernel_refuses_comes_again(world: Callable[[str], World]) -> None:
+    """One object that cannot be put right does not keep the others from it, is told, and is right after the next
+    pass."""
+    for number in range(1, MANY):
+        one = world(f"{number}")
+        one.kernel.fail_at(number, TryAgain("no memory"))
+        repair(one)
+        if not one.kernel.consumed:
+            return
+        one.now += 61
+        one.reconcile()
+        assert one.problems() == []
+        assert dict(one.repair.failing) == {}
