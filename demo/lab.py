@@ -87,9 +87,9 @@ class Node:
 
     def launch(self) -> None:
         """Start the agent and do not wait."""
-        line = self.place.enter(
-            "setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "agent.main", "--config", str(self.config)
-        )
+        power = "-all,+net_admin,+sys_admin"  # as deploy/routable-agent.service: nothing more is needed
+        line = self.place.enter("setpriv", "--pdeathsig", "KILL", "--bounding-set", power, "--inh-caps", power, "--")
+        line += [sys.executable, "-m", "agent.main", "--config", str(self.config)]
         with self.log.open("ab") as log:
             self.agent = subprocess.Popen(line, stdout=log, stderr=log, cwd=Path(__file__).parent.parent)
 

@@ -160,8 +160,8 @@ def test_a_machine_without_nft_is_told_so_at_the_start(tmp_path: Path) -> None:
 
 def test_a_start_without_the_list_of_nodes_waits_for_it() -> None:
     """The agent says what it waits for, answers STATUS 50 and ADD 11, and serves as soon as the list is there."""
-    with built(nodes=1, is_started=False) as lab:
-        (node,) = lab.nodes
+    with built(nodes=2, is_started=False) as lab:
+        node, other = lab.nodes
         (lab.directory / "nodes.toml").unlink()
         node.start()
         place = node.pod_place()
@@ -171,8 +171,11 @@ def test_a_start_without_the_list_of_nodes_waits_for_it() -> None:
             assert caught.value.code == 50
             with pytest.raises(Refused, match="cannot be read"):
                 node.runtime.add("early", place)
-            lab.write_nodes([])
-            eventually("the empty list is read", lambda: "no node is named node-a" in str(node.status()["problems"]))
+            lab.write_nodes([other])
+            eventually(
+                "the list without this node is read",
+                lambda: "no node is named node-a" in str(node.status()["problems"]),
+            )
             lab.write_nodes()
             eventually("the agent serves", lambda: _is_ready(lab))
             assert node.runtime.add("now", place).addresses

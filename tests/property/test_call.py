@@ -14,7 +14,8 @@ from cni.errors import Failure
 from cni.frame import Request
 from cni.spec import VERSIONS, Verb
 
-SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=20))
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=20))
 JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3)
 )
@@ -38,9 +39,8 @@ INNER = st.dictionaries(
 DOCUMENTS = st.dictionaries(st.sampled_from(KEYS), JSON | INNER, max_size=4).map(lambda changes: {**GOOD, **changes})
 VALUES = st.one_of(
     st.binary(max_size=40),
-    st.sampled_from(
-        [b"eth0", b"a", b"/run/netns/a", b"IgnoreUnknown=1;IP=10.0.0.7;MAC=0a:58:00:00:00:02", b"", b"..", b"x" * 5000]
-    ),
+    st.sampled_from([b"eth0", b"a", b"/run/netns/a", b"", b"..", b"x" * 5000]),
+    st.sampled_from([b"IgnoreUnknown=1;IP=10.0.0.7;MAC=0a:58:00:00:00:02", b"X=1", b"IP=x"]),
 )
 VERBS = st.sampled_from([verb.encode() for verb in Verb]) | st.binary(max_size=8)
 ENVIRONMENTS = st.fixed_dictionaries(
@@ -103,7 +103,7 @@ def test_what_a_good_call_holds() -> None:
     call = good(Verb.ADD)
     assert (str(call.ips[0]), call.mac, call.dns) == ("10.0.0.5", "0a:58:00:00:00:01", GOOD["dns"])
     assert [str(ip.address) for ip in (good(Verb.CHECK).prev or result.Result()).ips] == ["10.0.0.5/32"]
-    assert good(Verb.GC).valid == {("a", "eth0")}
+    assert good(Verb.GC).valid == frozenset([("a", "eth0")])
     assert good(Verb.STATUS).network == "pods"
     assert good(Verb.VERSION).version == "1.1.0"
 
