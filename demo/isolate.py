@@ -17,9 +17,10 @@ from typing import Final, NoReturn
 MARK: Final = "ROUTABLE_ISOLATED"
 """Set in the environment of what runs isolated."""
 
-# The tmpfs is where `ip netns` keeps its names, and podman and containerd what they know.
+# The tmpfs is where `ip netns` keeps its names, podman what it knows, and temporary files are: all vanishes with it.
 _PREPARE: Final = (
-    'mount -t tmpfs -o mode=0755 tmpfs /run && mkdir -p /run/netns /run/lock && ip link set lo up && exec "$@"'
+    "mount -t tmpfs -o mode=0755 tmpfs /run && mkdir -p /run/netns /run/lock /run/tmp && export TMPDIR=/run/tmp && "
+    'ip link set lo up && exec "$@"'
 )
 
 
