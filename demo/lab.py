@@ -261,6 +261,8 @@ def _gateway(number: int, family: int) -> str:
 def _made(cleanup: ExitStack, name: str) -> Place:
     place = Place.make(name)
     cleanup.callback(place.remove)
+    # The uplinks of real nodes have been up for long; these would not solicit neighbours for their first second or two.
+    place.sysctl("net/ipv6/conf/default/accept_dad", "0")
     return place
 
 
