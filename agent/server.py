@@ -70,7 +70,9 @@ class _Client:
 
 
 class Server:
-    """Serves the socket at *path* with *workers* threads.
+    """Serves the socket at *path* with *workers* threads, and *waiters* for those requests that spend their time
+    waiting for the kernel, as *is_waiting* tells. Of those many at once are good; of the others they are in each
+    other's way.
 
     *serve* answers a request and raises nothing; *arrival* is called in the reading thread when a request is
     complete. *is_trusted* judges the uid of the peer's process.
@@ -82,8 +84,10 @@ class Server:
         serve: Callable[[Incoming], Answer],
         arrival: Callable[[], int],
         on_death: Callable[[str, BaseException], None],
-        workers: int,
         *,
+        workers: int,
+        waiters: int,
+        is_waiting: Callable[[frame.Request], bool],
         is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -94,6 +98,8 @@ class Server:
         self._is_trusted = is_trusted
         self._clock = clock
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="request")
+        self._waiting = ThreadPoolExecutor(waiters, thread_name_prefix="waiting")
+        self._is_waiting = is_waiting
         self._selector = selectors.DefaultSelector()
         self._listener: socket.socket | None = None
         self._wake, self._waker = socket.socketpair()
@@ -115,7 +121,8 @@ class Server:
         self._stopping = True
         self._waker.send(b"x")
         self._thread.join()
-        self._pool.shutdown(wait=True)
+        for pool in (self._pool, self._waiting):
+            pool.shutdown(wait=True)
         for stream in (self._wake, self._waker):
             stream.close()
         self._selector.close()
@@ -194,9 +201,7 @@ class Server:
         stream.setblocking(False)
         with self._lock:
             self._open += 1
-        client = self._clients[stream.fileno()] = _Client(stream, self._clock() + READ_DEADLINE)
-        self._selector.register(stream, selectors.EVENT_READ)
-        self._read(client)  # most requests are there already
+        self._read(_Client(stream, self._clock() + READ_DEADLINE))  # most requests are there already
 
     def _read(self, client: _Client) -> None:
         try:
@@ -209,15 +214,21 @@ class Server:
                 if request is not None:
                     incoming = Incoming(request, self._arrival(), client.is_gone)
                     self._release(client)
-                    self._pool.submit(self._work, client, incoming)
+                    pool = self._waiting if self._is_waiting(request) else self._pool
+                    pool.submit(self._work, client, incoming)
                     return
         except BlockingIOError:
-            return
+            if client.stream.fileno() not in self._clients:
+                self._clients[client.stream.fileno()] = client
+                self._selector.register(client.stream, selectors.EVENT_READ)
         except Unreadable as failure:
             self._answer_failure(client, failure)
         except OSError:
             self._release(client)
             self._close(client)
+        except BaseException:
+            client.stream.close()
+            raise
 
     def _release(self, client: _Client) -> None:
         """The reading thread has nothing more to do with this client."""

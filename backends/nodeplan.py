@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from netaddr import IPNetwork
 
-from backends.wiring import Site
+from backends.wiring import Site, Unserved
 from cluster.peers import Peer
-from dataplane.items import HOST, POD_LINK_PREFIX, Item, NftTable, Route, Sysctl
+from dataplane.items import HOST, POD_LINK_PREFIX, Item, Key, NftTable, Route, Sysctl
 
 TABLE: Final = ("inet", "routable")
 """Family and name of the one nft table of ours."""
-_NEXTHOP_BASE: Final = 0x40000000
-_NEXTHOP_BITS: Final = 30
+_NEXTHOP_BASE: Final = 1 << 30
 _FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 # A pod's packet must come from where a packet to its source address would go: the same pod's link. Link-local
@@ -45,9 +45,7 @@ def table(pod_cidrs: Sequence[IPNetwork], masquerade: Sequence[IPNetwork] | None
     if masquerade is not None:
         rules = [rule for family in (4, 6) for rule in _masquerade(family, pod_cidrs, masquerade)]
         body = "".join(f"\t\t{rule}\n" for rule in rules)
-        chains.append(
-            f"\tchain outbound {{\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n{body}\t}}"
-        )
+        chains.append(f"\tchain outbound {{\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n{body}\t}}")
     return NftTable(*TABLE, "\n".join(chains))
 
 
@@ -59,19 +57,72 @@ def nexthop_ids(peers: Iterable[Peer]) -> dict[tuple[str, int], int]:
     """
     taken: set[int] = set()
     found: dict[tuple[str, int], int] = {}
-    for name, family in sorted({(peer.name, cidr.version) for peer in peers for cidr in peer.pod_cidrs}):
-        number = int.from_bytes(hashlib.sha256(f"{name}/{family}".encode()).digest()[:4], "big")
-        number &= (1 << _NEXTHOP_BITS) - 1
+    for name, family in sorted({(peer.name, family) for peer in peers for family in families(peer)}):
+        number = nexthop_id(name, family)
         while number in taken:
-            number = (number + 1) % (1 << _NEXTHOP_BITS)
+            number = _NEXTHOP_BASE | (number + 1) % _NEXTHOP_BASE
         taken.add(number)
-        found[name, family] = _NEXTHOP_BASE | number
+        found[name, family] = number
     return found
+
+
+def nexthop_id(name: str, family: int) -> int:
+    """The id of a nexthop object that collides with no other."""
+    digest = hashlib.sha256(f"{name}/{family}".encode()).digest()
+    return _NEXTHOP_BASE | int.from_bytes(digest[:4], "big") % _NEXTHOP_BASE
+
+
+class Part(NamedTuple):
+    """What one peer needs of the kernel, by the ids of its nexthops; or why it cannot be reached."""
+
+    peer: Peer
+    ids: Mapping[int, int]
+    items: Mapping[Key, Item]
+    unserved: tuple[Unserved, ...]
+
+
+class Parts:
+    """The parts of all peers, each worked out when it is new or has changed: *make* does that, and is pure.
+
+    With thousands of peers, a list that differs by one must not cost more than that one.
+    """
+
+    def __init__(self, make: Callable[[Peer, Mapping[int, int]], Part]) -> None:
+        self._make = make
+        self._known: dict[str, Part] = {}
+        self._ids: dict[str, dict[int, int]] = {}
+
+    def of(self, peers: Iterable[Peer]) -> list[Part]:
+        """In the order of the peers' names."""
+        others = sorted(peers, key=attrgetter("name"))
+        wanted = {peer.name: self._wanted(peer) for peer in others}
+        numbers = [number for ids in wanted.values() for number in ids.values()]
+        self._ids = dict(wanted)
+        if len(set(numbers)) < len(numbers):
+            found = nexthop_ids(others)
+            wanted = {name: {family: found[name, family] for family in ids} for name, ids in wanted.items()}
+        parts = [self._part(peer, wanted[peer.name]) for peer in others]
+        self._known = {part.peer.name: part for part in parts}
+        return parts
+
+    def _wanted(self, peer: Peer) -> dict[int, int]:
+        """The ids that a peer has unless they collide."""
+        known = self._known.get(peer.name)
+        if known is not None and known.peer is peer:
+            return self._ids[peer.name]
+        return {family: nexthop_id(peer.name, family) for family in families(peer)}
+
+    def _part(self, peer: Peer, ids: Mapping[int, int]) -> Part:
+        known = self._known.get(peer.name)
+        if known is not None and known.ids == ids and (known.peer is peer or known.peer == peer):
+            return known
+        return self._make(peer, ids)
 
 
 def families(peer: Peer) -> tuple[int, ...]:
     """The families of a peer's pods."""
-    return tuple(sorted({cidr.version for cidr in peer.pod_cidrs}))
+    versions = [cidr.version for cidr in peer.pod_cidrs]
+    return tuple(family for family in (4, 6) if family in versions)
 
 
 def _masquerade(family: int, pod_cidrs: Sequence[IPNetwork], routable: Collection[IPNetwork]) -> Iterator[str]:

@@ -10,7 +10,7 @@ segment: every peer must be on-link, and is one neighbour entry (the kernel's de
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from netaddr import IPAddress
 
@@ -26,6 +26,7 @@ class StaticWiring:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self._parts = nodeplan.Parts(self._part)
         self.mtu = pod_mtu(site, 0)
 
     def pod(self, record: Record) -> dict[Key, Item]:
@@ -34,21 +35,25 @@ class StaticWiring:
 
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`."""
-        others = [peer for peer in peers if peer.name != self._site.here.name]
-        ids = nodeplan.nexthop_ids(others)
-        items: list[Item] = [*nodeplan.common(self._site)]
+        whole = plan(*nodeplan.common(self._site))
+        unserved: list[Unserved] = []
+        for part in self._parts.of(peer for peer in peers if peer.name != self._site.here.name):
+            whole.update(part.items)
+            unserved += part.unserved
+        return Wired(whole, tuple(unserved))
+
+    def _part(self, peer: Peer, ids: Mapping[int, int]) -> nodeplan.Part:
+        items: list[Item] = []
         unserved = []
-        for peer in sorted(others, key=lambda peer: peer.name):
-            for family in nodeplan.families(peer):
-                via = peer.address(family)
-                why = off_link(self._site, peer, family)
-                if why or via is None:
-                    unserved.append(Unserved(peer.name, why))
-                    continue
-                number = ids[peer.name, family]
-                items.append(Nexthop(number, str(via), self._site.uplink.name))
-                items += routes(peer, family, number)
-        return Wired(plan(*items), tuple(unserved))
+        for family, number in ids.items():
+            via = peer.address(family)
+            why = off_link(self._site, peer, family)
+            if why or via is None:
+                unserved.append(Unserved(peer.name, why))
+                continue
+            items.append(Nexthop(number, str(via), self._site.uplink.name))
+            items += routes(peer, family, number)
+        return nodeplan.Part(peer, ids, plan(*items), tuple(unserved))
 
 
 def routes(peer: Peer, family: int, nexthop: int) -> list[Route]:

@@ -12,7 +12,7 @@ the list of nodes. Tables: those two, and two nexthop objects and two routes per
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from netaddr import EUI, IPAddress
@@ -36,6 +36,7 @@ class VxlanWiring:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._underlay = _underlay(site)
+        self._parts = nodeplan.Parts(self._part)
         self.mtu = pod_mtu(site, OVERHEAD[self._underlay.version])
 
     def pod(self, record: Record) -> dict[Key, Item]:
@@ -44,23 +45,40 @@ class VxlanWiring:
 
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`."""
-        others = sorted((peer for peer in peers if peer.name != self._site.here.name), key=lambda peer: peer.name)
-        ids = nodeplan.nexthop_ids(others)
-        items: list[Item] = [*nodeplan.common(self._site), *self._device()]
-        unserved = []
-        owners = {vtep_mac(self._underlay): self._site.here.name}
-        for peer in others:
-            why = self._unreachable(peer, owners)
-            if why and not self._is_direct(peer):
-                unserved.append(Unserved(peer.name, why))
-                continue
-            if not why:
-                items += self._vtep(peer)
-            for family in nodeplan.families(peer):
-                number = ids[peer.name, family]
-                items.append(self._nexthop(peer, family, number))
-                items += static.routes(peer, family, number)
-        return Wired(plan(*items), tuple(unserved))
+        whole = plan(*nodeplan.common(self._site), *self._device())
+        unserved: list[Unserved] = []
+        owners = {f"{vtep_mac(self._underlay)} dev {VXLAN_LINK}": self._site.here.name}
+        for part in self._parts.of(peer for peer in peers if peer.name != self._site.here.name):
+            name = part.peer.name
+            fdb = next((key.name for key in part.items if key.kind == "fdb"), name)
+            owner = owners.setdefault(fdb, name)
+            if owner == name:
+                whole.update(part.items)
+                unserved += part.unserved
+            else:
+                why = f"{name} would have the same hardware address in the overlay as {owner}: change a node's address"
+                unserved.append(Unserved(name, why))
+        return Wired(whole, tuple(unserved))
+
+    def _part(self, peer: Peer, ids: Mapping[int, int]) -> nodeplan.Part:
+        address = peer.address(self._underlay.version)
+        is_direct = {family: self._is_direct_for(peer, family) for family in ids}
+        if address is None and not all(is_direct.values()):
+            why = (
+                f"{peer.name} has no IPv{self._underlay.version} address, and this node's underlay is {self._underlay}"
+            )
+            return nodeplan.Part(peer, ids, {}, (Unserved(peer.name, why),))
+        items: list[Item] = []
+        if address is not None:
+            mac = vtep_mac(address)
+            items += [Neigh(HOST, VXLAN_LINK, str(link_local(mac)), mac), Fdb(VXLAN_LINK, mac, str(address))]
+        for family, number in ids.items():
+            if is_direct[family]:
+                items.append(Nexthop(number, str(peer.address(family)), self._site.uplink.name))
+            elif address is not None:
+                items.append(Nexthop(number, str(link_local(vtep_mac(address))), VXLAN_LINK, onlink=True))
+            items += static.routes(peer, family, number)
+        return nodeplan.Part(peer, ids, plan(*items), ())
 
     def _device(self) -> Iterator[Item]:
         options, local = self._site.options, self._underlay
@@ -78,37 +96,8 @@ class VxlanWiring:
         for address in overlay_addresses(self._site.here):
             yield Addr(HOST, VXLAN_LINK, f"{address}/{podlink.BITS[address.version]}")
 
-    def _vtep(self, peer: Peer) -> Iterator[Item]:
-        address = peer.address(self._underlay.version)
-        assert address is not None, "who has none is unserved"
-        mac = vtep_mac(address)
-        yield Neigh(HOST, VXLAN_LINK, str(link_local(mac)), mac)
-        yield Fdb(VXLAN_LINK, mac, str(address))
-
-    def _nexthop(self, peer: Peer, family: int, number: int) -> Nexthop:
-        via = peer.address(family)
-        if via is not None and self._is_direct_for(peer, family):
-            return Nexthop(number, str(via), self._site.uplink.name)
-        address = peer.address(self._underlay.version)
-        assert address is not None, "who has none is unserved"
-        return Nexthop(number, str(link_local(vtep_mac(address))), VXLAN_LINK, onlink=True)
-
     def _is_direct_for(self, peer: Peer, family: int) -> bool:
         return self._site.options.direct and not static.off_link(self._site, peer, family)
-
-    def _is_direct(self, peer: Peer) -> bool:
-        return all(self._is_direct_for(peer, family) for family in nodeplan.families(peer))
-
-    def _unreachable(self, peer: Peer, owners: dict[str, str]) -> str:
-        """Why no packet can be wrapped for *peer*; '' when it can."""
-        family = self._underlay.version
-        address = peer.address(family)
-        if address is None:
-            return f"{peer.name} has no IPv{family} address, and this node's underlay is {self._underlay}"
-        owner = owners.setdefault(vtep_mac(address), peer.name)
-        if owner != peer.name:
-            return f"{peer.name} ({address}) would have the same hardware address in the overlay as {owner}"
-        return ""
 
 
 def vtep_mac(address: IPAddress) -> str:

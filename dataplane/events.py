@@ -55,7 +55,8 @@ _GROUPS: Final = (
 )
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _SO_RCVBUFFORCE = 270, 1, 33
 _BUFFER: Final = 4 << 20
-_RECEIVE: Final = 1 << 18
+_RECEIVE: Final = 1 << 16
+_CALM: Final = 0.05
 
 
 class Events:
@@ -90,6 +91,11 @@ class Events:
             )
             if self._drain():
                 return True
+            if ready and self._waker not in ready:
+                # Chatter, of our own requests first of all: look again when more of it has come together.
+                ready, _, _ = select.select([self._waker], [], [], min(_CALM, max(0.0, deadline - self._clock())))
+                if not ready:
+                    continue
             if self._waker in ready:
                 with suppress(BlockingIOError):
                     os.eventfd_read(self._waker)

@@ -25,7 +25,8 @@ _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270,
 _NLM_F_ACK_TLVS, _NLMSGERR_ATTR_MSG = 0x200, 1
 _SO_RCVBUFFORCE: Final = 33
 _RECEIVE_BUFFER: Final = 4 << 20
-_RECEIVE: Final = 1 << 18
+_RECEIVE: Final = 1 << 16
+"""More than the kernel puts into one datagram (32 KiB), and little enough to be malloc's to keep."""
 _DUMP_TRIES: Final = 20
 _PER_SEND: Final = 256
 """Requests in one send. Refusals come back while the kernel works through them, so they must fit the buffer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from socket import AF_UNSPEC
 
 from netaddr import IPAddress, IPNetwork
@@ -23,15 +23,20 @@ class Uplink:
     mtu: int
     addresses: tuple[IPNetwork, ...]
     is_up: bool = True
+    connected: tuple[IPNetwork, ...] = field(init=False, compare=False)
+    """The networks that the link's addresses are in: what is on-link."""
+    _ranges: tuple[tuple[int, int, int], ...] = field(init=False, compare=False, repr=False)
 
-    @property
-    def connected(self) -> tuple[IPNetwork, ...]:
-        """The networks that the link's addresses are in: what is on-link."""
-        return tuple(dict.fromkeys(address.cidr for address in self.addresses))
+    def __post_init__(self) -> None:
+        connected = tuple(dict.fromkeys(address.cidr for address in self.addresses))
+        object.__setattr__(self, "connected", connected)
+        # As numbers: thousands of peers are asked about.
+        object.__setattr__(self, "_ranges", tuple((one.version, one.first, one.last) for one in connected))
 
     def is_on_link(self, address: IPAddress) -> bool:
         """Whether *address* is reached without a router."""
-        return any(address in network for network in self.connected)
+        version, number = address.version, int(address)
+        return any(version == family and first <= number <= last for family, first, last in self._ranges)
 
 
 def find(name: str, addresses: Collection[IPAddress]) -> Uplink:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,11 +31,30 @@ def died(thread: str, error: BaseException) -> None:
     raise AssertionError(f"{thread} died: {error}")
 
 
+def made(
+    path: Path,
+    serve: Callable[[Incoming], Answer] = echo,
+    arrival: Callable[[], int] = lambda: 0,
+    on_death: Callable[[str, BaseException], None] = died,
+    is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
+) -> Server:
+    return Server(
+        path,
+        serve,
+        arrival,
+        on_death,
+        workers=2,
+        waiters=2,
+        is_waiting=lambda request: request.env.get("CNI_COMMAND") == b"DEL",
+        is_trusted=is_trusted,
+    )
+
+
 @contextmanager
 def serving(
-    path: Path, serve: Callable[[Incoming], Answer] = echo, arrival: Callable[[], int] = lambda: 0, **options: object
+    path: Path, serve: Callable[[Incoming], Answer] = echo, arrival: Callable[[], int] = lambda: 0, **options: Any
 ) -> Iterator[Server]:
-    server = Server(path, serve, arrival, died, 4, **options)  # type: ignore[arg-type]
+    server = made(path, serve, arrival, **options)
     server.start()
     try:
         yield server
@@ -174,6 +194,31 @@ def test_requests_are_served_in_parallel(path: Path) -> None:
         other.join(DEADLINE)
 
 
+def test_requests_that_wait_do_not_keep_the_others_waiting(path: Path) -> None:
+    """With every thread for DELs taken, an ADD is served."""
+    may_go_on = threading.Event()
+
+    def serve(incoming: Incoming) -> Answer:
+        if incoming.request.env["CNI_COMMAND"] == b"DEL":
+            may_go_on.wait(DEADLINE)
+        return echo(incoming)
+
+    with serving(path, serve):
+        waiting = [socket.socket(socket.AF_UNIX) for _ in range(5)]
+        try:
+            for stream in waiting:
+                stream.settimeout(DEADLINE)
+                stream.connect(os.fspath(path))
+                stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, b"bye")))
+            assert asked(path).stdout == b"hello"
+            may_go_on.set()
+            assert [answer(stream).stdout for stream in waiting] == [b"bye"] * 5
+        finally:
+            may_go_on.set()
+            for stream in waiting:
+                stream.close()
+
+
 def test_a_request_carries_the_number_at_its_arrival(path: Path) -> None:
     """Not the number when a worker has time for it."""
     number = iter(range(7, 100))
@@ -210,7 +255,7 @@ def test_stopping_answers_what_was_asked_and_removes_the_socket(path: Path) -> N
         may_go_on.wait(DEADLINE)
         return echo(incoming)
 
-    server = Server(path, serve, lambda: 0, died, 4)
+    server = made(path, serve)
     server.start()
     with connected(path) as stream:
         stream.sendall(frame.encode(frame.Request({}, b"hello")))
@@ -255,7 +300,7 @@ def test_the_death_of_the_reading_thread_is_told(path: Path) -> None:
     def arrival() -> int:
         raise ZeroDivisionError("a bug")
 
-    server = Server(path, echo, arrival, lambda thread, error: told.append((thread, str(error))), 1)
+    server = made(path, echo, arrival, lambda thread, error: told.append((thread, str(error))))
     server.start()
     with connected(path) as stream:
         stream.sendall(frame.encode(frame.Request({}, b"")))
