@@ -2,8 +2,8 @@
 
 pyroute2 spends 0.45 ms on encoding one veth and 0.1 ms on decoding one route: more than the kernel needs to make
 them. An ADD is a handful of messages and a pass over 5,000 peers decodes 20,000, so this file writes and reads just
-the attributes that our items have. The numbers come from pyroute2, and tests hold every message against pyroute2's
-own encoder and decoder.
+the attributes that our items have. The numbers come from pyroute2; contract tests hold every item against a real
+kernel, and unit tests the encoding against pyroute2's own decoder.
 """
 
 from __future__ import annotations
