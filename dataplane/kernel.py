@@ -135,13 +135,17 @@ class Kernel:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """See `Dataplane.apply`."""
-        todo = _without_implied(changes)
-        ports = {item.key: item for _, item in todo if isinstance(item, Port)}
+        places: dict[str, list[Change]] = {HOST: []}
+        ports: dict[Key, Port] = {}
+        for change in _without_implied(changes):
+            key = change.item.key
+            places.setdefault(key.place, []).append(change)
+            if isinstance(change.item, Port):
+                ports[key] = change.item
         with self._host() as sock:
-            self._apply_on_host(Batch(sock, if_nametoindex), [c for c in todo if c.item.key.place == HOST], ports)
-        for netns in dict.fromkeys(change.item.key.place for change in todo):
-            if netns != HOST:
-                self._apply_in_pod(netns, [change for change in todo if change.item.key.place == netns])
+            self._apply_on_host(Batch(sock, if_nametoindex), places.pop(HOST), ports)
+        for netns, inside in places.items():
+            self._apply_in_pod(netns, inside)
 
     def _apply_on_host(self, batch: Batch, changes: Sequence[Change], ports: Mapping[Key, Port]) -> None:
         gone = [change for change in changes if change.new is None]
@@ -245,6 +249,8 @@ def _is_link(item: Item) -> bool:
 def _without_implied(changes: Sequence[Change]) -> list[Change]:
     """The changes less the removals that the removal of a link brings about by itself, at both of its ends."""
     lost = {change.item.key.name for change in changes if change.new is None and _is_link(change.item)}
+    if not lost:
+        return list(changes)
     ends = {(veth.peer_netns, veth.peer_name) for veth, new in changes if isinstance(veth, Veth) and new is None}
 
     def is_implied(change: Change) -> bool:
