@@ -297,7 +297,7 @@ class Node:
 
     def _dismantle(self, who: Attachment) -> None:
         """Want nothing of the attachment: what is gone already, and what is not ours, is not touched."""
-        self._dataplane.apply(diff(self._dataplane.observe([PodLink(link_name(who))]), {}))
+        self._dataplane.apply(diff(self._dataplane.observe([PodLink(link_name(who), is_alone=True)]), {}))
 
     # --- CHECK and repair -------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable
 
 from dataplane import rtnl
@@ -15,8 +16,9 @@ from dataplane.refusal import ALREADY_GONE, refused
 class Batch:
     """Gathers changes of one namespace; *index* answers a link's interface index there or raises OSError."""
 
-    def __init__(self, sock: Socket, index: Callable[[str], int]) -> None:
+    def __init__(self, sock: Socket, index: Callable[[str], int], turn: threading.Lock) -> None:
         self._sock = sock
+        self._turn = turn
         self._index = index
         self._indexes: dict[str, int] = {}
         self._messages: list[rtnl.Message] = []
@@ -48,7 +50,9 @@ class Batch:
         self._messages, self._changes, self._indexes = [], [], {}
         if not messages:
             return
-        for refusal in self._sock.transact(messages):
+        with self._turn:
+            refusals = self._sock.transact(messages)
+        for refusal in refusals:
             change = changes[refusal.position]
             if change.new is not None or refusal.errno not in ALREADY_GONE:
                 raise refused(change, refusal.errno, refusal.words)

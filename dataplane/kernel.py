@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -63,6 +64,9 @@ class Kernel:
         self._netns = netns
         self._nft = nft
         self._idle: deque[Socket] = deque()
+        # The kernel makes one change of links and routes at a time (rtnl_mutex), and who waits for it there burns a
+        # processor; here it sleeps.
+        self._turn = threading.Lock()
         self._reaper = Reaper(self._delete_links)
 
     def close(self) -> None:
@@ -111,7 +115,7 @@ class Kernel:
                 with self._host() as sock:
                     found += observe.host(sock)
             else:
-                with self._host() as sock:
+                with self._host() as sock, self._turn:
                     found += observe.pod_link(sock, scope)
         return plan(*found)
 
@@ -143,7 +147,7 @@ class Kernel:
             if isinstance(change.item, Port):
                 ports[key] = change.item
         with self._host() as sock:
-            self._apply_on_host(Batch(sock, if_nametoindex), places.pop(HOST), ports)
+            self._apply_on_host(Batch(sock, if_nametoindex, self._turn), places.pop(HOST), ports)
         for netns, inside in places.items():
             self._apply_in_pod(netns, inside)
 
@@ -207,7 +211,7 @@ class Kernel:
                 sock = Socket()
                 for change in (change for change in changes if isinstance(change.item, Sysctl)):
                     _write_sysctl(change)
-                batch = Batch(sock, if_nametoindex)
+                batch = Batch(sock, if_nametoindex, self._turn)
                 for change in (change for change in changes if not isinstance(change.item, Sysctl)):
                     batch.add(change)
         finally:

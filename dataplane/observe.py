@@ -31,9 +31,10 @@ class Settings(NamedTuple):
 
 
 class PodLink(NamedTuple):
-    """The host's end of one pod's link and what hangs on it."""
+    """The host's end of one pod's link and, unless *is_alone*, what hangs on it (and would go with it)."""
 
     name: str
+    is_alone: bool = False
 
 
 class Pod(NamedTuple):
@@ -69,6 +70,8 @@ def pod_link(sock: Socket, scope: PodLink) -> list[Item]:
     # Here the name is enough, whatever somebody made of the alias: it is a hash of the attachment.
     if link is None or link.kind != "veth":
         return []
+    if scope.is_alone:
+        return [link.veth()]
     names = {link.ifindex: link.name}
     return [link.veth(), *_neighbours(sock, link.ifindex, names, HOST), *_routes(sock, link.ifindex, names, HOST)]
 

@@ -193,6 +193,7 @@ def test_a_pod_appears_whole_and_goes_whole(world: World) -> None:
     world.dataplane.apply(diff({}, want))
     same(seen(world, netns), want)
     same(world.dataplane.observe([Host()]), {key: item for key, item in want.items() if key.place == HOST})
+    assert list(world.dataplane.observe([PodLink(LINK, is_alone=True)])) == [Key(HOST, "link", LINK)]
     gone = diff(want, {})
     world.dataplane.apply(gone)
     same(seen(world, netns), {})
