@@ -79,6 +79,10 @@ class Repair:
         if around is None:
             return
         failing: dict[str, Failure] = {}
+        if self._settled and around.wired.plan is not self._settled:
+            # What we want has changed, by one peer of thousands perhaps: that needs no look at the kernel first.
+            # Whatever of it fails is seen, and told, below.
+            self._apply(diff(self._settled, around.wired.plan), {})
         records = self._node.records()
         have = self._dataplane.observe([Host(), settings(around)])
         for _ in range(ROUNDS):

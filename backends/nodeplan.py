@@ -55,14 +55,21 @@ def nexthop_ids(peers: Iterable[Peer]) -> dict[tuple[str, int], int]:
     The same for every backend, so that a change of backend replaces the nexthops under routes that stay. Ids follow
     from the names alone: a peer more or less leaves the others' as they are, but for the rare ones that collide.
     """
-    taken: set[int] = set()
+    natural = {(one.name, family): nexthop_id(one.name, family) for one in _sorted(peers) for family in families(one)}
+    return {**natural, **moved(natural)}
+
+
+def moved(natural: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+    """The ids of those whose own one an earlier peer, by name, has already: the next that is nobody's."""
+    owners: dict[int, tuple[str, int]] = {}
+    late = [key for key, number in natural.items() if owners.setdefault(number, key) is not key]
     found: dict[tuple[str, int], int] = {}
-    for name, family in sorted({(peer.name, family) for peer in peers for family in families(peer)}):
-        number = nexthop_id(name, family)
-        while number in taken:
+    for key in late:
+        number = natural[key]
+        while number in owners:
             number = _NEXTHOP_BASE | (number + 1) % _NEXTHOP_BASE
-        taken.add(number)
-        found[name, family] = number
+        owners[number] = key
+        found[key] = number
     return found
 
 
@@ -94,18 +101,18 @@ class Parts:
 
     def of(self, peers: Iterable[Peer]) -> list[Part]:
         """In the order of the peers' names."""
-        others = sorted(peers, key=attrgetter("name"))
-        wanted = {peer.name: self._wanted(peer) for peer in others}
-        numbers = [number for ids in wanted.values() for number in ids.values()]
-        self._ids = dict(wanted)
-        if len(set(numbers)) < len(numbers):
-            found = nexthop_ids(others)
-            wanted = {name: {family: found[name, family] for family in ids} for name, ids in wanted.items()}
+        others = _sorted(peers)
+        self._ids = {peer.name: self._natural(peer) for peer in others}
+        natural = {(name, family): number for name, ids in self._ids.items() for family, number in ids.items()}
+        late = moved(natural)
+        wanted = {**self._ids}
+        for (name, family), number in late.items():
+            wanted[name] = {**wanted[name], family: number}
         parts = [self._part(peer, wanted[peer.name]) for peer in others]
         self._known = {part.peer.name: part for part in parts}
         return parts
 
-    def _wanted(self, peer: Peer) -> dict[int, int]:
+    def _natural(self, peer: Peer) -> dict[int, int]:
         """The ids that a peer has unless they collide."""
         known = self._known.get(peer.name)
         if known is not None and known.peer is peer:
@@ -117,6 +124,10 @@ class Parts:
         if known is not None and known.ids == ids and (known.peer is peer or known.peer == peer):
             return known
         return self._make(peer, ids)
+
+
+def _sorted(peers: Iterable[Peer]) -> list[Peer]:
+    return sorted(peers, key=attrgetter("name"))
 
 
 def families(peer: Peer) -> tuple[int, ...]:

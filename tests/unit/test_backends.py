@@ -225,3 +225,21 @@ def test_every_name_in_the_table_is_a_wiring() -> None:
     """An operator's choice must not fail at import."""
     for name in backends.BACKENDS:
         assert backends.load(name)(SITE).mtu > 0
+
+
+def test_ids_that_collide_move_to_the_next_that_is_nobodys() -> None:
+    """The first by name keeps its own; nobody who collides with none is moved."""
+    base = 1 << 30
+    natural = {("a", 4): base | 5, ("b", 4): base | 5, ("c", 4): base | 6, ("d", 4): base | 5, ("e", 4): base | 9}
+    assert nodeplan.moved(natural) == {("b", 4): base | 7, ("d", 4): base | 8}
+    assert nodeplan.moved({("a", 4): base | (base - 1), ("b", 4): base | (base - 1)}) == {("b", 4): base}
+
+
+def test_a_peer_more_or_less_gives_the_same_plan_as_from_the_start() -> None:
+    """What a wiring remembers of the peers changes nothing of its answer."""
+    for factory in (StaticWiring, VxlanWiring):
+        old = factory(SITE)
+        old.node([HERE, NEAR])
+        old.node([HERE, NEAR, FAR])
+        changed = Peer("b", NEAR.addresses, (IPNetwork("10.1.77.0/24"),))
+        assert old.node([HERE, changed]) == factory(SITE).node([HERE, changed])
