@@ -4,7 +4,7 @@
 #   make test [TESTS="tests/unit -k spool"]                  lint, types, import contracts, all tests
 #   make clean                                               removes what set-up made here
 
-PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
+PYTHON ?= $$(command -v /usr/bin/python3 || command -v python3)
 BIN := .venv/bin
 TESTS ?=
 export BACKEND FAMILY SWITCH

@@ -292,6 +292,22 @@ def test_metrics_and_probes(lab: Lab) -> None:
         assert b" 200 " in stream.recv(1 << 16)
 
 
+def test_every_line_of_a_request_carries_its_pod(lab: Lab) -> None:
+    """The attachment, and the pod's name from CNI_ARGS: in the log, in the status and in the address's history."""
+    node, _, _, _ = ends(lab)
+    arguments = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=1"
+    pod = node.add(arguments=arguments)
+    try:
+        (line,) = (line for line in node.tail().splitlines() if "attached" in line and pod.container in line)
+        assert f"attachment=pods/{pod.container}/eth0" in line
+        assert "pod=shop/web-0" in line
+        assert "verb=ADD" in line
+        assert "shop/web-0" in [lease["pod"] for lease in node.status()["leases"]]
+        assert "shop/web-0" in node.ctl("ip", pod.address(4))
+    finally:
+        node.delete(pod)
+
+
 def test_a_second_agent_says_that_there_is_one(lab: Lab) -> None:
     """And the first goes on."""
     node, pod, _, _ = ends(lab)
