@@ -58,8 +58,9 @@ log = logging.getLogger("agent")
 
 WORKERS = 4
 """Threads for requests that compute: Python runs one of them at a time."""
-WAITERS = 64
-"""Threads for DELs: each spends 20 ms waiting for the kernel, and those that wait together are one message."""
+JOINT = 2
+"""Threads for DELs. Whatever links are deleted together, the kernel waits 20 ms, for the most part without keeping
+others out: so all DELs that wait are one message, and while its thread waits the next gather."""
 _M_ARENA_MAX = -8
 
 
@@ -183,8 +184,9 @@ def run(config: Config, life: Life) -> int:
             lambda: node.sequence,
             life.die,
             workers=WORKERS,
-            waiters=WAITERS,
-            is_waiting=lambda request: request.env.get("CNI_COMMAND") == b"DEL",
+            joint=JOINT,
+            is_joint=lambda request: request.env.get("CNI_COMMAND") == b"DEL",
+            serve_together=verbs.serve_together,
         )
         served: list[Part] = [server, reconciler, *port(config, registry, status, life)]
         for part in served:

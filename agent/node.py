@@ -13,6 +13,7 @@ import errno
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,7 +22,7 @@ from netaddr import IPAddress
 from agent import pod as pods
 from agent.locks import KeyLocks
 from agent.metrics import Metrics
-from backends.podlink import link_name, pod_mac
+from backends.podlink import link_name, pod_mac, remains
 from backends.wiring import Wiring
 from cni.errors import Drifted, EnvironmentInvalid, Failure, InterfaceExists, KernelRefused, TryAgain, UnknownContainer
 from cni.spec import Attachment
@@ -219,7 +220,7 @@ class Node:
         if record.netns != netns:
             if pods.link_key(record) in self._dataplane.observe([PodLink(link_name(who))]):
                 raise InterfaceExists(f"{who} is attached already, in {record.netns}", "DEL comes before another ADD")
-            self._remove(who)  # that namespace is gone, and its DEL never came
+            self._remove([who])  # that namespace is gone, and its DEL never came
             return None
         have = self._dataplane.observe(pods.scopes(record, wiring))
         if pods.port_key(record) in have and (held.is_answered or pods.link_key(record) not in have):
@@ -237,7 +238,7 @@ class Node:
         try:
             self._dismantle(who)
             with self._lock:
-                self._store.drop(who, self._clock())
+                self._store.drop([who], self._clock())
                 self._allocator.cancel(who)
                 del self._held[who]
         except Failure as error:
@@ -257,7 +258,26 @@ class Node:
             if held is not None and added_before is not None and held.record.since > added_before:
                 log.info("a DEL from before the ADD changes nothing", extra={"attachment": str(who)})
                 return False
-            return self._remove(who)
+            return bool(self._remove([who]))
+
+    def delete_together(
+        self, whos: Iterable[Attachment], wanted: Callable[[Held | None], bool] = lambda held: True
+    ) -> dict[Attachment, Failure | None]:
+        """Detach many as one is: one message to the kernel, one transaction. The answer: why one could not be, or None.
+
+        Those are left out that are not *wanted*, or that have a request under way, which nobody here shall wait for.
+        """
+        with ExitStack() as keys:
+            free = [who for who in dict.fromkeys(whos) if keys.enter_context(self._keys.hold_if_free(who))]
+            found = [who for who in free if wanted(self._held.get(who))]
+            try:
+                self._remove(found)
+            except Failure as failure:
+                if len(found) == 1:
+                    return {found[0]: failure}
+                # One that is refused must not keep the others from being removed.
+                return {who: self._refusal(who) for who in found}
+            return dict.fromkeys(found)
 
     def collect(self, network: str, valid: Collection[tuple[str, str]], sequence: int) -> list[Attachment]:
         """GC: detach what is on *network*, not among *valid* (container id, interface name) and was served as
@@ -265,39 +285,48 @@ class Node:
 
         All of them are tried; the first failure is raised at the end. The answer is what was detached.
         """
-        with self._lock:
-            stale = [
-                who
-                for who, held in self._held.items()
-                if who.network == network and (who.container, who.ifname) not in valid and held.sequence <= sequence
-            ]
-        gone, failures = [], []
-        for who in stale:
-            try:
-                with self._keys.hold(who):
-                    held = self._held.get(who)
-                    if held is not None and held.sequence <= sequence and self._remove(who):
-                        gone.append(who)
-            except Failure as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
-        return gone
 
-    def _remove(self, who: Attachment) -> bool:
-        self._dismantle(who)
-        with self._lock:
-            if who not in self._held:
+        def is_stale(held: Held | None) -> bool:
+            if held is None or held.sequence > sequence:
                 return False
-            now = self._clock()
-            self._store.drop(who, now)
-            self._allocator.release(who, now)
-            del self._held[who]
-        return True
+            who = held.record.lease.who
+            return who.network == network and (who.container, who.ifname) not in valid
 
-    def _dismantle(self, who: Attachment) -> None:
-        """Want nothing of the attachment: what is gone already, and what is not ours, is not touched."""
-        self._dataplane.apply(diff(self._dataplane.observe([PodLink(link_name(who), is_alone=True)]), {}))
+        with self._lock:
+            stale = [who for who, held in self._held.items() if is_stale(held)]
+        done = self.delete_together(stale, is_stale)
+        for who in stale:
+            if who not in done:
+                with self._keys.hold(who):
+                    if is_stale(self._held.get(who)):
+                        done[who] = self._refusal(who)
+        for failure in done.values():
+            if failure is not None:
+                raise failure
+        return list(done)
+
+    def _refusal(self, who: Attachment) -> Failure | None:
+        try:
+            self._remove([who])
+        except Failure as failure:
+            return failure
+        return None
+
+    def _remove(self, whos: Sequence[Attachment]) -> list[Attachment]:
+        """Undo, drop, cool down; the answer is who of them had a lease."""
+        self._dismantle(*whos)
+        with self._lock:
+            now = self._clock()
+            leased = [who for who in whos if who in self._held]
+            self._store.drop(leased, now)
+            for who in leased:
+                self._allocator.release(who, now)
+                del self._held[who]
+        return leased
+
+    def _dismantle(self, *whos: Attachment) -> None:
+        """Want nothing of these attachments: what is gone already, and what is not ours, is not touched."""
+        self._dataplane.apply([change for who in whos for change in diff(remains(who), {})])
 
     # --- CHECK and repair -------------------------------------------------------------------------------------
 
@@ -349,7 +378,7 @@ class Node:
             is_wired = pods.link_key(record) in have
             is_reachable = self._dataplane.identity(record.netns) is not None
             if not is_wired and not is_reachable:
-                self._remove(who)
+                self._remove([who])
                 log.warning("released the lease of a pod that is gone", extra={"attachment": str(who)})
                 return []
             now = pods.seen(record, have) if is_wired else record

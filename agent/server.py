@@ -1,8 +1,9 @@
 """The agent's unix socket: for root alone, one request and one answer per connection.
 
-One thread accepts and reads for all connections, so that slow, silent, half-closed and flooding clients cost a
-descriptor for a few seconds and nothing else; a whole request goes to a pool of workers. What always holds: a
-connection is closed by the deadline or gets an answer, and if the reading thread ends unasked, ``on_death`` is told.
+One thread at a time reads for all connections, so that slow, silent, half-closed and flooding clients cost a
+descriptor for a few seconds and nothing else. Whoever has read a whole request serves it, and the next thread reads:
+no request waits for a thread to wake up. What always holds: a connection is closed by the deadline or gets an answer,
+and if a thread ends unasked, ``on_death`` is told.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,10 @@ _CHUNK: Final = 64 * 1024
 _ACCEPT_AT_ONCE: Final = 64
 _PAUSE: Final = 0.1
 """Seconds between looks whether there is room again for one more connection."""
+_COMPANY: Final = 0.002
+"""Seconds that those wait for company who came while others were served together."""
+_ALONE: Final = 16
+"""Threads for requests that could not be served together with others."""
 _UCRED: Final = struct.Struct("3i")
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
@@ -70,12 +76,11 @@ class _Client:
 
 
 class Server:
-    """Serves the socket at *path* with *workers* threads, and *waiters* for those requests that spend their time
-    waiting for the kernel, as *is_waiting* tells. Of those many at once are good; of the others they are in each
-    other's way.
+    """Serves the socket at *path* with *workers* threads.
 
-    *serve* answers a request and raises nothing; *arrival* is called in the reading thread when a request is
-    complete. *is_trusted* judges the uid of the peer's process.
+    *serve* answers a request and raises nothing; *arrival* is called when a request is complete. What *is_joint* says
+    of is not served one by one but, by *joint* threads, all that wait at once: *serve_together* answers each of them,
+    or answers None where it is better served alone. *is_trusted* judges the uid of the peer's process.
     """
 
     def __init__(
@@ -86,8 +91,9 @@ class Server:
         on_death: Callable[[str, BaseException], None],
         *,
         workers: int,
-        waiters: int,
-        is_waiting: Callable[[frame.Request], bool],
+        joint: int,
+        is_joint: Callable[[frame.Request], bool],
+        serve_together: Callable[[Sequence[Incoming]], Sequence[Answer | None]],
         is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -97,51 +103,75 @@ class Server:
         self._on_death = on_death
         self._is_trusted = is_trusted
         self._clock = clock
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="request")
-        self._waiting = ThreadPoolExecutor(waiters, thread_name_prefix="waiting")
-        self._is_waiting = is_waiting
+        self._is_joint = is_joint
+        self._serve_together = serve_together
         self._selector = selectors.DefaultSelector()
         self._listener: socket.socket | None = None
         self._wake, self._waker = socket.socketpair()
         self._clients: dict[int, _Client] = {}
+        self._reading = threading.Lock()
+        self._ready: deque[Callable[[], None]] = deque()
+        self._has_joint = threading.Condition()
+        self._joint: list[tuple[_Client, Incoming]] = []
+        self._alone = ThreadPoolExecutor(_ALONE, thread_name_prefix="alone")
         self._lock = threading.Lock()
         self._open = 0
         self._is_listening = False
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="socket", daemon=True)
+        self._readers = [self._thread(f"request-{number}", self._work) for number in range(workers)]
+        self._couplers = [self._thread(f"joint-{number}", self._work_together) for number in range(joint)]
+
+    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                work()
+            except Exception as error:
+                log.exception("a thread of the socket died")
+                self._on_death(name, error)
+
+        return threading.Thread(target=run, name=name, daemon=True)
 
     def start(self) -> None:
         """Listen. ConfigInvalid: the socket cannot be made there, or another agent has it."""
         self._listener = listening(self._path)
         self._selector.register(self._wake, selectors.EVENT_READ)
-        self._thread.start()
+        for thread in (*self._readers, *self._couplers):
+            thread.start()
 
     def stop(self) -> None:
         """Take no more requests, answer those that are whole, and remove the socket."""
         self._stopping = True
         self._waker.send(b"x")
-        self._thread.join()
-        for pool in (self._pool, self._waiting):
-            pool.shutdown(wait=True)
-        for stream in (self._wake, self._waker):
-            stream.close()
-        self._selector.close()
-
-    # --- the reading thread -----------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self._step()
-        except Exception as error:
-            log.exception("the socket's thread died")
-            self._on_death(self._thread.name, error)
-        finally:
+        with self._reading:
             if self._listener is not None:
                 self._path.unlink(missing_ok=True)
                 self._listener.close()
             for client in list(self._clients.values()):
+                self._release(client)
                 self._close(client)
+        for thread in self._readers:
+            thread.join()
+        with self._has_joint:
+            self._has_joint.notify_all()
+        for thread in self._couplers:
+            thread.join()
+        self._alone.shutdown(wait=True)
+        for stream in (self._wake, self._waker):
+            stream.close()
+        self._selector.close()
+
+    # --- reading: one thread at a time ------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while job := self._next():
+            job()
+
+    def _next(self) -> Callable[[], None] | None:
+        """What is to be done next; None: nothing any more."""
+        with self._reading:
+            while not self._ready and not self._stopping:
+                self._step()
+            return self._ready.popleft() if self._ready else None
 
     def _step(self) -> None:
         if not self._is_listening and self._open < CONNECTIONS_MAX:
@@ -214,8 +244,7 @@ class Server:
                 if request is not None:
                     incoming = Incoming(request, self._arrival(), client.is_gone)
                     self._release(client)
-                    pool = self._waiting if self._is_waiting(request) else self._pool
-                    pool.submit(self._work, client, incoming)
+                    self._enter(client, incoming)
                     return
         except BlockingIOError:
             if client.stream.fileno() not in self._clients:
@@ -230,19 +259,47 @@ class Server:
             client.stream.close()
             raise
 
+    def _enter(self, client: _Client, incoming: Incoming) -> None:
+        if self._is_joint(incoming.request):
+            with self._has_joint:
+                self._joint.append((client, incoming))
+                self._has_joint.notify()
+        else:
+            self._ready.append(lambda: self._serve_one(client, incoming))
+
     def _release(self, client: _Client) -> None:
-        """The reading thread has nothing more to do with this client."""
+        """Nothing more is read from this client."""
         if self._clients.pop(client.stream.fileno(), None) is not None:
             self._selector.unregister(client.stream)
 
     def _answer_failure(self, client: _Client, failure: Failure) -> None:
         self._release(client)
-        self._pool.submit(self._send, client, Answer(frame.Response(1, result.error(failure, "1.1.0"))))
+        answer = Answer(frame.Response(1, result.error(failure, "1.1.0")))
+        self._ready.append(lambda: self._send(client, answer))
 
-    # --- workers ----------------------------------------------------------------------------------------------
+    # --- serving ----------------------------------------------------------------------------------------------
 
-    def _work(self, client: _Client, incoming: Incoming) -> None:
+    def _work_together(self) -> None:
+        while batch := self._batch():
+            answers = self._serve_together([incoming for _, incoming in batch])
+            for (client, incoming), answer in zip(batch, answers, strict=True):
+                if answer is not None:
+                    self._send(client, answer)
+                else:
+                    self._alone.submit(self._serve_one, client, incoming)
+
+    def _serve_one(self, client: _Client, incoming: Incoming) -> None:
         self._send(client, self._serve(incoming))
+
+    def _batch(self) -> list[tuple[_Client, Incoming]]:
+        """All that wait; nothing: the end."""
+        if self._joint:
+            time.sleep(_COMPANY)
+        with self._has_joint:
+            while not self._joint and not self._stopping:
+                self._has_joint.wait(_PAUSE * 10)
+            batch, self._joint = self._joint, []
+        return batch
 
     def _send(self, client: _Client, answer: Answer) -> None:
         try:

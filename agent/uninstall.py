@@ -36,5 +36,5 @@ def uninstall(config: Config, now: float, *, is_sure: bool) -> Iterator[str]:
             yield from (str(change) for change in changes)
             kernel.apply(changes)
         for record in records:
-            store.drop(record.lease.who, now)
+            store.drop([record.lease.who], now)
         yield f"removed {len(changes)} objects, ended {len(records)} leases"

@@ -6,7 +6,7 @@ What always holds: whatever arrives, one answer goes back: the verb's result or 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import perf_counter
 from typing import Final
 
@@ -21,7 +21,7 @@ from cni import frame, result
 from cni.call import Call, parse, version_for_error
 from cni.errors import Drifted, Failure, TryAgain
 from cni.result import Interface, Ip, Result, Route
-from cni.spec import Verb
+from cni.spec import Attachment, Verb
 from ipam.store import Record
 
 log = logging.getLogger(__name__)
@@ -39,14 +39,49 @@ class Verbs:
 
     def serve(self, incoming: Incoming) -> Answer:
         """The answer to a request; every failure becomes one error document."""
-        request = incoming.request
+        return self._guarded(incoming.request, lambda call: self._answer(call, incoming))
+
+    def serve_together(self, incomings: Sequence[Incoming]) -> list[Answer | None]:
+        """The answers to many DELs; None for one whose attachment has a request under way."""
         started = perf_counter()
+        calls = [_parsed(incoming.request) for incoming in incomings]
+        whos = [call.attachment for call in calls if isinstance(call, Call)]
+        try:
+            done: Mapping[Attachment, Exception | None] = self._node.delete_together(whos)
+        except Exception as error:  # noqa: BLE001 - a bug: raised again for each of them, where it is logged
+            done = dict.fromkeys(whos, error)
+
+        def deleted(call: Call) -> Answer:
+            error = done[call.attachment]
+            if error is not None:
+                raise error
+            log.info("detached")
+            return Answer(frame.Response(0, b""))
+
+        return [
+            None
+            if isinstance(call, Call) and call.attachment not in done
+            else self._guarded(incoming.request, deleted, call, started)
+            for incoming, call in zip(incomings, calls, strict=True)
+        ]
+
+    def _guarded(
+        self,
+        request: frame.Request,
+        body: Callable[[Call], Answer],
+        call: Call | Failure | None = None,
+        started: float | None = None,
+    ) -> Answer:
+        """What *body* answers, or what went wrong as an error document; logged and counted."""
+        started = started or perf_counter()
         code = 0
         with logs.bound(**logs.request(_text(request))):
             try:
-                call = parse(request)
+                call = call or parse(request)
+                if isinstance(call, Failure):
+                    raise call
                 with logs.bound(attachment=call.attachment):
-                    answer = self._answer(call, incoming)
+                    answer = body(call)
             except Failure as failure:
                 code = failure.code
                 log.warning("refused", extra={"code": code, "error": str(failure)})
@@ -135,6 +170,13 @@ def _pod_end(call: Call) -> Interface:
         if interface.name == call.ifname and interface.sandbox:
             return interface
     return Interface(call.ifname, "")
+
+
+def _parsed(request: frame.Request) -> Call | Failure:
+    try:
+        return parse(request)
+    except Failure as failure:
+        return failure
 
 
 def _failed(request: frame.Request, failure: Failure) -> Answer:

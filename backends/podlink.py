@@ -42,6 +42,12 @@ def link_name(who: Attachment) -> str:
     return POD_LINK_PREFIX + hashlib.sha256("/".join(who).encode()).hexdigest()[:11]
 
 
+def remains(who: Attachment) -> dict[Key, Item]:
+    """What there may be of an attachment, for having it removed: its link, with which all else goes. A removal goes by
+    the name alone, so the rest of what this says is of no concern, and nothing has to be looked at first."""
+    return plan(Veth(link_name(who), "", 0, ""))
+
+
 def alias(who: Attachment, netns: str) -> str:
     """What the host's end says of itself, for people and for a start without a journal."""
     words = ALIAS + " ".join(who)

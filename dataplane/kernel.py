@@ -12,7 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from socket import if_nametoindex
 from typing import Final, Protocol
@@ -26,7 +26,6 @@ from dataplane.netlink import Socket
 from dataplane.netns import Netns
 from dataplane.nft import Nft
 from dataplane.observe import Host, Pod, Scope, Settings
-from dataplane.reaper import Reaper
 from dataplane.refusal import ALREADY_GONE, refused
 
 _DYING: Final = 0x52544244
@@ -67,7 +66,6 @@ class Kernel:
         # The kernel makes one change of links and routes at a time (rtnl_mutex), and who waits for it there burns a
         # processor; here it sleeps.
         self._turn = threading.Lock()
-        self._reaper = Reaper(self._delete_links)
 
     def close(self) -> None:
         """Close the idle sockets."""
@@ -160,7 +158,7 @@ class Kernel:
         batch.send()
         links = [change.item.key.name for change in gone if _is_link(change.item)]
         if links:
-            self._reaper.remove(links)
+            self._delete_links(links)
 
     def _apply_one(self, batch: Batch, change: Change, ports: Mapping[Key, Port]) -> None:
         old, new = change
@@ -194,7 +192,7 @@ class Kernel:
             batch.add(change)
         else:  # the kernel cannot change these on a living device
             if old is not None:
-                self._reaper.remove([vxlan.name])
+                self._delete_links([vxlan.name])
             batch.say(change, rtnl.create_vxlan(vxlan))
             batch.send()
             batch.say(change, rtnl.finish_link(vxlan))
@@ -222,15 +220,13 @@ class Kernel:
             sock.close()
 
     def _delete_links(self, names: Sequence[str]) -> None:
-        """Delete links that may be gone already, with one wait for all of them."""
-        indexes = []
-        for name in names:
-            with suppress(OSError):
-                indexes.append(if_nametoindex(name))
-        messages = [rtnl.delete_link(indexes[0])] if len(indexes) == 1 else []
-        if len(indexes) > 1:
-            messages = [*(rtnl.set_group(index, _DYING) for index in indexes), rtnl.delete_group(_DYING)]
+        """Delete links, with one wait for all of them; what is gone already, or not ours, is left out."""
         with self._host() as sock:
+            found = observe.links(sock, names)
+            indexes = [link.ifindex for link in found if link is not None and observe.has_our_name(link)]
+            messages = [rtnl.delete_link(indexes[0])] if len(indexes) == 1 else []
+            if len(indexes) > 1:
+                messages = [*(rtnl.set_group(index, _DYING) for index in indexes), rtnl.delete_group(_DYING)]
             for refusal in sock.transact(messages):
                 if refusal.errno not in ALREADY_GONE:
                     why = f"{os.strerror(refusal.errno)} {refusal.words}"

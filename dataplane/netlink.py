@@ -28,6 +28,8 @@ _RECEIVE_BUFFER: Final = 4 << 20
 _RECEIVE: Final = 1 << 16
 """More than the kernel puts into one datagram (32 KiB), and little enough to be malloc's to keep."""
 _DUMP_TRIES: Final = 20
+_PADS: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
+"""What fills a message up to a multiple of four bytes, by the remainder of its length."""
 _PER_SEND: Final = 256
 """Requests in one send. Refusals come back while the kernel works through them, so they must fit the buffer."""
 
@@ -75,7 +77,7 @@ class Socket:
         parts: list[bytes] = []
         for sequence, (kind, flags, body) in enumerate(batch, first):
             asked = NLM_F_REQUEST | flags | (NLM_F_ACK if sequence == last else 0)
-            parts += (_HEADER.pack(len(body) + 16, kind, asked, sequence, 0), body, b"\0" * (-len(body) & 3))
+            parts += (_HEADER.pack(len(body) + 16, kind, asked, sequence, 0), body, _PADS[len(body) & 3])
         self._socket.send(b"".join(parts))
         refused: list[Refusal] = []
         while True:
@@ -88,21 +90,27 @@ class Socket:
                 if sequence == last:
                     return refused
 
-    def get(self, kind: int, body: bytes) -> bytes | None:
-        """The body of the single answer to a request, or None where the kernel knows no such object."""
-        self._sequence += 1
-        flags = NLM_F_REQUEST
-        self._socket.send(_HEADER.pack(len(body) + 16, kind, flags, self._sequence, 0) + body)
-        while True:
+    def get(self, kind: int, bodies: Sequence[bytes]) -> list[bytes | None]:
+        """The body of the single answer to each request, or None where the kernel knows no such object."""
+        first = self._sequence + 1
+        last = self._sequence = self._sequence + len(bodies)
+        requests: list[bytes] = []
+        for sequence, body in enumerate(bodies, first):
+            requests += (_HEADER.pack(len(body) + 16, kind, NLM_F_REQUEST, sequence, 0), body, _PADS[len(body) & 3])
+        self._socket.send(b"".join(requests))
+        found: list[bytes | None] = []
+        while len(found) < len(bodies):
             for answer, _, sequence, content in messages(self._socket.recv(_RECEIVE)):
-                if sequence != self._sequence:
+                if not first <= sequence <= last:
                     continue
                 if answer != NLMSG_ERROR:
-                    return content
+                    found.append(content)
+                    continue
                 (code,) = _ERRNO.unpack_from(content)
-                if code in (-errno.ENODEV, -errno.ENOENT):
-                    return None
-                raise OSError(-code, os.strerror(-code))
+                if code not in (-errno.ENODEV, -errno.ENOENT):
+                    raise OSError(-code, os.strerror(-code))
+                found.append(None)
+        return found
 
     def dump(self, kind: int, body: bytes, decode: Callable[[bytes], T | None]) -> list[T]:
         """Every object that a dump request lists and that *decode* does not answer with None.

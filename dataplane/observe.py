@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from socket import AF_BRIDGE, AF_UNSPEC
 from typing import Final, NamedTuple, TypeAlias
@@ -31,10 +31,9 @@ class Settings(NamedTuple):
 
 
 class PodLink(NamedTuple):
-    """The host's end of one pod's link and, unless *is_alone*, what hangs on it (and would go with it)."""
+    """The host's end of one pod's link, and what hangs on it."""
 
     name: str
-    is_alone: bool = False
 
 
 class Pod(NamedTuple):
@@ -67,11 +66,8 @@ def host(sock: Socket) -> list[Item]:
 def pod_link(sock: Socket, scope: PodLink) -> list[Item]:
     """The host's end of one pod's link, its neighbours and its routes."""
     link = _one_link(sock, scope.name)
-    # Here the name is enough, whatever somebody made of the alias: it is a hash of the attachment.
-    if link is None or link.kind != "veth":
+    if link is None or not has_our_name(link):
         return []
-    if scope.is_alone:
-        return [link.veth()]
     names = {link.ifindex: link.name}
     return [link.veth(), *_neighbours(sock, link.ifindex, names, HOST), *_routes(sock, link.ifindex, names, HOST)]
 
@@ -100,13 +96,15 @@ def sysctls(place: str, paths: tuple[str, ...]) -> list[Sysctl]:
     return found
 
 
+def has_our_name(link: rtnl.Link) -> bool:
+    """Whether a link is ours by its name and its kind. Where the name is that of one attachment, a hash of it, that is
+    enough, whatever somebody made of the alias."""
+    return _is_vxlan(link) or (link.kind == "veth" and link.name.startswith(POD_LINK_PREFIX))
+
+
 def is_pod_link(link: rtnl.Link) -> bool:
-    """Whether a link is the host's end of a pod's: by its name and its kind; the alias may not be there yet."""
-    return (
-        link.kind == "veth"
-        and link.name.startswith(POD_LINK_PREFIX)
-        and (not link.alias or link.alias.startswith(ALIAS))
-    )
+    """Whether a link is the host's end of a pod's, of whichever: the alias may not be there yet."""
+    return link.kind == "veth" and has_our_name(link) and (not link.alias or link.alias.startswith(ALIAS))
 
 
 def _is_vxlan(link: rtnl.Link) -> bool:
@@ -118,9 +116,15 @@ def _skip_stats(index: int) -> bytes:
     return rtnl.IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + mask
 
 
+def links(sock: Socket, names: Sequence[str]) -> list[rtnl.Link | None]:
+    """The links with these names, None where there is none."""
+    asked = [_skip_stats(0) + rtnl.attr(rtnl.IFLA_IFNAME, name.encode() + b"\0") for name in names]
+    return [rtnl.link(answer) if answer is not None else None for answer in sock.get(RTM_GETLINK, asked)]
+
+
 def _one_link(sock: Socket, name: str) -> rtnl.Link | None:
-    answer = sock.get(RTM_GETLINK, _skip_stats(0) + rtnl.attr(rtnl.IFLA_IFNAME, name.encode() + b"\0"))
-    return rtnl.link(answer) if answer is not None else None
+    (link,) = links(sock, [name])
+    return link
 
 
 def _addresses(sock: Socket, index: int, names: Mapping[int, str], place: str) -> list[Item]:

@@ -8,7 +8,7 @@ every call, the same that guards the allocator; any thread may call.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,8 @@ class Store:
             self._database.execute(
                 "UPDATE tenure SET until = ? WHERE until IS NULL AND boot != ?", (now, boot_id)
             )
+        live = self._read("SELECT DISTINCT network, container, ifname FROM tenure WHERE until IS NULL")
+        self._live = {Attachment(*who) for who in live}
 
     def save(self, record: Record) -> None:
         """Make *record* the one of its attachment, whatever was saved for it before.
@@ -83,6 +85,12 @@ class Store:
         StateCorrupt: an address of it is in the lease of another attachment; nothing is saved then.
         """
         who = record.lease.who
+        if who not in self._live:
+            with self._transaction(len(record.lease.leased)):
+                for one in record.lease.leased:
+                    self._write(record, one, None)
+            self._live.add(who)
+            return
         with self._transaction():
             rows = self._database.execute(
                 "SELECT address, id FROM tenure "
@@ -98,15 +106,17 @@ class Store:
             for address, one in leased.items():
                 self._write(record, one, saved.get(address))
 
-    def drop(self, who: Attachment, now: float) -> bool:
-        """End the lease of *who* at *now*; False when it has none."""
-        with self._transaction():
-            ended = self._database.execute(
+    def drop(self, whos: Collection[Attachment], now: float) -> int:
+        """End the leases of *whos* at *now*, all in one transaction; the answer is how many addresses that were."""
+        live = [who for who in whos if who in self._live]
+        with self._transaction(len(live)):
+            ended = self._database.executemany(
                 "UPDATE tenure SET until = ? "
                 "WHERE network = ? AND container = ? AND ifname = ? AND until IS NULL",
-                (now, *who),
+                [(now, *who) for who in live],
             )
-            return ended.rowcount > 0
+        self._live.difference_update(live)
+        return max(0, ended.rowcount)
 
     def load(self) -> list[Record]:
         """Every live lease, in the order in which they were first saved."""
@@ -149,8 +159,12 @@ class Store:
             self._database.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, statements: int = 2) -> Iterator[None]:
+        """All or nothing of the body's *statements*; one alone is a transaction by itself."""
         with translated(self.path):
+            if statements < 2:
+                yield
+                return
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield

@@ -218,8 +218,7 @@ def _in_scope(scope: Scope, key: Key, item: Item) -> bool:
     if key.place != HOST or key.kind in ("sysctl", "nft"):
         return False
     if isinstance(scope, PodLink):
-        hangs = item.link == scope.name and not scope.is_alone
-        return hangs or (key.kind == "link" and key.name == scope.name)
+        return item.link == scope.name or (key.kind == "link" and key.name == scope.name)
     return not isinstance(item, Veth) or not item.alias or item.alias.startswith(ALIAS)
 
 

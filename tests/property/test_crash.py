@@ -6,14 +6,15 @@ the runtime's retry succeeds. Each run says whether its fault was consumed; the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
 
-from cni.errors import InterfaceExists, KernelRefused, TryAgain
+from backends.static import StaticWiring
+from cni.errors import Failure, InterfaceExists, KernelRefused, TryAgain
 from cni.spec import Attachment
-from dataplane.items import HOST, Key
+from dataplane.items import HOST, Item, Key
 from ipam.store import Record, Store
 from tests.fakes.kernel import Killed
 from tests.fakes.world import OTHER, World
@@ -46,9 +47,9 @@ class Deadly:
         """See `Store.save`."""
         self._write(lambda: self._store.save(record))
 
-    def drop(self, who: Attachment, now: float) -> bool:
+    def drop(self, whos: Collection[Attachment], now: float) -> object:
         """See `Store.drop`."""
-        return bool(self._write(lambda: self._store.drop(who, now)))
+        return self._write(lambda: self._store.drop(whos, now))
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
@@ -60,6 +61,11 @@ def add(world: World) -> None:
 
 def delete(world: World) -> None:
     world.node.delete(OLD)
+
+
+def delete_together(world: World) -> None:
+    world.add(POD, NETNS)
+    world.node.delete_together([OLD, POD])
 
 
 def collect(world: World) -> None:
@@ -88,7 +94,7 @@ def follow(world: World) -> None:
     world.reconcile()
 
 
-OPERATIONS = {one.__name__: one for one in (add, delete, collect, start, adopt, repair, follow)}
+OPERATIONS = {one.__name__: one for one in (add, delete, delete_together, collect, start, adopt, repair, follow)}
 
 
 @pytest.fixture
@@ -149,7 +155,7 @@ def test_death_at_every_change_of_the_kernel(world: Callable[[str], World], name
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("name", ["add", "delete", "collect", "adopt"])
+@pytest.mark.parametrize("name", ["add", "delete", "delete_together", "collect", "adopt"])
 def test_death_at_every_write_of_the_store(world: Callable[..., World], name: str, after: bool) -> None:
     """Whatever was being done."""
     for number in range(1, MANY):
@@ -185,6 +191,42 @@ def test_an_add_that_the_kernel_refuses_anywhere_leaves_nothing(world: Callable[
             continue
         assert not one.kernel.consumed
         return
+
+
+def test_one_delete_of_many_that_the_kernel_refuses(world: Callable[[str], World]) -> None:
+    """The others are deleted all the same, and its own failure is its own; the next DEL succeeds."""
+    for number in range(1, MANY):
+        one = world(f"{number}")
+        one.add(POD, NETNS)
+        one.kernel.fail_at(number, KernelRefused("no", "", 1))
+        first = one.node.delete_together([OLD, POD])
+        assert set(first) == {OLD, POD}
+        assert first[OLD] is None or first[POD] is None
+        if one.kernel.consumed:
+            assert all(failure is None for failure in one.node.delete_together([OLD, POD]).values())
+        assert one.problems() == []
+        assert one.node.records() == {}
+        if not one.kernel.consumed:
+            return
+
+
+def test_a_delete_among_many_does_not_wait_for_a_request_under_way(world: Callable[[str], World]) -> None:
+    """It is left out, for being served alone, and the others are deleted."""
+    one = world("busy")
+    done: list[dict[Attachment, Failure | None]] = []
+
+    class Slow(StaticWiring):
+        def pod(self, record: Record) -> dict[Key, Item]:
+            if record.lease.who == POD and not done:
+                done.append(one.node.delete_together([OLD, POD]))
+            return super().pod(record)
+
+    around = one.survey.now
+    assert around is not None
+    one.node.rewire(Slow(around.site), around.blocks)
+    one.add(POD, NETNS)
+    assert done == [{OLD: None}]
+    assert set(one.node.records()) == {POD}
 
 
 def test_a_repair_that_the_kernel_refuses_comes_again(world: Callable[[str], World]) -> None:

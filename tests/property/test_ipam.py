@@ -136,7 +136,7 @@ class Walk(RuleBasedStateMachine):
 
     def delete_one(self, who: Attachment) -> None:
         record = self.records.pop(who, None)
-        assert self.store.drop(who, self.now) == (record is not None)
+        assert self.store.drop([who], self.now) == len(record.lease.addresses if record else ())
         assert self.pool.release(who, self.now) == (record.lease if record else None)
         if record:
             self.end(record)

@@ -80,6 +80,14 @@ class Walk(RuleBasedStateMachine):
             self._release(who)
         assert self.world.node.delete(who) == is_attached
 
+    @rule(paths=st.lists(st.sampled_from(NETNS)), network=st.sampled_from(NETWORKS))
+    def delete_together(self, paths: list[str], network: str) -> None:
+        """Many DELs at once end as one by one."""
+        whos = [Attachment(network, path[-1], "eth0") for path in paths]
+        for who in set(whos) & self.attached.keys():
+            self._release(who)
+        assert self.world.node.delete_together(whos) == dict.fromkeys(whos)
+
     @rule(keep=st.sets(st.sampled_from(NETNS)), network=st.sampled_from(NETWORKS))
     def collect(self, keep: set[str], network: str) -> None:
         """GC takes what is not listed, on its network, and nothing that came after it."""

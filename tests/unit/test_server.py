@@ -7,8 +7,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ def echo(incoming: Incoming) -> Answer:
     return Answer(frame.Response(0, incoming.request.stdin))
 
 
+def echoes(batch: Sequence[Incoming]) -> list[Answer]:
+    """The same for many."""
+    return [echo(incoming) for incoming in batch]
+
+
 def died(thread: str, error: BaseException) -> None:
     raise AssertionError(f"{thread} died: {error}")
 
@@ -37,6 +42,7 @@ def made(
     arrival: Callable[[], int] = lambda: 0,
     on_death: Callable[[str, BaseException], None] = died,
     is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
+    together: Callable[[Sequence[Incoming]], Sequence[Answer | None]] = echoes,
 ) -> Server:
     return Server(
         path,
@@ -44,8 +50,9 @@ def made(
         arrival,
         on_death,
         workers=2,
-        waiters=2,
-        is_waiting=lambda request: request.env.get("CNI_COMMAND") == b"DEL",
+        joint=1,
+        is_joint=lambda request: request.env.get("CNI_COMMAND") == b"DEL",
+        serve_together=together,
         is_trusted=is_trusted,
     )
 
@@ -194,29 +201,33 @@ def test_requests_are_served_in_parallel(path: Path) -> None:
         other.join(DEADLINE)
 
 
-def test_requests_that_wait_do_not_keep_the_others_waiting(path: Path) -> None:
-    """With every thread for DELs taken, an ADD is served."""
-    may_go_on = threading.Event()
+def test_what_waits_together_is_served_together_and_keeps_nobody_waiting(path: Path) -> None:
+    """DELs that come while others are served wait for them and are then served at once; an ADD is served meanwhile."""
+    begun, may_go_on = threading.Event(), threading.Event()
+    sizes: list[int] = []
 
-    def serve(incoming: Incoming) -> Answer:
-        if incoming.request.env["CNI_COMMAND"] == b"DEL":
-            may_go_on.wait(DEADLINE)
-        return echo(incoming)
+    def together(batch: Sequence[Incoming]) -> list[Answer]:
+        sizes.append(len(batch))
+        begun.set()
+        may_go_on.wait(DEADLINE)
+        return [echo(incoming) for incoming in batch]
 
-    with serving(path, serve):
-        waiting = [socket.socket(socket.AF_UNIX) for _ in range(5)]
-        try:
-            for stream in waiting:
-                stream.settimeout(DEADLINE)
-                stream.connect(os.fspath(path))
-                stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, b"bye")))
-            assert asked(path).stdout == b"hello"
-            may_go_on.set()
-            assert [answer(stream).stdout for stream in waiting] == [b"bye"] * 5
-        finally:
-            may_go_on.set()
-            for stream in waiting:
-                stream.close()
+    with serving(path, together=together), ExitStack() as streams:
+        deletes = [streams.enter_context(connected(path)) for _ in range(6)]
+        for stream in deletes:
+            stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, b"bye")))
+            assert begun.wait(DEADLINE)
+        assert asked(path).stdout == b"hello"
+        may_go_on.set()
+        assert [answer(stream).stdout for stream in deletes] == [b"bye"] * 6
+    assert sizes == [1, 5]
+
+
+def test_what_cannot_be_served_together_is_served_alone(path: Path) -> None:
+    """Such as a DEL whose attachment has a request under way: that must not keep the other DELs waiting."""
+    with serving(path, together=lambda batch: [None for _ in batch]), connected(path) as stream:
+        stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, b"bye")))
+        assert answer(stream).stdout == b"bye"
 
 
 def test_a_request_carries_the_number_at_its_arrival(path: Path) -> None:
@@ -293,7 +304,7 @@ def test_a_socket_that_cannot_be_made_is_an_error_in_words(tmp_path: Path) -> No
         listening(tmp_path / "run" / "agent.sock")
 
 
-def test_the_death_of_the_reading_thread_is_told(path: Path) -> None:
+def test_the_death_of_a_thread_is_told(path: Path) -> None:
     """Without it the process would live on and serve nobody."""
     told: list[tuple[str, str]] = []
 
@@ -306,4 +317,4 @@ def test_the_death_of_the_reading_thread_is_told(path: Path) -> None:
         stream.sendall(frame.encode(frame.Request({}, b"")))
         stream.recv(1)
     server.stop()
-    assert told == [("socket", "a bug")]
+    assert [(name.partition("-")[0], why) for name, why in told] == [("request", "a bug")]

@@ -69,7 +69,7 @@ def test_one_container_on_two_networks_has_two_records(path: Path) -> None:
     with closing(Store(path, "boot-1", 0.0)) as store:
         store.save(record(pod(1, "pods"), "10.1.0.1"))
         store.save(record(pod(1, "storage"), "10.1.0.2"))
-        assert store.drop(pod(1, "pods"), 200.0)
+        assert store.drop([pod(1, "pods")], 200.0)
         assert store.load() == [record(pod(1, "storage"), "10.1.0.2")]
 
 
@@ -87,8 +87,8 @@ def test_drop_ends_a_lease_once(path: Path) -> None:
     """A dropped lease is history with the time of its end; dropping again answers False and changes nothing."""
     with closing(Store(path, "boot-1", 0.0)) as store:
         store.save(record(pod(1), "10.1.0.1", "fd00::1"))
-        assert store.drop(pod(1), 200.0)
-        assert not store.drop(pod(1), 300.0)
+        assert store.drop([pod(1)], 200.0)
+        assert not store.drop([pod(1)], 300.0)
         assert store.load() == []
         assert store.released() == {IPAddress("10.1.0.1"): 200.0, IPAddress("fd00::1"): 200.0}
 
@@ -97,7 +97,7 @@ def test_history_tells_who_has_and_who_had_an_address(path: Path) -> None:
     """The history of an address is every tenure, newest first, the present holder included."""
     with closing(Store(path, "boot-1", 0.0)) as store:
         store.save(record(pod(1), "10.1.0.1", since=100.0))
-        store.drop(pod(1), 200.0)
+        store.drop([pod(1)], 200.0)
         store.save(record(pod(2), "10.1.0.1", since=300.0))
         assert store.history(IPAddress("10.1.0.1")) == [
             tenure("10.1.0.1", pod(2), 300.0, None),
@@ -111,7 +111,7 @@ def test_prune_keeps_the_last_tenure_of_each_address(path: Path) -> None:
     with closing(Store(path, "boot-1", 0.0)) as store:
         for number in (1, 2, 3):
             store.save(record(pod(number), "10.1.0.1", since=number * 100.0))
-            store.drop(pod(number), number * 100.0 + 50)
+            store.drop([pod(number)], number * 100.0 + 50)
         store.save(record(pod(4), "10.1.0.2", since=50.0))
         assert store.prune(260.0) == 2
         assert store.history(IPAddress("10.1.0.1")) == [tenure("10.1.0.1", pod(3), 300.0, 350.0)]
@@ -125,7 +125,7 @@ def test_prune_remembers_a_bounded_number_of_addresses(path: Path) -> None:
     with closing(Store(path, "boot-1", 0.0)) as store:
         for number in (1, 2, 3):
             store.save(record(pod(number), f"fd00::{number}"))
-            store.drop(pod(number), 200.0)
+            store.drop([pod(number)], 200.0)
         assert store.prune(1000.0, addresses=2) == 1
         assert list(store.released()) == [IPAddress("fd00::2"), IPAddress("fd00::3")]
 
@@ -135,7 +135,7 @@ def test_leases_of_an_earlier_boot_are_dropped(path: Path) -> None:
     with closing(Store(path, "boot-1", 0.0)) as store:
         store.save(record(pod(1), "10.1.0.1", "fd00::1"))
         store.save(record(pod(2), "10.1.0.2"))
-        store.drop(pod(2), 150.0)
+        store.drop([pod(2)], 150.0)
     with closing(Store(path, "boot-2", 500.0)) as store:
         assert store.dropped == 1
         assert store.load() == []
