@@ -35,6 +35,10 @@ class Batch:
                 item = change.item
                 self.say(change, rtnl.put(item, index, old is not None) if new else rtnl.drop(item, index))
 
+    def know(self, link: str, index: int) -> None:
+        """The index that *link* will have when its creation, which comes next, has been sent."""
+        self._indexes[link] = index
+
     def say(self, change: Change, *messages: rtnl.Message) -> None:
         """More messages, all on behalf of *change*."""
         self._messages += messages

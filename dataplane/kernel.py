@@ -8,13 +8,14 @@ may call; a netlink socket is used by one thread at a time.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from socket import if_nametoindex
+from socket import if_nameindex, if_nametoindex
 from typing import Final, Protocol
 
 from cni.errors import KernelRefused
@@ -30,6 +31,8 @@ from dataplane.refusal import ALREADY_GONE, refused
 
 _DYING: Final = 0x52544244
 """The link group that links are put into for being deleted together."""
+_FIRST: Final = 1 << 24
+"""Where the interface indexes of our links begin."""
 _PROC_SYS: Final = Path("/proc/sys")
 
 
@@ -66,6 +69,9 @@ class Kernel:
         # The kernel makes one change of links and routes at a time (rtnl_mutex), and who waits for it there burns a
         # processor; here it sleeps.
         self._turn = threading.Lock()
+        # Links get indexes of our choice, so that all of a pod's objects on the host can go out in one send. Nobody
+        # else counts up here: the kernel's own choice starts at 1.
+        self._indexes = itertools.count(max(_FIRST, *(index + 1 for index, _ in if_nameindex())))
 
     def close(self) -> None:
         """Close the idle sockets."""
@@ -144,27 +150,37 @@ class Kernel:
             places.setdefault(key.place, []).append(change)
             if isinstance(change.item, Port):
                 ports[key] = change.item
-        with self._host() as sock:
-            self._apply_on_host(Batch(sock, if_nametoindex, self._turn), places.pop(HOST), ports)
-        for netns, inside in places.items():
-            self._apply_in_pod(netns, inside)
+        on_host = places.pop(HOST)
+        doors = Doors(self._netns)
+        try:
+            if on_host:
+                with self._host() as sock:
+                    self._apply_on_host(Batch(sock, if_nametoindex, self._turn), on_host, ports, doors)
+            for netns, inside in places.items():
+                self._apply_in_pod(netns, inside, doors)
+        finally:
+            doors.close()
 
-    def _apply_on_host(self, batch: Batch, changes: Sequence[Change], ports: Mapping[Key, Port]) -> None:
+    def _apply_on_host(
+        self, batch: Batch, changes: Sequence[Change], ports: Mapping[Key, Port], doors: Doors
+    ) -> None:
         gone = [change for change in changes if change.new is None]
-        for change in (change for change in changes if change.new is not None):
-            self._apply_one(batch, change, ports)
-        for change in (change for change in gone if not _is_link(change.item)):
-            self._apply_one(batch, change, ports)
+        for change in changes:
+            if change.new is not None:
+                self._apply_one(batch, change, ports, doors)
+        for change in gone:
+            if not _is_link(change.item):
+                self._apply_one(batch, change, ports, doors)
         batch.send()
         links = [change.item.key.name for change in gone if _is_link(change.item)]
         if links:
             self._delete_links(links)
 
-    def _apply_one(self, batch: Batch, change: Change, ports: Mapping[Key, Port]) -> None:
+    def _apply_one(self, batch: Batch, change: Change, ports: Mapping[Key, Port], doors: Doors) -> None:
         old, new = change
         if isinstance(new, Veth) and old is None:
             port = ports.get(Key(new.peer_netns, "link", new.peer_name))
-            self._create_veth(batch, change, new, port.mtu if port else new.mtu)
+            self._create_veth(batch, change, new, port.mtu if port else new.mtu, doors)
         elif isinstance(new, Vxlan):
             self._put_vxlan(batch, change, new)
         elif isinstance(change.item, Sysctl):
@@ -176,15 +192,11 @@ class Kernel:
         else:
             batch.add(change)
 
-    def _create_veth(self, batch: Batch, change: Change, veth: Veth, peer_mtu: int) -> None:
-        with _gone_is_refused(veth.peer_netns):
-            descriptor = self._netns.open(veth.peer_netns)
-        try:
-            batch.say(change, rtnl.create_veth(veth, descriptor, peer_mtu))
-            batch.send()
-        finally:
-            os.close(descriptor)
-        batch.say(change, rtnl.finish_link(veth))
+    def _create_veth(self, batch: Batch, change: Change, veth: Veth, peer_mtu: int, doors: Doors) -> None:
+        index = next(self._indexes)
+        batch.know(veth.name, index)
+        create = rtnl.create_veth(veth, index, doors.open(veth.peer_netns), peer_mtu)
+        batch.say(change, create, rtnl.finish_link(veth, index))
 
     def _put_vxlan(self, batch: Batch, change: Change, vxlan: Vxlan) -> None:
         old = change.old
@@ -193,27 +205,27 @@ class Kernel:
         else:  # the kernel cannot change these on a living device
             if old is not None:
                 self._delete_links([vxlan.name])
-            batch.say(change, rtnl.create_vxlan(vxlan))
-            batch.send()
-            batch.say(change, rtnl.finish_link(vxlan))
+            index = next(self._indexes)
+            batch.say(change, rtnl.create_vxlan(vxlan, index), rtnl.finish_link(vxlan, index))
         batch.send()
         ethtool.set_tx_checksum(vxlan.name, vxlan.tx_checksum)
 
-    def _apply_in_pod(self, netns: str, changes: Sequence[Change]) -> None:
+    def _apply_in_pod(self, netns: str, changes: Sequence[Change], doors: Doors) -> None:
         if all(change.new is None for change in changes) and self._netns.identity(netns) is None:
             return  # it went, and everything in it
-        with _gone_is_refused(netns):
-            descriptor = self._netns.open(netns)
-        try:
-            with self._netns.inside(descriptor):
-                sock = Socket()
-                for change in (change for change in changes if isinstance(change.item, Sysctl)):
-                    _write_sysctl(change)
+        with self._netns.inside(doors.open(netns)):
+            sock = Socket()
+            try:
                 batch = Batch(sock, if_nametoindex, self._turn)
-                for change in (change for change in changes if not isinstance(change.item, Sysctl)):
-                    batch.add(change)
-        finally:
-            os.close(descriptor)
+                for change in changes:
+                    if isinstance(change.item, Sysctl):
+                        _write_sysctl(change)
+                for change in changes:
+                    if not isinstance(change.item, Sysctl):
+                        batch.add(change)
+            except BaseException:
+                sock.close()
+                raise
         try:
             batch.send()
         finally:
@@ -233,13 +245,28 @@ class Kernel:
                     raise KernelRefused(f"the kernel refused to delete {' '.join(names)}", why, refusal.errno)
 
 
-@contextmanager
-def _gone_is_refused(netns: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        message = f"the pod's network namespace is gone: {netns}"
-        raise KernelRefused(message, "the runtime removed it during the request", errno.ENOENT) from error
+class Doors:
+    """Descriptors of the pods' namespaces that one `Kernel.apply` is about, each opened once."""
+
+    def __init__(self, netns: Netns) -> None:
+        self._netns = netns
+        self._open: dict[str, int] = {}
+
+    def open(self, netns: str) -> int:
+        """KernelRefused: the namespace is gone."""
+        descriptor = self._open.get(netns)
+        if descriptor is None:
+            try:
+                descriptor = self._open[netns] = self._netns.open(netns)
+            except FileNotFoundError as error:
+                message = f"the pod's network namespace is gone: {netns}"
+                raise KernelRefused(message, "the runtime removed it during the request", errno.ENOENT) from error
+        return descriptor
+
+    def close(self) -> None:
+        """Close them all."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
 
 
 def _is_link(item: Item) -> bool:

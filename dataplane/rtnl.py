@@ -39,6 +39,7 @@ IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
 IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 1, 4, 7, 15, 17
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
+IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 0x02
 NDA_DST, NDA_LLADDR, NUD_PERMANENT, NTF_SELF = 1, 2, 0x80, 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_METRICS, RTA_NH_ID, RTAX_MTU = 1, 4, 5, 8, 30, 2
@@ -59,6 +60,11 @@ IFADDR = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
 RTMSG = struct.Struct("=8BI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
 NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 NHMSG = struct.Struct("=BBBxI")  # family, scope, protocol, flags
+
+
+# A veth uses one queue each way unless it is told otherwise, but the kernel makes as many as there are processors,
+# each with its directory in sysfs: with two processors that is a sixth of what a pod's link costs.
+_ONE_QUEUE: Final = struct.pack("=HHIHHI", 8, IFLA_NUM_TX_QUEUES, 1, 8, IFLA_NUM_RX_QUEUES, 1)
 
 
 class Message(NamedTuple):
@@ -115,35 +121,36 @@ def _name(kind: int, text: str) -> bytes:
 # --- encoding -----------------------------------------------------------------------------------------------
 
 
-def create_veth(veth: Veth, netns: int, peer_mtu: int) -> Message:
-    """A veth whose peer appears directly in the namespace open as *netns*; creating first and moving then costs
-    10 ms more. What cannot be given at creation is `finish_link`'s, and must wait until this was not refused: the
-    kernel goes on after a refusal, with a link of that name that is somebody else's."""
-    peer = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(IFLA_IFNAME, veth.peer_name)
+def create_veth(veth: Veth, index: int, netns: int, peer_mtu: int) -> Message:
+    """A veth with an interface *index* of our choice whose peer appears directly in the namespace open as *netns*;
+    creating first and moving then costs 10 ms more. What cannot be given at creation is `finish_link`'s: by the index
+    it may follow in the same send, since the kernel goes on after a refusal, but then there is no such index."""
+    peer = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(IFLA_IFNAME, veth.peer_name) + _ONE_QUEUE
     peer += attr(IFLA_ADDRESS, mac_bytes(veth.peer_mac)) + attr(IFLA_MTU, _U32.pack(peer_mtu))
     peer += attr(IFLA_NET_NS_FD, I32.pack(netns))
-    body = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(IFLA_IFNAME, veth.name)
+    body = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + _name(IFLA_IFNAME, veth.name) + _ONE_QUEUE
     body += attr(IFLA_ADDRESS, mac_bytes(veth.mac)) + attr(IFLA_MTU, _U32.pack(veth.mtu))
     info = _name(IFLA_INFO_KIND, "veth") + attr(IFLA_INFO_DATA, attr(VETH_INFO_PEER, peer))
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + attr(IFLA_LINKINFO, info))
 
 
-def create_vxlan(vxlan: Vxlan) -> Message:
-    """A VXLAN device that neither floods nor learns: its FDB holds what we put there."""
+def create_vxlan(vxlan: Vxlan, index: int) -> Message:
+    """A VXLAN device with an interface *index* of our choice. It neither floods nor learns: its FDB holds what we put
+    there."""
     family = family_of(vxlan.local)
     data = attr(IFLA_VXLAN_ID, _U32.pack(vxlan.vni)) + attr(IFLA_VXLAN_PORT, _BE16.pack(vxlan.port))
     data += attr(IFLA_VXLAN_LEARNING, _U8.pack(0))
     local = IFLA_VXLAN_LOCAL if family == AF_INET else IFLA_VXLAN_LOCAL6
     data += attr(local, inet_pton(family, vxlan.local))
-    body = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(IFLA_IFNAME, vxlan.name)
+    body = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + _name(IFLA_IFNAME, vxlan.name)
     body += attr(IFLA_ADDRESS, mac_bytes(vxlan.mac)) + attr(IFLA_MTU, _U32.pack(vxlan.mtu))
     info = _name(IFLA_INFO_KIND, "vxlan") + attr(IFLA_INFO_DATA, data)
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + attr(IFLA_LINKINFO, info))
 
 
-def finish_link(link: Veth | Vxlan) -> Message:
+def finish_link(link: Veth | Vxlan, index: int) -> Message:
     """Give a link that was just created what cannot be given at creation: alias and address mode; and bring it up."""
-    body = _named(link)
+    body = IFINFO.pack(AF_UNSPEC, 0, index, IFF_UP if link.up else 0, IFF_UP)
     if isinstance(link, Veth):
         body += attr(IFLA_IFALIAS, link.alias.encode())
     # No link-local address on our end: it would cost a second of duplicate address detection, multicast

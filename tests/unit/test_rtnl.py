@@ -26,15 +26,17 @@ def decoded(kind: Any, message: rtnl.Message) -> Any:
 def test_a_veth_with_its_peer_in_another_namespace() -> None:
     """Both ends' names, addresses and MTUs, and the namespace of the peer, in one message; alias and state after it."""
     veth = Veth("rt1", "routable a b c /n", 1450, "ee:ee:ee:ee:ee:ee", True, "/n", "eth0", "0a:58:00:00:00:01")
-    link = decoded(ifinfmsg, rtnl.create_veth(veth, 7, 1400))
+    link = decoded(ifinfmsg, rtnl.create_veth(veth, 99, 7, 1400))
     assert (link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MTU")) == ("rt1", 1450)
     assert link.get_attr("IFLA_ADDRESS") == "ee:ee:ee:ee:ee:ee"
+    assert (link.get_attr("IFLA_NUM_TX_QUEUES"), link.get_attr("IFLA_NUM_RX_QUEUES")) == (1, 1)
     info = link.get_attr("IFLA_LINKINFO")
     assert info.get_attr("IFLA_INFO_KIND") == "veth"
     peer = info.get_attr("IFLA_INFO_DATA").get_attr("VETH_INFO_PEER")
     assert (peer.get_attr("IFLA_IFNAME"), peer.get_attr("IFLA_MTU")) == ("eth0", 1400)
     assert (peer.get_attr("IFLA_ADDRESS"), peer.get_attr("IFLA_NET_NS_FD")) == ("0a:58:00:00:00:01", 7)
-    rest = decoded(ifinfmsg, rtnl.finish_link(veth))
+    assert (peer.get_attr("IFLA_NUM_TX_QUEUES"), peer.get_attr("IFLA_NUM_RX_QUEUES")) == (1, 1)
+    rest = decoded(ifinfmsg, rtnl.finish_link(veth, 99))
     assert rest.get_attr("IFLA_IFALIAS") == "routable a b c /n"
     assert rest["flags"] & rest["change"] & 1
 
@@ -43,7 +45,7 @@ def test_a_veth_with_its_peer_in_another_namespace() -> None:
 def test_a_vxlan_device(local: str, name: str) -> None:
     """Number, port and local address of either family; no learning."""
     vxlan = Vxlan("routable-vxlan", 4096, 4789, local, "02:52:c0:00:02:01", 1450)
-    data = decoded(ifinfmsg, rtnl.create_vxlan(vxlan)).get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
+    data = decoded(ifinfmsg, rtnl.create_vxlan(vxlan, 98)).get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
     found = [data.get_attr(f"IFLA_VXLAN_{one}") for one in ("ID", "PORT", "LEARNING")]
     assert [*found, data.get_attr(name)] == [4096, 4789, 0, local]
 
