@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 
 from netaddr import IPNetwork
 
-from backends.wiring import Site, Unserved
+from backends.wiring import Site, Unserved, Wired
 from cluster.peers import Peer
-from dataplane.items import HOST, POD_LINK_PREFIX, Item, Key, NftTable, Route, Sysctl
+from dataplane.items import HOST, POD_LINK_PREFIX, Item, Key, NftTable, Route, Sysctl, plan
 
 TABLE: Final = ("inet", "routable")
 """Family and name of the one nft table of ours."""
@@ -49,14 +49,13 @@ def table(pod_cidrs: Sequence[IPNetwork], masquerade: Sequence[IPNetwork] | None
     return NftTable(*TABLE, "\n".join(chains))
 
 
-def nexthop_ids(peers: Iterable[Peer]) -> dict[tuple[str, int], int]:
-    """The id of each peer's nexthop object, by the peer's name and the family of the routes through it.
+def natural_ids(peer: Peer) -> dict[int, int]:
+    """The ids of a peer's nexthop objects by the family of the routes through them, unless another peer has one.
 
-    The same for every backend, so that a change of backend replaces the nexthops under routes that stay. Ids follow
-    from the names alone: a peer more or less leaves the others' as they are, but for the rare ones that collide.
+    The same for every backend, so that a change of backend replaces the nexthops under routes that stay. They follow
+    from the name alone: a peer more or less leaves the others' as they are, but for the rare ones that collide.
     """
-    natural = {(one.name, family): nexthop_id(one.name, family) for one in _sorted(peers) for family in families(one)}
-    return {**natural, **moved(natural)}
+    return {family: nexthop_id(peer.name, family) for family in families(peer)}
 
 
 def moved(natural: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
@@ -79,8 +78,13 @@ def nexthop_id(name: str, family: int) -> int:
     return _NEXTHOP_BASE | int.from_bytes(digest[:4], "big") % _NEXTHOP_BASE
 
 
+def nexthop_key(number: int) -> Key:
+    """The key of a nexthop object."""
+    return Key(HOST, "nexthop", str(number))
+
+
 class Part(NamedTuple):
-    """What one peer needs of the kernel, by the ids of its nexthops; or why it cannot be reached."""
+    """What one peer needs of the kernel, by the ids of its nexthops; and why some of it cannot be reached."""
 
     peer: Peer
     ids: Mapping[int, int]
@@ -88,46 +92,96 @@ class Part(NamedTuple):
     unserved: tuple[Unserved, ...]
 
 
-class Parts:
-    """The parts of all peers, each worked out when it is new or has changed: *make* does that, and is pure.
+class Peers:
+    """The node's plan: *base*, what the node needs whatever its peers, and a part for each peer, worked out when the
+    peer is new or has changed: *make* does that, and is pure.
 
-    With thousands of peers, a list that differs by one must not cost more than that one.
+    With thousands of peers, a list that differs by one must not cost more than that one, and a copy.
     """
 
-    def __init__(self, make: Callable[[Peer, Mapping[int, int]], Part]) -> None:
+    def __init__(self, here: str, base: Iterable[Item], make: Callable[[Peer, Mapping[int, int]], Part]) -> None:
+        self._here = here
+        self._base = plan(*base)
         self._make = make
-        self._known: dict[str, Part] = {}
-        self._ids: dict[str, dict[int, int]] = {}
+        self._peers: frozenset[Peer] = frozenset()
+        self._parts: dict[str, Part] = {}
+        self._plan: dict[Key, Item] = dict(self._base)
+        self._unserved: dict[str, tuple[Unserved, ...]] = {}
+        self._contested: set[Key] = set()
+        """What two peers want, or one gave way over: there the order of all names decides, not the change alone."""
 
-    def of(self, peers: Iterable[Peer]) -> list[Part]:
-        """In the order of the peers' names."""
-        others = _sorted(peers)
-        self._ids = {peer.name: self._natural(peer) for peer in others}
-        natural = {(name, family): number for name, ids in self._ids.items() for family, number in ids.items()}
+    def wired(self, peers: Collection[Peer]) -> Wired:
+        """The whole plan for the whole set of nodes, this one among them."""
+        now = frozenset(peers)
+        gone, new = self._peers - now, now - self._peers
+        is_small = len(gone) + len(new) <= len(self._parts)
+        if not is_small or not self._replace(_others(gone, self._here), _others(new, self._here)):
+            self._work_out(_others(now, self._here))
+        self._peers = now
+        return Wired(self._plan, tuple(one for name in sorted(self._unserved) for one in self._unserved[name]))
+
+    def _replace(self, gone: Sequence[Peer], new: Sequence[Peer]) -> bool:
+        """Put *new* in the place of *gone*; False, and nothing is changed, where somebody is in another's way."""
+        whole = dict(self._plan)  # a copy: the plan of before is somebody's
+        for peer in gone:
+            items = self._parts[peer.name].items
+            if not self._contested.isdisjoint(items):
+                return False
+            for key in items:
+                del whole[key]
+        parts = []
+        for peer in new:
+            part = self._make(peer, natural_ids(peer))
+            is_apart = whole.keys().isdisjoint(part.items) and self._contested.isdisjoint(part.items)
+            if not is_apart or len(set(part.ids.values())) < len(part.ids):
+                return False
+            whole.update(part.items)
+            parts.append(part)
+        for peer in gone:
+            del self._parts[peer.name]
+            self._unserved.pop(peer.name, None)
+        for part in parts:
+            self._keep(part)
+        self._plan = whole
+        return True
+
+    def _work_out(self, peers: Sequence[Peer]) -> None:
+        """All anew, in the order of the names: the first keeps what two want; a nexthop's id can move, the rest of
+        the second is not served."""
+        natural = {(peer.name, family): number for peer in peers for family, number in natural_ids(peer).items()}
         late = moved(natural)
-        wanted = {**self._ids}
-        for (name, family), number in late.items():
-            wanted[name] = {**wanted[name], family: number}
-        parts = [self._part(peer, wanted[peer.name]) for peer in others]
-        self._known = {part.peer.name: part for part in parts}
-        return parts
+        self._contested = {nexthop_key(number) for who in late for number in (natural[who], late[who])}
+        self._parts, self._unserved = {}, {}
+        whole = dict(self._base)
+        for peer in peers:
+            ids = {family: late.get((peer.name, family), natural[peer.name, family]) for family in families(peer)}
+            part = self._make(peer, ids)
+            clash = next((key for key in part.items if key in whole), None)
+            if clash is None:
+                whole.update(part.items)
+            else:
+                self._contested |= part.items.keys()
+                part = part._replace(unserved=(Unserved(peer.name, self._clash(peer, clash)),))
+            self._keep(part)
+        self._plan = whole
 
-    def _natural(self, peer: Peer) -> dict[int, int]:
-        """The ids that a peer has unless they collide."""
-        known = self._known.get(peer.name)
-        if known is not None and known.peer is peer:
-            return self._ids[peer.name]
-        return {family: nexthop_id(peer.name, family) for family in families(peer)}
+    def _keep(self, part: Part) -> None:
+        self._parts[part.peer.name] = part
+        if part.unserved:
+            self._unserved[part.peer.name] = part.unserved
 
-    def _part(self, peer: Peer, ids: Mapping[int, int]) -> Part:
-        known = self._known.get(peer.name)
-        if known is not None and known.ids == ids and (known.peer is peer or known.peer == peer):
-            return known
-        return self._make(peer, ids)
+    def _clash(self, peer: Peer, key: Key) -> str:
+        owner = next((name for name, part in self._parts.items() if key in part.items), self._here)
+        what = _SHARED.get(key.kind, key.kind)
+        return f"{peer.name} would have the same {what} as {owner} ({key.name}): change one of them in the list"
 
 
-def _sorted(peers: Iterable[Peer]) -> list[Peer]:
-    return sorted(peers, key=attrgetter("name"))
+_OVERLAY: Final = "hardware address in the overlay"
+_SHARED: Final = {"fdb": _OVERLAY, "neigh": _OVERLAY, "route": "pod CIDR"}
+
+
+def _others(peers: Iterable[Peer], here: str) -> list[Peer]:
+    return sorted((peer for peer in peers if peer.name != here), key=attrgetter("name"))
 
 
 def families(peer: Peer) -> tuple[int, ...]:

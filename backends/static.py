@@ -26,7 +26,7 @@ class StaticWiring:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._parts = nodeplan.Parts(self._part)
+        self._peers = nodeplan.Peers(site.here.name, nodeplan.common(site), self._part)
         self.mtu = pod_mtu(site, 0)
 
     def pod(self, record: Record) -> dict[Key, Item]:
@@ -35,12 +35,7 @@ class StaticWiring:
 
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`."""
-        whole = plan(*nodeplan.common(self._site))
-        unserved: list[Unserved] = []
-        for part in self._parts.of(peer for peer in peers if peer.name != self._site.here.name):
-            whole.update(part.items)
-            unserved += part.unserved
-        return Wired(whole, tuple(unserved))
+        return self._peers.wired(peers)
 
     def _part(self, peer: Peer, ids: Mapping[int, int]) -> nodeplan.Part:
         items: list[Item] = []

@@ -36,7 +36,7 @@ class VxlanWiring:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._underlay = _underlay(site)
-        self._parts = nodeplan.Parts(self._part)
+        self._peers = nodeplan.Peers(site.here.name, (*nodeplan.common(site), *self._device()), self._part)
         self.mtu = pod_mtu(site, OVERHEAD[self._underlay.version])
 
     def pod(self, record: Record) -> dict[Key, Item]:
@@ -45,20 +45,7 @@ class VxlanWiring:
 
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`."""
-        whole = plan(*nodeplan.common(self._site), *self._device())
-        unserved: list[Unserved] = []
-        owners = {f"{vtep_mac(self._underlay)} dev {VXLAN_LINK}": self._site.here.name}
-        for part in self._parts.of(peer for peer in peers if peer.name != self._site.here.name):
-            name = part.peer.name
-            fdb = next((key.name for key in part.items if key.kind == "fdb"), name)
-            owner = owners.setdefault(fdb, name)
-            if owner == name:
-                whole.update(part.items)
-                unserved += part.unserved
-            else:
-                why = f"{name} would have the same hardware address in the overlay as {owner}: change a node's address"
-                unserved.append(Unserved(name, why))
-        return Wired(whole, tuple(unserved))
+        return self._peers.wired(peers)
 
     def _part(self, peer: Peer, ids: Mapping[int, int]) -> nodeplan.Part:
         address = peer.address(self._underlay.version)
@@ -71,6 +58,9 @@ class VxlanWiring:
         items: list[Item] = []
         if address is not None:
             mac = vtep_mac(address)
+            if mac == vtep_mac(self._underlay):
+                why = f"{peer.name} would have this node's hardware address in the overlay: change a node's address"
+                return nodeplan.Part(peer, ids, {}, (Unserved(peer.name, why),))
             items += [Neigh(HOST, VXLAN_LINK, str(link_local(mac)), mac), Fdb(VXLAN_LINK, mac, str(address))]
         for family, number in ids.items():
             if is_direct[family]:

@@ -1,0 +1,50 @@
+"""What a wiring remembers of the peers changes nothing of its answer: any walk over lists ends as from the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from netaddr import IPAddress, IPNetwork
+
+from backends import nodeplan
+from backends.static import StaticWiring
+from backends.vxlan import VxlanWiring
+from backends.wiring import Options, Site, Wiring
+from cluster.peers import Peer
+from dataplane.uplink import Uplink
+
+HERE = Peer("here", (IPAddress("192.0.2.1"),), (IPNetwork("10.1.0.0/24"), IPNetwork("2001:db8:1::/64")))
+SITE = Site(HERE, Uplink("eth0", 1500, (IPNetwork("192.0.2.1/24"),)), Options())
+
+
+def peer(name: str, address: int, cidr: int) -> Peer:
+    """One whose address or pods may be another's too, or off the segment."""
+    network = "192.0.2" if address else "198.51.100"
+    cidrs = IPNetwork(f"10.2.{cidr}.0/24"), IPNetwork(f"2001:db8:2:{cidr}::/64")
+    return Peer(name, (IPAddress(f"{network}.{address + 1}"),), cidrs)
+
+
+PEERS = st.builds(peer, st.sampled_from("abcdef"), st.integers(0, 4), st.integers(0, 9))
+LISTS = st.lists(PEERS, unique_by=lambda one: one.name).map(lambda peers: frozenset((HERE, *peers)))
+
+
+@pytest.mark.parametrize("ids", [1 << 30, 3], ids=["ids apart", "ids collide"])
+@pytest.mark.parametrize("factory", [StaticWiring, VxlanWiring])
+@settings(max_examples=150)
+@given(walk=st.lists(LISTS, min_size=2, max_size=5))
+def test_any_walk_ends_as_from_the_start(
+    factory: Callable[[Site], Wiring], ids: int, walk: list[frozenset[Peer]]
+) -> None:
+    """Peers come, go, change, get into each other's way and out of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        natural = nodeplan.nexthop_id
+        patch.setattr(nodeplan, "nexthop_id", lambda name, family: natural(name, family) % ids + 1)
+        wiring = factory(SITE)
+        for peers in walk:
+            answer = wiring.node(peers)
+        assert answer == factory(SITE).node(peers)
+        for key, item in answer.plan.items():
+            assert item.key == key
