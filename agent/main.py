@@ -58,9 +58,6 @@ log = logging.getLogger("agent")
 
 WORKERS = 4
 """Threads for requests that compute: Python runs one of them at a time."""
-JOINT = 2
-"""Threads for DELs. Whatever links are deleted together, the kernel waits 20 ms, for the most part without keeping
-others out: so all DELs that wait are one message, and while its thread waits the next gather."""
 _M_ARENA_MAX = -8
 
 
@@ -184,7 +181,6 @@ def run(config: Config, life: Life) -> int:
             lambda: node.sequence,
             life.die,
             workers=WORKERS,
-            joint=JOINT,
             is_joint=lambda request: request.env.get("CNI_COMMAND") == b"DEL",
             serve_together=verbs.serve_together,
         )

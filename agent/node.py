@@ -260,24 +260,40 @@ class Node:
                 return False
             return bool(self._remove([who]))
 
-    def delete_together(
+    def begin_removal(
         self, whos: Iterable[Attachment], wanted: Callable[[Held | None], bool] = lambda held: True
-    ) -> dict[Attachment, Failure | None]:
-        """Detach many as one is: one message to the kernel, one transaction. The answer: why one could not be, or None.
+    ) -> Callable[[], dict[Attachment, Exception | None]]:
+        """Take many from the kernel with one message; what is returned must be called, drops them from the journal in
+        one transaction, and tells why one could not be removed, or None.
 
         Those are left out that are not *wanted*, or that have a request under way, which nobody here shall wait for.
         """
-        with ExitStack() as keys:
-            free = [who for who in dict.fromkeys(whos) if keys.enter_context(self._keys.hold_if_free(who))]
-            found = [who for who in free if wanted(self._held.get(who))]
-            try:
-                self._remove(found)
-            except Failure as failure:
+        keys = ExitStack()
+        free = [who for who in dict.fromkeys(whos) if keys.enter_context(self._keys.hold_if_free(who))]
+        found = [who for who in free if wanted(self._held.get(who))]
+        refusal: Exception | None = None
+        try:
+            self._dismantle(*found)
+        except Exception as error:  # noqa: BLE001 - told by what is returned
+            refusal = error
+        except BaseException:
+            keys.close()
+            raise
+
+        def finish() -> dict[Attachment, Exception | None]:
+            with keys:
+                if refusal is None:
+                    try:
+                        self._drop(found)
+                    except Failure as error:
+                        return dict.fromkeys(found, error)
+                    return dict.fromkeys(found)
                 if len(found) == 1:
-                    return {found[0]: failure}
+                    return {found[0]: refusal}
                 # One that is refused must not keep the others from being removed.
                 return {who: self._refusal(who) for who in found}
-            return dict.fromkeys(found)
+
+        return finish
 
     def collect(self, network: str, valid: Collection[tuple[str, str]], sequence: int) -> list[Attachment]:
         """GC: detach what is on *network*, not among *valid* (container id, interface name) and was served as
@@ -294,7 +310,7 @@ class Node:
 
         with self._lock:
             stale = [who for who, held in self._held.items() if is_stale(held)]
-        done = self.delete_together(stale, is_stale)
+        done = self.begin_removal(stale, is_stale)()
         for who in stale:
             if who not in done:
                 with self._keys.hold(who):
@@ -315,6 +331,9 @@ class Node:
     def _remove(self, whos: Sequence[Attachment]) -> list[Attachment]:
         """Undo, drop, cool down; the answer is who of them had a lease."""
         self._dismantle(*whos)
+        return self._drop(whos)
+
+    def _drop(self, whos: Sequence[Attachment]) -> list[Attachment]:
         with self._lock:
             now = self._clock()
             leased = [who for who in whos if who in self._held]

@@ -41,6 +41,8 @@ _PAUSE: Final = 0.1
 """Seconds between looks whether there is room again for one more connection."""
 _COMPANY: Final = 0.002
 """Seconds that those wait for company who came while others were served together."""
+_COUPLERS: Final = 2
+"""Threads for what is served together: one begins a batch while the other finishes the one before."""
 _ALONE: Final = 16
 """Threads for requests that could not be served together with others."""
 _UCRED: Final = struct.Struct("3i")
@@ -63,6 +65,11 @@ class Answer(NamedTuple):
     delivered: Callable[[], None] | None = None
 
 
+ServeTogether = Callable[[Sequence[Incoming]], Callable[[], Sequence[Answer | None]]]
+"""Begins to serve all that wait, and answers with what finishes it: that is called once, while the next batch begins,
+and answers each of them, or None where a request is better served alone."""
+
+
 @dataclass(slots=True)
 class _Client:
     stream: socket.socket
@@ -79,8 +86,7 @@ class Server:
     """Serves the socket at *path* with *workers* threads.
 
     *serve* answers a request and raises nothing; *arrival* is called when a request is complete. What *is_joint* says
-    of is not served one by one but, by *joint* threads, all that wait at once: *serve_together* answers each of them,
-    or answers None where it is better served alone. *is_trusted* judges the uid of the peer's process.
+    of is not served one by one: see `ServeTogether`. *is_trusted* judges the uid of the peer's process.
     """
 
     def __init__(
@@ -91,9 +97,8 @@ class Server:
         on_death: Callable[[str, BaseException], None],
         *,
         workers: int,
-        joint: int,
         is_joint: Callable[[frame.Request], bool],
-        serve_together: Callable[[Sequence[Incoming]], Sequence[Answer | None]],
+        serve_together: ServeTogether,
         is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -113,13 +118,14 @@ class Server:
         self._ready: deque[Callable[[], None]] = deque()
         self._has_joint = threading.Condition()
         self._joint: list[tuple[_Client, Incoming]] = []
+        self._beginning = threading.Lock()
         self._alone = ThreadPoolExecutor(_ALONE, thread_name_prefix="alone")
         self._lock = threading.Lock()
         self._open = 0
         self._is_listening = False
         self._stopping = False
         self._readers = [self._thread(f"request-{number}", self._work) for number in range(workers)]
-        self._couplers = [self._thread(f"joint-{number}", self._work_together) for number in range(joint)]
+        self._couplers = [self._thread(f"joint-{number}", self._work_together) for number in range(_COUPLERS)]
 
     def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:
@@ -280,26 +286,30 @@ class Server:
     # --- serving ----------------------------------------------------------------------------------------------
 
     def _work_together(self) -> None:
-        while batch := self._batch():
-            answers = self._serve_together([incoming for _, incoming in batch])
-            for (client, incoming), answer in zip(batch, answers, strict=True):
+        while True:
+            with self._beginning:
+                batch = self._batch()
+                finish = self._serve_together([incoming for _, incoming in batch]) if batch else None
+            if finish is None:
+                return
+            for (client, incoming), answer in zip(batch, finish(), strict=True):
                 if answer is not None:
                     self._send(client, answer)
                 else:
                     self._alone.submit(self._serve_one, client, incoming)
 
-    def _serve_one(self, client: _Client, incoming: Incoming) -> None:
-        self._send(client, self._serve(incoming))
-
     def _batch(self) -> list[tuple[_Client, Incoming]]:
         """All that wait; nothing: the end."""
-        if self._joint:
+        if self._joint:  # they came while others were served, so more are on their way
             time.sleep(_COMPANY)
         with self._has_joint:
             while not self._joint and not self._stopping:
                 self._has_joint.wait(_PAUSE * 10)
             batch, self._joint = self._joint, []
         return batch
+
+    def _serve_one(self, client: _Client, incoming: Incoming) -> None:
+        self._send(client, self._serve(incoming))
 
     def _send(self, client: _Client, answer: Answer) -> None:
         try:

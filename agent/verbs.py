@@ -6,7 +6,7 @@ What always holds: whatever arrives, one answer goes back: the verb's result or 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from time import perf_counter
 from typing import Final
 
@@ -21,7 +21,7 @@ from cni import frame, result
 from cni.call import Call, parse, version_for_error
 from cni.errors import Drifted, Failure, TryAgain
 from cni.result import Interface, Ip, Result, Route
-from cni.spec import Attachment, Verb
+from cni.spec import Verb
 from ipam.store import Record
 
 log = logging.getLogger(__name__)
@@ -41,29 +41,32 @@ class Verbs:
         """The answer to a request; every failure becomes one error document."""
         return self._guarded(incoming.request, lambda call: self._answer(call, incoming))
 
-    def serve_together(self, incomings: Sequence[Incoming]) -> list[Answer | None]:
-        """The answers to many DELs; None for one whose attachment has a request under way."""
+    def serve_together(self, incomings: Sequence[Incoming]) -> Callable[[], list[Answer | None]]:
+        """Begin many DELs; what is returned finishes them and gives the answers: None for one whose attachment has a
+        request under way."""
         started = perf_counter()
         calls = [_parsed(incoming.request) for incoming in incomings]
         whos = [call.attachment for call in calls if isinstance(call, Call)]
-        try:
-            done: Mapping[Attachment, Exception | None] = self._node.delete_together(whos)
-        except Exception as error:  # noqa: BLE001 - a bug: raised again for each of them, where it is logged
-            done = dict.fromkeys(whos, error)
+        removal = self._node.begin_removal(whos)
 
-        def deleted(call: Call) -> Answer:
-            error = done[call.attachment]
-            if error is not None:
-                raise error
-            log.info("detached")
-            return Answer(frame.Response(0, b""))
+        def finish() -> list[Answer | None]:
+            done = removal()
 
-        return [
-            None
-            if isinstance(call, Call) and call.attachment not in done
-            else self._guarded(incoming.request, deleted, call, started)
-            for incoming, call in zip(incomings, calls, strict=True)
-        ]
+            def deleted(call: Call) -> Answer:
+                error = done[call.attachment]
+                if error is not None:
+                    raise error
+                log.info("detached")
+                return Answer(frame.Response(0, b""))
+
+            return [
+                None
+                if isinstance(call, Call) and call.attachment not in done
+                else self._guarded(incoming.request, deleted, call, started)
+                for incoming, call in zip(incomings, calls, strict=True)
+            ]
+
+        return finish
 
     def _guarded(
         self,

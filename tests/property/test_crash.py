@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backends.static import StaticWiring
-from cni.errors import Failure, InterfaceExists, KernelRefused, TryAgain
+from cni.errors import InterfaceExists, KernelRefused, TryAgain
 from cni.spec import Attachment
 from dataplane.items import HOST, Item, Key
 from ipam.store import Record, Store
@@ -65,7 +65,7 @@ def delete(world: World) -> None:
 
 def delete_together(world: World) -> None:
     world.add(POD, NETNS)
-    world.node.delete_together([OLD, POD])
+    world.node.begin_removal([OLD, POD])()
 
 
 def collect(world: World) -> None:
@@ -199,11 +199,11 @@ def test_one_delete_of_many_that_the_kernel_refuses(world: Callable[[str], World
         one = world(f"{number}")
         one.add(POD, NETNS)
         one.kernel.fail_at(number, KernelRefused("no", "", 1))
-        first = one.node.delete_together([OLD, POD])
+        first = one.node.begin_removal([OLD, POD])()
         assert set(first) == {OLD, POD}
         assert first[OLD] is None or first[POD] is None
         if one.kernel.consumed:
-            assert all(failure is None for failure in one.node.delete_together([OLD, POD]).values())
+            assert all(failure is None for failure in one.node.begin_removal([OLD, POD])().values())
         assert one.problems() == []
         assert one.node.records() == {}
         if not one.kernel.consumed:
@@ -213,12 +213,12 @@ def test_one_delete_of_many_that_the_kernel_refuses(world: Callable[[str], World
 def test_a_delete_among_many_does_not_wait_for_a_request_under_way(world: Callable[[str], World]) -> None:
     """It is left out, for being served alone, and the others are deleted."""
     one = world("busy")
-    done: list[dict[Attachment, Failure | None]] = []
+    done: list[dict[Attachment, Exception | None]] = []
 
     class Slow(StaticWiring):
         def pod(self, record: Record) -> dict[Key, Item]:
             if record.lease.who == POD and not done:
-                done.append(one.node.delete_together([OLD, POD]))
+                done.append(one.node.begin_removal([OLD, POD])())
             return super().pod(record)
 
     around = one.survey.now

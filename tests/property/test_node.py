@@ -86,7 +86,7 @@ class Walk(RuleBasedStateMachine):
         whos = [Attachment(network, path[-1], "eth0") for path in paths]
         for who in set(whos) & self.attached.keys():
             self._release(who)
-        assert self.world.node.delete_together(whos) == dict.fromkeys(whos)
+        assert self.world.node.begin_removal(whos)() == dict.fromkeys(whos)
 
     @rule(keep=st.sets(st.sampled_from(NETNS)), network=st.sampled_from(NETWORKS))
     def collect(self, keep: set[str], network: str) -> None:

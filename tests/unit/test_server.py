@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent import server as module
-from agent.server import Answer, Incoming, Server, listening
+from agent.server import Answer, Incoming, Server, ServeTogether, listening
 from cni import frame
 from cni.errors import ConfigInvalid
 
@@ -27,9 +27,9 @@ def echo(incoming: Incoming) -> Answer:
     return Answer(frame.Response(0, incoming.request.stdin))
 
 
-def echoes(batch: Sequence[Incoming]) -> list[Answer]:
+def echoes(batch: Sequence[Incoming]) -> Callable[[], list[Answer]]:
     """The same for many."""
-    return [echo(incoming) for incoming in batch]
+    return lambda: [echo(incoming) for incoming in batch]
 
 
 def died(thread: str, error: BaseException) -> None:
@@ -42,7 +42,7 @@ def made(
     arrival: Callable[[], int] = lambda: 0,
     on_death: Callable[[str, BaseException], None] = died,
     is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
-    together: Callable[[Sequence[Incoming]], Sequence[Answer | None]] = echoes,
+    together: ServeTogether = echoes,
 ) -> Server:
     return Server(
         path,
@@ -50,7 +50,6 @@ def made(
         arrival,
         on_death,
         workers=2,
-        joint=1,
         is_joint=lambda request: request.env.get("CNI_COMMAND") == b"DEL",
         serve_together=together,
         is_trusted=is_trusted,
@@ -206,11 +205,11 @@ def test_what_waits_together_is_served_together_and_keeps_nobody_waiting(path: P
     begun, may_go_on = threading.Event(), threading.Event()
     sizes: list[int] = []
 
-    def together(batch: Sequence[Incoming]) -> list[Answer]:
+    def together(batch: Sequence[Incoming]) -> Callable[[], list[Answer]]:
         sizes.append(len(batch))
         begun.set()
         may_go_on.wait(DEADLINE)
-        return [echo(incoming) for incoming in batch]
+        return echoes(batch)
 
     with serving(path, together=together), ExitStack() as streams:
         deletes = [streams.enter_context(connected(path)) for _ in range(6)]
@@ -225,7 +224,7 @@ def test_what_waits_together_is_served_together_and_keeps_nobody_waiting(path: P
 
 def test_what_cannot_be_served_together_is_served_alone(path: Path) -> None:
     """Such as a DEL whose attachment has a request under way: that must not keep the other DELs waiting."""
-    with serving(path, together=lambda batch: [None for _ in batch]), connected(path) as stream:
+    with serving(path, together=lambda batch: lambda: [None for _ in batch]), connected(path) as stream:
         stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, b"bye")))
         assert answer(stream).stdout == b"bye"
 
