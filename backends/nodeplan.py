@@ -186,8 +186,7 @@ def _others(peers: Iterable[Peer], here: str) -> list[Peer]:
 
 def families(peer: Peer) -> tuple[int, ...]:
     """The families of a peer's pods."""
-    versions = [cidr.version for cidr in peer.pod_cidrs]
-    return tuple(family for family in (4, 6) if family in versions)
+    return tuple(sorted({cidr.version for cidr in peer.pod_cidrs}))
 
 
 def _masquerade(family: int, pod_cidrs: Sequence[IPNetwork], routable: Collection[IPNetwork]) -> Iterator[str]:

@@ -11,8 +11,9 @@ segment: every peer must be on-link, and is one neighbour entry (the kernel's de
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from socket import AF_INET, AF_INET6, inet_ntop
 
-from netaddr import IPAddress
+from netaddr import IPAddress, IPNetwork
 
 from backends import nodeplan, podlink
 from backends.wiring import Site, Unserved, Wired, pod_mtu
@@ -53,7 +54,13 @@ class StaticWiring:
 
 def routes(peer: Peer, family: int, nexthop: int) -> list[Route]:
     """The routes to a peer's pods of one family."""
-    return [Route(HOST, str(cidr), nhid=nexthop) for cidr in peer.pod_cidrs if cidr.version == family]
+    return [Route(HOST, _text(cidr), nhid=nexthop) for cidr in peer.pod_cidrs if cidr.version == family]
+
+
+def _text(cidr: IPNetwork) -> str:
+    """What ``str`` answers, in a third of the time: a node has thousands."""
+    family, length = (AF_INET, 4) if cidr.version == 4 else (AF_INET6, 16)
+    return f"{inet_ntop(family, int(cidr.first).to_bytes(length, 'big'))}/{cidr.prefixlen}"
 
 
 def off_link(site: Site, peer: Peer, family: int) -> str:

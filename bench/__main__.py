@@ -103,10 +103,11 @@ class Bench:
         """All sections; the answer is every number."""
         with ExitStack() as cleanup:
             scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
-            settings = {"log": {"level": "info"}}
+            # As many addresses as are all used several times over in 10,000 pods.
+            settings = {"log": {"level": "info"}, "ipam": {"cooldown": 2}}
             lab = cleanup.enter_context(built(nodes=1, settings=settings, is_started=False))
             (node,) = lab.nodes
-            node.pod_cidrs = ["10.244.0.0/16"]
+            node.pod_cidrs = ["10.244.0.0/20"]
             lab.write_nodes()
             node.start()
             agent = _agent(node)

@@ -23,7 +23,10 @@ class Peer:
 
     def address(self, family: int) -> IPAddress | None:
         """The node's own address of *family* (4 or 6), or None when it has none."""
-        return next((one for one in self.addresses if one.version == family), None)
+        for one in self.addresses:
+            if one.version == family:
+                return one
+        return None
 
 
 class Source(Protocol):

@@ -55,6 +55,8 @@ CREATE VIEW history AS
     FROM tenure ORDER BY place, id DESC;
 """
 
+_CACHE: Final = 512
+"""KiB of pages that SQLite keeps, of a file that grows to tens of MB: by default 2,000."""
 PATIENCE = 1.0
 """Seconds that a write waits for another program, such as a person's sqlite3, to let go of the file."""
 
@@ -97,6 +99,7 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     # crash of the agent loses nothing. A crash of the machine may lose the last commits, but leases end with the
     # boot anyway; what it may not do, unlike with OFF, is leave a damaged file that the next boot trips over.
     database.execute("PRAGMA synchronous = NORMAL")
+    database.execute(f"PRAGMA cache_size = -{_CACHE}")
     if version == 0:
         database.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
 
