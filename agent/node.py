@@ -108,6 +108,11 @@ class Node:
         return self._wiring
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a request is being served."""
+        return len(self._keys) > 0
+
+    @property
     def sequence(self) -> int:
         """The number of the last ADD that was served."""
         return self._sequence

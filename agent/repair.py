@@ -7,6 +7,7 @@ makes it come sooner. A start is not special.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -31,6 +32,10 @@ PERIOD: Final = 60.0
 """Seconds."""
 ROUNDS: Final = 3
 """How often a pass looks again after it changed something: a link that is made anew loses what hung on it."""
+COURTESY: Final = 0.5
+"""Seconds for which a pass over the pods gives way to requests, all in all: a pod is looked at every other second."""
+MOMENT: Final = 0.005
+"""Seconds."""
 REMEMBERED: Final = 20
 """How many mendings and failures are shown."""
 
@@ -56,12 +61,14 @@ class Repair:
         dataplane: Dataplane,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._node = node
         self._survey = survey
         self._dataplane = dataplane
         self._clock = clock
         self._wall = wall
+        self._pause = pause
         self._limiter = Limiter(BURST, PERIOD)
         self._settled: Plan = {}
         self.counts: Counter[str] = Counter()
@@ -108,7 +115,11 @@ class Repair:
         changes = self._allowed(diff(self._dataplane.observe([scope]), want))
         if changes:
             self._apply(changes, failing)
+        spare = COURTESY
         for who in self._node.records():
+            while spare > 0 and self._node.is_busy:  # who waits for an answer comes first
+                self._pause(MOMENT)
+                spare -= MOMENT
             self._mend(who, failing)
         self.failing = failing
 

@@ -170,7 +170,7 @@ class Bench:
     ) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for size in (size for size in BURSTS if size <= len(places[0])):
-            rounds = max(1, (3 if size >= 200 else 5) // self._part)
+            rounds = max(1, (5 if size >= 200 else 9) // self._part)
             self.say(f"bursts of {size}, {rounds} rounds")
             walls: dict[str, dict[str, list[float]]] = {side.name: {verb: [] for verb in VERBS} for side in sides}
             for number in range(rounds):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.repair import Repair
+from backends.podlink import link_name
 from backends.static import StaticWiring
 from cni.errors import InterfaceExists, KernelRefused, TryAgain
 from cni.spec import Attachment
@@ -242,3 +244,33 @@ def test_a_repair_that_the_kernel_refuses_comes_again(world: Callable[[str], Wor
         one.reconcile()
         assert one.problems() == []
         assert dict(one.repair.failing) == {}
+
+
+def test_a_pass_over_the_pods_gives_way_to_requests(world: Callable[[str], World]) -> None:
+    """While somebody waits for an answer it pauses, but not for ever: drift is still found within two seconds."""
+    one = world("busy")
+    around = one.survey.now
+    assert around is not None
+    pauses: list[float] = []
+    repair = Repair(
+        node=one.node,
+        survey=one.survey,
+        dataplane=one.kernel,
+        clock=lambda: one.now,
+        wall=lambda: one.now,
+        pause=pauses.append,
+    )
+    repair.quick()
+    assert pauses == []
+
+    class Slow(StaticWiring):
+        def pod(self, record: Record) -> dict[Key, Item]:
+            if record.lease.who == POD and not pauses:
+                repair.quick()
+            return super().pod(record)
+
+    one.node.rewire(Slow(around.site), around.blocks)
+    one.kernel.drift(Key(HOST, "link", link_name(OLD)), None)
+    one.add(POD, NETNS)
+    assert 0.4 < sum(pauses) <= 0.6
+    assert one.pods_links() == 2, "and then it looks all the same"
