@@ -16,6 +16,8 @@ from cni.errors import ConfigInvalid, Failure, TryAgain
 
 STATUS: Final = "routablectl/status"
 IP: Final = "routablectl/ip"
+SWITCH: Final = "routablectl/switch"
+PROGRESS: Final = "routablectl/progress"
 
 PATIENCE: Final = 10.0
 """Seconds for the agent's answer."""

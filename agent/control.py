@@ -8,26 +8,41 @@ from typing import Any
 import msgspec
 from netaddr import AddrFormatError, IPAddress
 
+import backends
 from agent import commands, status
 from agent.node import Node
 from agent.server import Answer, Incoming
 from agent.status import Status
+from agent.survey import Survey
+from agent.switch import Switch
 from cni import frame, result
 from cni.errors import ConfigInvalid, Failure, Undecodable
 
 Serve = Callable[[Incoming], Answer]
 
 
+class Switching(msgspec.Struct, frozen=True):
+    """The arguments of `commands.SWITCH`."""
+
+    backend: str
+    dry_run: bool = False
+    force: bool = False
+
+
 class Control:
     """Serves the commands; every other request is *otherwise*'s."""
 
-    def __init__(self, status: Status, node: Node, otherwise: Serve) -> None:
+    def __init__(self, status: Status, node: Node, survey: Survey, switch: Switch, otherwise: Serve) -> None:
         self._status = status
         self._node = node
+        self._survey = survey
+        self._switch = switch
         self._otherwise = otherwise
         self._commands: Mapping[bytes, Callable[[Any], object]] = {
             commands.STATUS.encode(): lambda _: self._status.document(),
             commands.IP.encode(): self._history,
+            commands.SWITCH.encode(): self._ask,
+            commands.PROGRESS.encode(): lambda _: self._switch.progress(),
         }
 
     def serve(self, incoming: Incoming) -> Answer:
@@ -40,6 +55,16 @@ class Control:
         except Failure as failure:
             return Answer(frame.Response(1, result.error(failure, "1.1.0")))
         return Answer(frame.Response(0, msgspec.json.encode(document)))
+
+    def _ask(self, arguments: Any) -> object:
+        try:
+            asked = msgspec.convert(arguments, Switching)
+        except msgspec.ValidationError as error:
+            raise Undecodable("the command's arguments are not those of switch", str(error)) from error
+        if asked.backend not in backends.BACKENDS:
+            choice = ", ".join(sorted(backends.BACKENDS))
+            raise ConfigInvalid(f"there is no backend {asked.backend!r}", f"choose one of {choice}")
+        return self._switch.ask(asked.backend, self._survey.now, is_dry=asked.dry_run, is_forced=asked.force)
 
     def _history(self, arguments: Any) -> object:
         text = arguments.get("address") if isinstance(arguments, dict) else None

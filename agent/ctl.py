@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import backends
 from agent import commands, tables
@@ -19,6 +19,9 @@ from agent import config as configuration
 from agent.machine import DEFAULT_CONFIG, exclusive, version
 from agent.schema import Config, Paths
 from cni.errors import Failure
+
+_LOOK: Final = 0.1
+"""Seconds between looks at how far a change of backend is."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +46,20 @@ def _parser() -> argparse.ArgumentParser:
     ip.add_argument("address", metavar="ADDRESS")
     ip.add_argument("--json", action="store_true", help="for programs")
     ip.set_defaults(run=_ip)
+    switch = commands.add_parser(
+        "switch",
+        help="change the backend of this node under its running pods, and show how far that is",
+        description="Programs the new way beside the old one, moves peer after peer, each probed before and after, and "
+        "takes the old way away when all peers have moved here and there. No packet is lost, no pod is touched. Peers "
+        "that are not ready stay on the old way and are tried again: switch them too, in any order. Set backend in "
+        "the agent's configuration to the same afterwards.",
+    )
+    switch.add_argument("backend", metavar="BACKEND", choices=sorted(backends.BACKENDS), help="%(choices)s")
+    switch.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
+    switch.add_argument("--force", action="store_true", help="move peers that do not answer, too: packets may be lost")
+    switch.add_argument("--wait", type=float, metavar="SECONDS", default=0.0, help="for peers that are not ready")
+    switch.add_argument("--json", action="store_true", help="for programs")
+    switch.set_defaults(run=_switch)
     install = commands.add_parser("install", help="put the CNI executable into a runtime's directory")
     install.add_argument("directory", metavar="DIRECTORY", type=Path, help="such as /opt/cni/bin")
     install.set_defaults(run=_install)
@@ -64,6 +81,30 @@ def _ip(options: argparse.Namespace) -> int:
     tenures = _asked(options, commands.IP, {"address": options.address})
     print(json.dumps(tenures, indent=2) if options.json else tables.history(options.address, tenures))  # noqa: T201
     return 0 if tenures else 1
+
+
+def _switch(options: argparse.Namespace) -> int:
+    """0: done; 3: some peers are not ready yet, and are tried again."""
+    asked = {"backend": options.backend, "dry_run": options.dry_run, "force": options.force}
+    document = _asked(options, commands.SWITCH, asked)
+    if options.dry_run:
+        print(json.dumps(document, indent=2) if options.json else tables.dry_run(document))  # noqa: T201
+        return 0
+    deadline = time.monotonic() + options.wait
+    shown = ""
+    while True:
+        document = _asked(options, commands.PROGRESS, {})
+        text = json.dumps(document) if options.json else tables.progress(document)
+        if text != shown:
+            print(text, flush=True)  # noqa: T201
+            shown = text
+        if document["phase"] == "at rest":
+            return 0
+        if document["rounds"] and time.monotonic() >= deadline:
+            if not options.json:
+                print(tables.left(document))  # noqa: T201
+            return 3
+        time.sleep(_LOOK)
 
 
 def _install(options: argparse.Namespace) -> int:

@@ -40,8 +40,10 @@ from agent.schema import Config
 from agent.server import Server
 from agent.spool import Spool
 from agent.status import Status
-from agent.survey import Survey
+from agent.survey import Surroundings, Survey
+from agent.switch import Switch
 from agent.verbs import Verbs
+from agent.way import JOURNAL, Way, restored
 from backends.wiring import Options
 from cluster.nodesfile import NodesFile
 from cni.errors import Failure, NotReady
@@ -51,6 +53,7 @@ from dataplane.kernel import Kernel
 from dataplane.netns import Netns
 from dataplane.nft import Nft
 from dataplane.observe import Host
+from dataplane.probe import silence
 from ipam.allocator import Allocator
 from ipam.store import Record, Store
 
@@ -127,29 +130,29 @@ def run(config: Config, life: Life) -> int:
         netns = parts.enter_context(closing(Netns()))
         nft = Nft()
         kernel = parts.enter_context(closing(Kernel(netns, nft)))
-        source = NodesFile(config.nodes.file)
+        store = parts.enter_context(closing(Store(Path(paths.state), boot_id(), time.time())))
+        way = Way(restored(store.recall(JOURNAL), config.backend, boot_id()), backends.load)
         survey = Survey(
             node=config.node,
             uplink=config.uplink,
             options=wanted(config),
-            source=source,
+            source=NodesFile(config.nodes.file),
             find_uplink=uplink.find,
-            wire=backends.load(config.backend),
+            wire=way.wiring,
         )
         survey.refresh()
         refuse_what_is_missing(survey, nft)
 
-        store = parts.enter_context(closing(Store(Path(paths.state), boot_id(), time.time())))
         if store.dropped:
             log.info("dropped the leases of an earlier boot", extra={"leases": store.dropped})
-        records = restored(store, kernel, survey)
+        records = found(store, kernel, survey)
         allocator = Allocator(config.ipam.cooldown)
         allocator.restore((record.lease for record in records), store.released())
 
         spool = Spool(Path(paths.spool), time.time)
         spool.prepare()
         registry = CollectorRegistry()
-        info = {"node": config.node, "backend": config.backend, "version": version()}
+        info = {"node": config.node, "backend": way.state.active, "version": version()}
         measured = Metrics(registry, lambda: status.snapshot(), info)  # noqa: PLW0108 - status comes later
         node = Node(
             allocator=allocator,
@@ -160,7 +163,17 @@ def run(config: Config, life: Life) -> int:
             records=records,
         )
         repair = Repair(node=node, survey=survey, dataplane=kernel, clock=time.monotonic, wall=time.time)
-        status = Status(config.node, config.backend, version(), node, survey, repair, spool)
+        switch = Switch(
+            way=way,
+            boot=boot_id(),
+            journal=node,
+            load=backends.load,
+            settle=lambda: settled(reconciler, survey),
+            missing=lambda plan: preflight.missing(plan, nft),
+            silence=silence,
+            on_death=life.die,
+        )
+        status = Status(config.node, version(), node, survey, repair, spool, switch)
         verbs = Verbs(node, measured, status.problems)
         events = parts.enter_context(closing(Events()))
         reconciler = Reconciler(
@@ -177,14 +190,14 @@ def run(config: Config, life: Life) -> int:
         reconciler.once(is_whole=True)
         server = Server(
             Path(paths.socket),
-            Control(status, node, verbs.serve).serve,
+            Control(status, node, survey, switch, verbs.serve).serve,
             lambda: node.sequence,
             life.die,
             workers=WORKERS,
             is_joint=lambda request: request.env.get("CNI_COMMAND") == b"DEL",
             serve_together=verbs.serve_together,
         )
-        served: list[Part] = [server, reconciler, *port(config, registry, status, life)]
+        served: list[Part] = [server, reconciler, switch, *port(config, registry, status, life)]
         for part in served:
             part.start()
             parts.callback(part.stop)
@@ -193,6 +206,12 @@ def run(config: Config, life: Life) -> int:
         life.wait()
         log.info("stopping; pods keep working")
     return 1 if life.died else 0
+
+
+def settled(reconciler: Reconciler, survey: Survey) -> Surroundings | None:
+    """What surrounds the node once the kernel is as that wants it."""
+    reconciler.settle()
+    return survey.now
 
 
 def wanted(config: Config) -> Options:
@@ -224,20 +243,20 @@ def refuse_what_is_missing(survey: Survey, nft: Nft) -> None:
         raise NotReady("this machine lacks what the agent needs", "; ".join(lacking))
 
 
-def restored(store: Store, kernel: Kernel, survey: Survey) -> list[Record]:
+def found(store: Store, kernel: Kernel, survey: Survey) -> list[Record]:
     """The records of the journal, and those of pods that only the kernel still knows."""
     records = store.load()
     blocks = survey.now.blocks if survey.now else frozenset()
     known = {record.lease.who for record in records}
-    found = adopted(kernel.observe([Host()]), known, blocks, time.time())
-    for record in found:
+    more = adopted(kernel.observe([Host()]), known, blocks, time.time())
+    for record in more:
         store.save(record)
         addresses = " ".join(map(str, record.lease.addresses))
         log.warning(
             "the journal had lost a lease; the kernel knows it",
             extra={"attachment": str(record.lease.who), "addresses": addresses},
         )
-    return records + found
+    return records + more
 
 
 def port(config: Config, registry: CollectorRegistry, status: Status, life: Life) -> list[Http]:

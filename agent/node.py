@@ -138,6 +138,20 @@ class Node:
         with self._lock:
             return self._store.history(address)
 
+    def recall(self, name: str) -> str | None:
+        """What the journal keeps under *name*; None when nothing."""
+        with self._lock:
+            return self._store.recall(name)
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep *value* in the journal under *name*."""
+        with self._lock:
+            self._store.remember(name, value)
+
+    def let_pass(self) -> None:
+        """Return when every request that is under way now is over."""
+        self._keys.let_pass()
+
     def prune(self, before: float) -> None:
         """Forget the history before that time (seconds since the epoch)."""
         with self._lock:

@@ -66,6 +66,8 @@ class Reconciler:
         self._clock = clock
         self._wall = wall
         self._stop = threading.Event()
+        self._passes = threading.Condition()
+        self._asked = self._served = 0
         self._whole_at = self._quick_at = self._tidy_at = 0.0
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
@@ -78,6 +80,15 @@ class Reconciler:
         self._stop.set()
         self._events.wake()
         self._thread.join()
+
+    def settle(self) -> None:
+        """Return when a whole pass that begins after this call is over, or when the reconciler has ended."""
+        with self._passes:
+            self._asked += 1
+            mine = self._asked
+            self._events.wake()
+            while self._served < mine and not self._stop.is_set():
+                self._passes.wait(QUICK)
 
     def once(self, *, is_whole: bool) -> None:
         """Serve what waited, look at the surroundings, and mend: at once, in the calling thread."""
@@ -110,8 +121,10 @@ class Reconciler:
             self._stop.wait(SETTLE)
         if self._stop.is_set():
             return
+        with self._passes:
+            asked = self._asked
         try:
-            self.once(is_whole=has_event or self._clock() >= self._whole_at)
+            self.once(is_whole=has_event or asked > self._served or self._clock() >= self._whole_at)
             if self._clock() >= self._tidy_at:
                 self._tidy_at = self._clock() + TIDY
                 self._node.prune(self._wall() - HISTORY)
@@ -120,3 +133,7 @@ class Reconciler:
             log.error("a pass failed", extra={"error": str(failure)})
             self._quick_at = self._clock() + QUICK
             self._whole_at = min(self._whole_at, self._quick_at)
+        finally:
+            with self._passes:
+                self._served = asked
+                self._passes.notify_all()

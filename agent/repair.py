@@ -16,6 +16,7 @@ from agent.limiter import Limiter
 from agent.node import Node
 from agent.survey import Surroundings, Survey
 from backends.podlink import link_name, parse_alias
+from backends.wiring import Wiring
 from cni.errors import Failure
 from cni.spec import Attachment
 from dataplane.diff import Change, diff, render
@@ -71,6 +72,7 @@ class Repair:
         self._pause = pause
         self._limiter = Limiter(BURST, PERIOD)
         self._settled: Plan = {}
+        self._followed: Wiring | None = None
         self.counts: Counter[str] = Counter()
         """Objects mended since the start, by kind."""
         self.events: deque[Event] = deque(maxlen=REMEMBERED)
@@ -115,12 +117,15 @@ class Repair:
         changes = self._allowed(diff(self._dataplane.observe([scope]), want))
         if changes:
             self._apply(changes, failing)
+        wiring, well = self._node.wiring, True
         spare = COURTESY
         for who in self._node.records():
             while spare > 0 and self._node.is_busy:  # who waits for an answer comes first
                 self._pause(MOMENT)
                 spare -= MOMENT
-            self._mend(who, failing)
+            well &= self._mend(who, failing)
+        if well:
+            self._followed = wiring
         self.failing = failing
 
     # --- the node's own part ----------------------------------------------------------------------------------
@@ -174,13 +179,21 @@ class Repair:
         for name, part in parts.items():
             self._drop(name, part, failing)
 
-    def _mend(self, who: Attachment, failing: dict[str, Failure]) -> None:
+    def _mend(self, who: Attachment, failing: dict[str, Failure]) -> bool:
+        # What differs because pods are wired in another way now is nobody's doing.
+        is_drift = self._node.wiring is self._followed
         try:
-            changes = self._node.mend(who, lambda change: self._limiter.allow(change.item.key, self._clock()))
+            changes = self._node.mend(
+                who, lambda change: not is_drift or self._limiter.allow(change.item.key, self._clock())
+            )
         except Failure as failure:
             self._fail(f"pod {who}", failure, failing)
-        else:
+            return False
+        if is_drift:
             self._tell(f"mended {who}", changes)
+        elif changes:
+            log.info("wired a pod anew", extra={"attachment": str(who), "difference": render(changes)})
+        return True
 
     def _drop(self, name: str, part: Plan, failing: dict[str, Failure]) -> None:
         """A link of ours that belongs to no lease."""

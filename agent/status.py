@@ -13,6 +13,7 @@ from agent.node import Node
 from agent.repair import Repair
 from agent.spool import Spool
 from agent.survey import Surroundings, Survey
+from agent.switch import Switch
 from cni.errors import Failure, Limited, NotReady
 from ipam.family import Counts
 from ipam.store import Record, Tenure
@@ -23,15 +24,15 @@ _NAMED: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Asks the parts of the agent *backend* on *node* when somebody wants to know."""
+    """Asks the parts of the agent on *node_name* when somebody wants to know."""
 
     node_name: str
-    backend: str
     version: str
     node: Node
     survey: Survey
     repair: Repair
     spool: Spool
+    switch: Switch
 
     def problems(self) -> list[Failure]:
         """What is wrong, the worst first: `NotReady` (an ADD could not be served now), then `Limited` (existing pods
@@ -89,7 +90,8 @@ class Status:
         stale = self.survey.stale
         return {
             "node": self.node_name,
-            "backend": self.backend,
+            "backend": self.switch.backend,
+            "switch": self.switch.progress(),
             "version": self.version,
             "problems": [{"code": one.code, "msg": one.message, "details": one.details} for one in self.problems()],
             "site": _site(now) if now else None,

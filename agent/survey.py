@@ -42,6 +42,7 @@ class Survey:
     """Keeps the last good `Surroundings`; one thread refreshes, any may read.
 
     *node* is this node's name in the list, *uplink* the name of its link or '' to find it by the node's addresses.
+    *wire* answers how to wire now; while that is as it was, with the same object.
     """
 
     def __init__(
@@ -109,9 +110,9 @@ class Survey:
             )
         site = Site(here, self._find_uplink(self._uplink, here.addresses), self._options)
         last = self._now
-        if last is not None and (last.site, last.peers) == (site, peers):
-            return last
         wiring = self._wire(site)
+        if last is not None and last.wiring is wiring and last.peers == peers:
+            return last
         wired = wiring.node(peers)
         self._tell(wired, last)
         return Surroundings(site, peers, wiring, wired, PodCidrs(here).blocks())

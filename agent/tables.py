@@ -30,6 +30,33 @@ def status(document: Document, now: float) -> str:
     return "\n\n".join(parts)
 
 
+def dry_run(document: Document) -> str:
+    """What a change of backend would do."""
+    mtu = document["pod_mtu"]
+    lines = [f"from {document['from']} to {document['to']}; nothing was changed"]
+    lines.append(f"MTU of new pods {mtu['then']} instead of {mtu['now']}; running pods keep addresses and links")
+    lines += ["on this node (- goes when every peer has moved, + comes before the first moves):", *document["changes"]]
+    if document["more"]:
+        lines.append(f"and {document['more']} more; --json has the first {len(document['changes'])}")
+    return "\n".join(lines)
+
+
+def progress(document: Document) -> str:
+    """One line: how far a change of backend is."""
+    if document["phase"] == "at rest":
+        return f"{document['to']}: at rest"
+    way = f"{document['from']} -> {document['to']}"
+    return f"{way}: {document['phase']}, {document['moved']} of {document['peers']} peers moved"
+
+
+def left(document: Document) -> str:
+    """Which peers are not ready for the new backend, and what that means."""
+    rows = sorted(document["waiting"].items())
+    names = table(("NODE", "WHY"), rows[:_SHOWN])
+    more = f"\nand {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    return f"{names}{more}\nBoth ways stay programmed, and these are tried again every few seconds: switch them, too."
+
+
 def history(address: str, tenures: Sequence[Document]) -> str:
     """Who has and who had *address*."""
     if not tenures:
@@ -78,6 +105,12 @@ def _head(document: Document) -> str:
             f"uplink {site['uplink']} mtu {site['uplink_mtu']} ({', '.join(site['addresses'])}), "
             f"pods' mtu {site['pod_mtu']}"
         )
+    switch = document["switch"]
+    if switch["phase"] != "at rest":
+        lines.append(progress(switch))
+        lines += [f"  {peer}: {why}" for peer, why in sorted(switch["waiting"].items())[:_SHOWN]]
+    elif switch["configured"] != switch["to"]:
+        lines.append(f"the configuration still says {switch['configured']}: set backend to {switch['to']} there")
     problems = document["problems"]
     lines += [": ".join(filter(None, (f"problem {one['code']}", one["msg"], one["details"]))) for one in problems]
     lines += [] if problems else ["ready, no problems"]

@@ -61,6 +61,10 @@ PATIENCE = 1.0
 """Seconds that a write waits for another program, such as a person's sqlite3, to let go of the file."""
 
 
+SETTINGS: Final = "CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT"
+"""What else must outlive the agent. Older agents do not mind this table."""
+
+
 def opened(path: Path) -> sqlite3.Connection:
     """The store at *path*, made with mode 0600 in a directory of mode 0700 where missing.
 
@@ -102,6 +106,7 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     database.execute(f"PRAGMA cache_size = -{_CACHE}")
     if version == 0:
         database.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+    database.execute(SETTINGS)
 
 
 @contextmanager

@@ -153,6 +153,16 @@ class Store:
             )
             return pruned.rowcount
 
+    def recall(self, name: str) -> str | None:
+        """What was remembered under *name*; None when nothing was."""
+        rows = self._read("SELECT value FROM setting WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep *value* under *name*, in place of what was there."""
+        with translated(self.path):
+            self._database.execute("INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)", (name, value))
+
     def close(self) -> None:
         """Fold the log into the file and let go of it; the store cannot be used afterwards."""
         with translated(self.path):

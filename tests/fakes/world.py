@@ -11,12 +11,13 @@ from pathlib import Path
 from netaddr import IPAddress, IPNetwork
 from prometheus_client import CollectorRegistry
 
+import backends
 from agent.adopt import adopted
 from agent.metrics import Metrics, Snapshot
 from agent.node import Asked, Node
 from agent.repair import Repair
 from agent.survey import Survey
-from backends.static import StaticWiring
+from agent.way import State, Way
 from backends.wiring import Options
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
@@ -98,7 +99,7 @@ class World:
             options=Options(),
             source=self.nodes,
             find_uplink=lambda name, addresses: UPLINK,
-            wire=StaticWiring,
+            wire=Way(State("static", "static", "static"), backends.load).wiring,
         )
         self.survey.refresh()
         around = self.survey.now

@@ -1,0 +1,265 @@
+"""Changing the backend of a node whose pods are running: peer by peer, each probed, journaled, never without a way.
+
+What always holds: a peer is reached by a way that was seen to work, the old one or the new one; what is in the journal
+is what the next process goes on with. The order: both ways are programmed, and the pods' routes get the smaller MTU;
+each peer is tried by the new way, moved, tried again, and put back if it falls silent; when all are reached by the new
+way and answer by it, the old one is taken away. A peer that is not ready stays where it was and is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Protocol
+
+from agent.survey import Surroundings
+from agent.way import JOURNAL, State, Way
+from backends.transition import Probe, Transition
+from backends.wiring import Site, Wiring
+from cluster.peers import Peer
+from cni.errors import ConfigInvalid, Failure, NotReady, TryAgain
+from dataplane.diff import diff
+from dataplane.items import Plan
+
+log = logging.getLogger(__name__)
+
+RETRY: Final = 2.0
+"""Seconds between tries of peers that were not ready."""
+PATIENCE: Final = 1.0
+"""Seconds for a peer's answer to a probe."""
+AT_ONCE: Final = 32
+"""Peers that are tried at a time."""
+AT_REST, PREPARING, MOVING, WAITING = "at rest", "preparing", "moving", "waiting for peers"
+"""The phases of a change."""
+_SHOWN: Final = 200
+"""Changes that a dry run shows."""
+
+Silence = Callable[[str, str, Collection[str], float, str], str]
+"""See `dataplane.probe.silence`."""
+
+
+class Journal(Protocol):
+    """Where the state is kept."""
+
+    def recall(self, name: str) -> str | None:
+        """What was kept under *name*."""
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep it."""
+
+    def let_pass(self) -> None:
+        """Return when every request under way now is over."""
+
+
+class Switch:
+    """One thread moves peers; any thread asks. *load* answers a backend's factory, *settle* returns when the kernel has
+    what is wanted and answers what surrounds the node then, *missing* names what this machine lacks for a plan."""
+
+    def __init__(
+        self,
+        *,
+        way: Way,
+        boot: str,
+        journal: Journal,
+        load: Callable[[str], Callable[[Site], Wiring]],
+        settle: Callable[[], Surroundings | None],
+        missing: Callable[[Plan], Sequence[str]],
+        silence: Silence,
+        on_death: Callable[[str, BaseException], None],
+    ) -> None:
+        self._boot = boot
+        self._journal = journal
+        self._load = load
+        self._settle = settle
+        self._missing = missing
+        self._silence = silence
+        self._on_death = on_death
+        self._lock = threading.Lock()
+        self._way = way
+        self._is_forced = False
+        self._rounds = 0
+        self._peers: frozenset[str] = frozenset()
+        self._waiting: Mapping[str, str] = {}
+        self._phase = AT_REST if way.state.is_resting else PREPARING
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="switch", daemon=True)
+        journal.remember(JOURNAL, way.state.text(boot))
+
+    @property
+    def backend(self) -> str:
+        """The backend in use; of two, the one that is being left."""
+        return self._way.state.active
+
+    # --- what is asked ----------------------------------------------------------------------------------------
+
+    def ask(self, wanted: str, around: Surroundings | None, *, is_dry: bool, is_forced: bool) -> dict[str, Any]:
+        """Go to the backend *wanted*, or with *is_dry* say what that would change; see `progress` for how far it is.
+
+        With *is_forced* peers are moved whether or not they answer.
+
+        Raises:
+            ConfigInvalid: it cannot wire this node, or cannot reach peers that are reached now.
+            NotReady: this machine lacks what it needs. TryAgain: the list of nodes is not known yet.
+        """
+        if around is None:
+            raise TryAgain("the list of nodes is not known yet", "see routablectl status")
+        state = self._way.state.towards(wanted)
+        site, peers = around.site, around.peers
+        new = self._load(wanted)(site)
+        lost = Transition(site.here, self._load(state.active)(site), new).immovable(peers)
+        if lost and not is_forced:
+            raise ConfigInvalid(f"{wanted} cannot reach {', '.join(one.peer for one in lost)}", lost[0].why)
+        plan = new.node(peers).plan
+        lacking = self._missing(plan)
+        if lacking:
+            raise NotReady(f"this machine lacks what {wanted} needs", "; ".join(lacking))
+        if is_dry:
+            changes = diff(around.wired.plan, plan)
+            return {
+                **self.progress(),
+                "to": wanted,
+                "pod_mtu": {"now": around.wiring.mtu, "then": new.mtu},
+                "changes": [str(change) for change in changes[:_SHOWN]],
+                "more": max(0, len(changes) - _SHOWN),
+            }
+        with self._lock:
+            state = self._way.state.towards(wanted)
+            if state != self._way.state:
+                self._keep(state)
+                self._phase = PREPARING
+            self._is_forced = is_forced
+            self._rounds = 0
+            self._waiting = {}
+        self._wake.set()
+        return self.progress()
+
+    def progress(self) -> dict[str, Any]:
+        """How far a change is: plain values."""
+        state = self._way.state
+        return {
+            "from": state.active,
+            "to": state.wanted,
+            "configured": state.configured,
+            "phase": self._phase,
+            "peers": len(self._peers),
+            "moved": sum(map(state.has_moved, self._peers)),
+            "waiting": dict(self._waiting),
+            "rounds": self._rounds,
+        }
+
+    # --- the thread -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin, and go on with what a process before this one had begun."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; a change under way waits for the next process."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                if self._way.state.is_resting:
+                    self._wake.wait()
+                self._wake.clear()
+                try:
+                    self._advance(self._way.state.wanted)
+                except Failure as failure:
+                    log.error("the change of backend pauses", extra={"error": str(failure)})
+                    self._waiting = {"this node": str(failure)}
+                self._rounds += 1
+                self._wake.wait(0 if self._way.state.is_resting else RETRY)
+        except Exception as error:
+            log.exception("the switch died")
+            self._on_death(self._thread.name, error)
+
+    def _advance(self, wanted: str) -> None:
+        """One round over the peers; nothing when resting."""
+        if self._phase == PREPARING:
+            self._settle()
+            self._journal.let_pass()  # an ADD that began with the old MTU
+        around, between = self._settled()
+        if around is None or between is None:
+            return
+        self._phase = MOVING
+        peers = {peer.name: peer for peer in around.peers if peer.name != around.site.here.name}
+        self._peers = frozenset(peers)
+        ways = between.movable(around.peers)
+        silent: dict[str, str] = {}
+        left = sorted(name for name in ways if not self._way.state.has_moved(name))
+        for start in range(0, len(left), AT_ONCE):
+            if self._stop.is_set() or self._way.state.wanted != wanted:
+                return
+            silent |= self._move(wanted, left[start : start + AT_ONCE], ways, peers)
+            self._waiting = silent
+        silent |= {one.peer: one.why for one in between.immovable(around.peers)}
+        if not silent:
+            silent = self._unheard(ways, peers, is_bound=True)
+        self._waiting = silent
+        if silent and not self._is_forced:
+            self._phase = WAITING
+            return
+        with self._lock:
+            if self._way.state.wanted == wanted and not self._way.state.is_resting:
+                self._keep(State(wanted, wanted, self._way.state.configured))
+        self._settle()
+        self._phase = AT_REST
+        log.info("the backend was changed", extra={"backend": wanted})
+
+    def _move(
+        self, wanted: str, names: Sequence[str], ways: Mapping[str, Sequence[Probe]], peers: Mapping[str, Peer]
+    ) -> dict[str, str]:
+        """Move those of *names* that answer by the new way, before and after; the others, and why."""
+        self._put(wanted, (), tried=names)
+        silent = self._unheard({name: ways[name] for name in names}, peers)
+        good = [name for name in names if name not in silent]
+        self._put(wanted, good)
+        worse = self._unheard({name: ways[name] for name in good}, peers)
+        if worse:
+            log.warning("peers fell silent when they were moved: put back", extra={"peers": ", ".join(worse)})
+            self._put(wanted, (), back=worse)
+        return silent | worse
+
+    def _put(self, wanted: str, moved: Iterable[str], *, tried: Iterable[str] = (), back: Iterable[str] = ()) -> None:
+        """These are moved as well, or not any more, and those tried: in the journal, then in the kernel."""
+        with self._lock:
+            if self._way.state.wanted != wanted:
+                return
+            now = self._way.state.moving(list(moved)).moving(list(back), back=True)
+            self._keep(now, tried)
+        self._settle()
+
+    def _keep(self, state: State, tried: Iterable[str] = ()) -> None:
+        if state != self._way.state:
+            self._journal.remember(JOURNAL, state.text(self._boot))
+        self._way.go(state, tried)
+
+    def _settled(self) -> tuple[Surroundings | None, Transition | None]:
+        around = self._settle()
+        wiring = around.wiring if around is not None else None
+        return around, wiring if isinstance(wiring, Transition) else None
+
+    def _unheard(
+        self, ways: Mapping[str, Sequence[Probe]], peers: Mapping[str, Peer], *, is_bound: bool = False
+    ) -> dict[str, str]:
+        """Which peers do not answer, and why; with *is_bound* an answer counts that comes by the new way."""
+        if self._is_forced:
+            return {}
+
+        def why(name: str) -> str:
+            for probe in ways[name]:
+                answerers = [str(probe.target), *map(str, peers[name].addresses)]
+                device = probe.device if is_bound else ""
+                found = self._silence(str(probe.source), str(probe.target), answerers, PATIENCE, device)
+                if found:
+                    return f"{found}; it still answers by the old way" if is_bound else found
+            return ""
+
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="probe") as pool:
+            return {name: reason for name, reason in zip(ways, pool.map(why, ways), strict=True) if reason}

@@ -1,0 +1,114 @@
+"""A node on its way from one wiring to another: both are programmed, and each peer is reached by one or the other.
+
+A packet from pod to pod goes as in one of the two wirings; which one is decided by the peer's nexthop objects alone,
+that have the same ids in both: to move a peer is to replace those, under routes that stay. What arrives is taken from
+either way all the time, so a node that has moved and one that has not understand each other in both directions.
+
+The pods' routes say the smaller MTU of the two from before the first peer moves until after the last has, so no packet
+is under way that the new way could not carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
+
+from netaddr import IPAddress
+
+from backends import nodeplan, podlink
+from backends.vxlan import overlay_addresses
+from backends.wiring import Unserved, Wired, Wiring
+from cluster.peers import Peer
+from dataplane.items import HOST, Item, Key, Nexthop, Route
+from ipam.store import Record
+
+
+class Probe(NamedTuple):
+    """How to find out whether a peer is reached: something sent from *source*, an address that the peer answers by its
+    routes for our pods, to *target*, an address within its pod CIDRs that no pod has; *device* leads there."""
+
+    source: IPAddress
+    target: IPAddress
+    device: str
+
+
+class Transition:
+    """`backends.wiring.Wiring` between *old* and *new*, on the node *here*.
+
+    Peers for whose name *has_moved* are reached by *new*; of those named in *tried* the targets of the probes alone.
+    """
+
+    def __init__(
+        self,
+        here: Peer,
+        old: Wiring,
+        new: Wiring,
+        has_moved: Callable[[str], bool] = lambda name: False,
+        tried: frozenset[str] = frozenset(),
+    ) -> None:
+        self._here = here
+        self._old, self._new = old, new
+        self._has_moved, self._tried = has_moved, tried
+        self.mtu = new.mtu
+
+    def pod(self, record: Record) -> dict[Key, Item]:
+        """See `backends.wiring.Wiring.pod`."""
+        return podlink.pod(record, min(self._old.mtu, self._new.mtu))
+
+    def node(self, peers: Collection[Peer]) -> Wired:
+        """See `backends.wiring.Wiring.node`."""
+        old, new = self._old.node(peers), self._new.node(peers)
+        whole = {**new.plan, **old.plan}
+        for peer in peers:
+            if self._has_moved(peer.name):
+                whole.update((key, new.plan[key]) for key in self._nexthops(peer, new) if key in new.plan)
+            if peer.name in self._tried:
+                for item in self._tries(peer, new):
+                    whole[item.key] = item
+        unserved = [one for one in new.unserved if self._has_moved(one.peer)]
+        unserved += [one for one in old.unserved if not self._has_moved(one.peer)]
+        return Wired(whole, tuple(unserved))
+
+    def movable(self, peers: Collection[Peer]) -> dict[str, list[Probe]]:
+        """The peers that *new* can reach, and how to find out whether it does."""
+        new = self._new.node(peers)
+        unserved = {one.peer for one in new.unserved}
+        return {
+            peer.name: list(self._probes(peer, new))
+            for peer in peers
+            if peer.name not in unserved and peer.name != self._here.name
+        }
+
+    def immovable(self, peers: Collection[Peer]) -> list[Unserved]:
+        """The peers that *old* reaches and *new* cannot, and why."""
+        lost = {one.peer for one in self._old.node(peers).unserved}
+        return [one for one in self._new.node(peers).unserved if one.peer not in lost]
+
+    def _nexthops(self, peer: Peer, wired: Wired) -> Iterator[Key]:
+        """The keys of the nexthops that the peer's routes have in *wired*."""
+        for cidr in peer.pod_cidrs:
+            route = wired.plan.get(Key(HOST, "route", str(cidr)))
+            if isinstance(route, Route) and route.nhid:
+                yield nodeplan.nexthop_key(route.nhid)
+
+    def _ways(self, peer: Peer, wired: Wired) -> Iterator[tuple[Probe, Nexthop]]:
+        sources = {address.version: address for address in overlay_addresses(self._here)}
+        for target in overlay_addresses(peer):
+            cidr = next(one for one in sorted(peer.pod_cidrs) if one.version == target.version)
+            route = wired.plan.get(Key(HOST, "route", str(cidr)))
+            nexthop = wired.plan.get(nodeplan.nexthop_key(route.nhid)) if isinstance(route, Route) else None
+            if isinstance(nexthop, Nexthop) and target.version in sources:
+                yield Probe(sources[target.version], target, nexthop.dev), nexthop
+
+    def _probes(self, peer: Peer, wired: Wired) -> Iterator[Probe]:
+        for probe, _ in self._ways(peer, wired):
+            yield probe
+
+    def _tries(self, peer: Peer, wired: Wired) -> Iterator[Item]:
+        """A route to the target of each probe by the new way: it disturbs no pod, since none has that address."""
+        for probe, way in self._ways(peer, wired):
+            number = nodeplan.nexthop_id(f"{peer.name} tried", probe.target.version)
+            while nodeplan.nexthop_key(number) in wired.plan:
+                number += 1
+            yield way._replace(id=number)
+            yield Route(HOST, f"{probe.target}/{podlink.BITS[probe.target.version]}", nhid=number)
