@@ -111,7 +111,8 @@ class Switch:
         new = self._load(wanted)(site)
         lost = Transition(site.here, self._load(state.active)(site), new).immovable(peers)
         if lost and not is_forced:
-            raise ConfigInvalid(f"{wanted} cannot reach {', '.join(one.peer for one in lost)}", lost[0].why)
+            names = dict.fromkeys(one.peer for one in lost)
+            raise ConfigInvalid(f"{wanted} cannot reach {', '.join(names)}", lost[0].why)
         plan = new.node(peers).plan
         lacking = self._missing(plan)
         if lacking:
@@ -168,19 +169,22 @@ class Switch:
                 if self._way.state.is_resting:
                     self._wake.wait()
                 self._wake.clear()
-                try:
-                    self._advance(self._way.state.wanted)
-                except Failure as failure:
-                    log.error("the change of backend pauses", extra={"error": str(failure)})
-                    self._waiting = {"this node": str(failure)}
-                self._rounds += 1
+                self.advance()
                 self._wake.wait(0 if self._way.state.is_resting else RETRY)
         except Exception as error:
             log.exception("the switch died")
             self._on_death(self._thread.name, error)
 
+    def advance(self) -> None:
+        """One round over all peers that have not moved, in the calling thread; nothing when resting."""
+        try:
+            self._advance(self._way.state.wanted)
+        except Failure as failure:
+            log.error("the change of backend pauses", extra={"error": str(failure)})
+            self._waiting = {"this node": str(failure)}
+        self._rounds += 1
+
     def _advance(self, wanted: str) -> None:
-        """One round over the peers; nothing when resting."""
         if self._phase == PREPARING:
             self._settle()
             self._journal.let_pass()  # an ADD that began with the old MTU
@@ -258,7 +262,7 @@ class Switch:
                 device = probe.device if is_bound else ""
                 found = self._silence(str(probe.source), str(probe.target), answerers, PATIENCE, device)
                 if found:
-                    return f"{found}; it still answers by the old way" if is_bound else found
+                    return f"{found} by the new way: it has not moved this node yet" if is_bound else found
             return ""
 
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="probe") as pool:

@@ -124,6 +124,11 @@ class Node:
         """``routablectl ARGUMENTS`` on this node."""
         return self.place.run(sys.executable, "-m", "agent.ctl", "--config", str(self.config), *arguments)
 
+    def ctl_begun(self, *arguments: str) -> subprocess.Popen[str]:
+        """The same, started and not waited for; its output and errors are pipes."""
+        line = self.place.enter(sys.executable, "-m", "agent.ctl", "--config", str(self.config), *arguments)
+        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
     def status(self) -> dict[str, Any]:
         """What ``routablectl status --json`` prints."""
         document: dict[str, Any] = commands.ask(str(self.runtime.socket), commands.STATUS, {})

@@ -16,8 +16,9 @@ from agent.adopt import adopted
 from agent.metrics import Metrics, Snapshot
 from agent.node import Asked, Node
 from agent.repair import Repair
-from agent.survey import Survey
-from agent.way import State, Way
+from agent.survey import Surroundings, Survey
+from agent.switch import Silence, Switch
+from agent.way import JOURNAL, Way, restored
 from backends.wiring import Options
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
@@ -78,6 +79,8 @@ class World:
         self._wrap = wrap
         self.now = 1_000_000.0
         self.boot = "boot-1"
+        self.configured = "static"
+        self.is_silent: Silence = lambda source, target, answerers, patience, device: ""
         self.kernel = FakeKernel()
         self.kernel.add_foreign(Route(HOST, "203.0.113.0/24", "eth0"))
         self.nodes = Nodes(HERE, OTHER)
@@ -93,13 +96,14 @@ class World:
         """A new process: everything but the store's file and the kernel is forgotten."""
         self.close()
         self.store = self._wrap(Store(self.path, self.boot, self.now))
+        self.way = Way(restored(self.store.recall(JOURNAL), self.configured, self.boot), backends.load)
         self.survey = Survey(
             node="node-a",
             uplink="",
             options=Options(),
             source=self.nodes,
             find_uplink=lambda name, addresses: UPLINK,
-            wire=Way(State("static", "static", "static"), backends.load).wiring,
+            wire=self.way.wiring,
         )
         self.survey.refresh()
         around = self.survey.now
@@ -123,7 +127,22 @@ class World:
         self.repair = Repair(
             node=self.node, survey=self.survey, dataplane=self.kernel, clock=lambda: self.now, wall=lambda: self.now
         )
+        self.switch = Switch(
+            way=self.way,
+            boot=self.boot,
+            journal=self.node,
+            load=backends.load,
+            settle=self.settled,
+            missing=lambda plan: [],
+            silence=self.is_silent,
+            on_death=lambda thread, error: None,
+        )
         self.reconcile()
+
+    def settled(self) -> Surroundings | None:
+        """What the switch waits for."""
+        self.reconcile()
+        return self.survey.now
 
     def close(self) -> None:
         """Let go of the store."""
@@ -139,9 +158,10 @@ class World:
 
     def reconcile(self) -> None:
         """What the reconciler's thread does."""
-        if self.survey.refresh():
-            around = self.survey.now
-            assert around is not None
+        self.survey.refresh()
+        around = self.survey.now
+        assert around is not None
+        if around.wiring is not self.node.wiring:
             self.node.rewire(around.wiring, around.blocks)
         self.repair.whole()
         self.repair.quick()

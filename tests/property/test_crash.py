@@ -53,6 +53,10 @@ class Deadly:
         """See `Store.drop`."""
         return self._write(lambda: self._store.drop(whos, now))
 
+    def remember(self, name: str, value: str) -> object:
+        """See `Store.remember`."""
+        return self._write(lambda: self._store.remember(name, value))
+
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 

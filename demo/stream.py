@@ -1,0 +1,142 @@
+"""Traffic that goes on while something happens to the network: what is lost of it, and whether it breaks."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+from typing import Final, Self
+
+from demo import traffic
+from demo.runtime import Pod
+
+RATE: Final = 1000
+"""Datagrams per second, each way."""
+_SILENCE: Final = 0.5
+"""Seconds without a packet after which nothing is expected any more."""
+_CHUNK: Final = 1 << 16
+
+
+class Datagrams:
+    """Datagrams of *size* bytes from one pod to another, `RATE` each second, and each of them back."""
+
+    def __init__(self, sender: Pod, receiver: Pod, family: int = 4, size: int = 100) -> None:
+        address = receiver.address(family)
+        self._size = size
+        self._server = receiver.place.socket(traffic.family_of(address), socket.SOCK_DGRAM)
+        self._client = sender.place.socket(traffic.family_of(address), socket.SOCK_DGRAM)
+        for end in (self._server, self._client):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            end.settimeout(_SILENCE)
+        self._server.bind((address, 0))
+        self._client.connect(self._server.getsockname()[:2])
+        self._is_over = threading.Event()
+        self.sent = 0
+        self.received = 0
+        self.back = 0
+        self._threads = [threading.Thread(target=one) for one in (self._send, self._echo, self._receive)]
+
+    @property
+    def lost(self) -> int:
+        """How many did not arrive there, or not back; whole after the end."""
+        return self.sent - self.back
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+        self._client.close()
+        self._server.close()
+
+    def _send(self) -> None:
+        started = time.monotonic()
+        data = b"x" * self._size
+        while not self._is_over.wait(max(0.0, started + self.sent / RATE - time.monotonic())):
+            self._client.send(data)
+            self.sent += 1
+
+    def _echo(self) -> None:
+        try:
+            while True:
+                data, peer = self._server.recvfrom(_CHUNK)
+                self.received += 1
+                self._server.sendto(data, peer)
+        except TimeoutError:
+            return
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                self._client.recv(_CHUNK)
+                self.back += 1
+        except TimeoutError:
+            return
+
+
+class Transfer:
+    """One TCP connection that carries a counted stream of bytes, as fast as *rate* (bytes a second), to its end."""
+
+    def __init__(self, sender: Pod, receiver: Pod, family: int = 4, rate: int = 8 << 20) -> None:
+        address = receiver.address(family)
+        self._rate = rate
+        self._server = receiver.place.socket(traffic.family_of(address), socket.SOCK_STREAM)
+        self._server.bind((address, 0))
+        self._server.listen()
+        self._client = sender.place.socket(traffic.family_of(address), socket.SOCK_STREAM)
+        self._client.settimeout(traffic.PATIENCE)
+        self._client.connect(self._server.getsockname()[:2])
+        self._accepted, _ = self._server.accept()
+        self._accepted.settimeout(10 * traffic.PATIENCE)
+        self._is_over = threading.Event()
+        self.sent = 0
+        self.received = 0
+        self.fault = ""
+        self._threads = [threading.Thread(target=one) for one in (self._send, self._receive)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+        for end in (self._client, self._accepted, self._server):
+            end.close()
+        if not self.fault and self.sent != self.received:
+            self.fault = f"{self.received} of {self.sent} bytes arrived"
+
+    def _send(self) -> None:
+        started = time.monotonic()
+        try:
+            for number in itertools.count():
+                if self._is_over.wait(max(0.0, started + self.sent / self._rate - time.monotonic())):
+                    break
+                self._client.sendall(bytes([number & 255]) * _CHUNK)
+                self.sent += _CHUNK
+            self._client.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self.fault = f"the sender's end broke: {error}"
+            self._client.close()
+
+    def _receive(self) -> None:
+        try:
+            while data := self._accepted.recv(_CHUNK):
+                at = 0
+                while at < len(data):
+                    expected = bytes([(self.received // _CHUNK) & 255])
+                    length = min(len(data) - at, _CHUNK - self.received % _CHUNK)
+                    if data[at : at + length] != expected * length:
+                        self.fault = f"byte {self.received} and what follows it arrived changed"
+                        return
+                    at += length
+                    self.received += length
+        except OSError as error:
+            self.fault = f"the receiver's end broke: {error}"

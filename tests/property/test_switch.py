@@ -1,0 +1,237 @@
+"""A change of backend on the fake kernel: it dies anywhere, peers fall silent, it turns round; and always ends well."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from netaddr import IPAddress, IPNetwork
+
+from agent.way import State, restored
+from cluster.peers import Peer
+from cni.errors import ConfigInvalid
+from cni.spec import Attachment
+from dataplane.items import VXLAN_LINK, Nexthop
+from ipam.store import Store
+from tests.fakes.kernel import Killed
+from tests.fakes.world import HERE, OTHER, World
+from tests.property.test_crash import Deadly
+
+POD = Attachment("pods", "a", "eth0")
+NETNS = "/run/netns/a"
+THIRD = Peer(
+    "node-c",
+    (IPAddress("192.0.2.3"), IPAddress("2001:db8::3")),
+    (IPNetwork("10.1.3.0/28"), IPNetwork("2001:db8:3::/64")),
+)
+MANY = 300
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+    """Worlds with one pod and two peers, at rest with the static backend."""
+    made: list[World] = []
+
+    def make(wrap: Callable[[Store], Store] = lambda store: store) -> World:
+        directory = tmp_path / str(len(made))
+        directory.mkdir()
+        one = World(directory, wrap)
+        made.append(one)
+        one.nodes.set(HERE, OTHER, THIRD)
+        one.kernel.add_netns(NETNS)
+        one.add(POD, NETNS)
+        one.reconcile()
+        return one
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def ask(world: World, backend: str) -> None:
+    world.switch.ask(backend, world.survey.now, is_dry=False, is_forced=False)
+
+
+def there_and_back(world: World) -> None:
+    for backend in ("vxlan", "static"):
+        ask(world, backend)
+        world.switch.advance()
+
+
+def ways(world: World) -> set[str]:
+    """The links that the peers are reached by."""
+    return {item.dev for item in world.kernel.ours().values() if isinstance(item, Nexthop)}
+
+
+def arrived(world: World, backend: str) -> None:
+    assert world.problems() == []
+    assert world.switch.progress()["phase"] == "at rest"
+    assert world.switch.backend == backend
+    assert ways(world) == {VXLAN_LINK if backend == "vxlan" else "eth0"}
+
+
+def test_there_and_back(world: Callable[..., World]) -> None:
+    """In one round each, with peers that answer; what was mended is not said to have drifted."""
+    one = world()
+    before = one.kernel.ours()
+    ask(one, "vxlan")
+    one.switch.advance()
+    arrived(one, "vxlan")
+    ask(one, "static")
+    one.switch.advance()
+    arrived(one, "static")
+    assert one.kernel.ours() == before
+    assert one.repair.counts == {}
+    assert list(one.repair.events) == []
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_death_at_every_change_of_the_kernel(world: Callable[..., World], after: bool) -> None:
+    """The next process goes on; every peer has a way at every moment, and in the end all is as asked."""
+    for number in range(1, MANY):
+        one = world()
+        one.kernel.fail_at(number, Killed(), after=after)
+        try:
+            there_and_back(one)
+        except Killed:
+            assert one.kernel.consumed
+            one.restart()
+            assert one.problems() == []
+            goal = one.way.state.wanted
+            one.switch.advance()
+            arrived(one, goal)
+            continue
+        assert not one.kernel.consumed
+        assert number > 20
+        return
+    raise AssertionError(f"more than {MANY} changes")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_death_at_every_write_of_the_journal(world: Callable[..., World], after: bool) -> None:
+    """The same."""
+    for number in range(1, MANY):
+        fault: list[int] = []
+        one = world(lambda store, fault=fault: Deadly(store, fault, after=after))
+        fault.append(number)
+        try:
+            there_and_back(one)
+        except Killed:
+            one.restart()
+            goal = one.way.state.wanted
+            one.switch.advance()
+            arrived(one, goal)
+            continue
+        assert fault != []
+        assert number > 4
+        return
+    raise AssertionError(f"more than {MANY} writes")
+
+
+@settings(max_examples=60, deadline=None)
+@given(chance=st.randoms(use_true_random=False))
+def test_peers_fall_silent_and_minds_change(tmp_path_factory: pytest.TempPathFactory, chance: Random) -> None:
+    """Whatever answers and whatever is asked, kernel and leases are as the state says; with all answering again the
+    change ends."""
+    world = World(tmp_path_factory.mktemp("silent"))
+    seeded = Random(chance.random())
+    try:
+        world.nodes.set(HERE, OTHER, THIRD)
+        is_deaf = False
+
+        def silence(source: str, target: str, answerers: Collection[str], patience: float, device: str) -> str:
+            return "no answer" if is_deaf and seeded.random() < 0.5 else ""
+
+        world.is_silent = silence
+        world.restart()
+        for _ in range(seeded.randint(1, 6)):
+            is_deaf = seeded.random() < 0.7
+            if seeded.random() < 0.5:
+                ask(world, seeded.choice(["static", "vxlan"]))
+            if seeded.random() < 0.5:
+                world.restart()
+            world.switch.advance()
+            assert world.problems() == []
+        is_deaf = False
+        for _ in range(2):
+            world.switch.advance()
+        arrived(world, world.way.state.wanted)
+    finally:
+        world.close()
+
+
+def test_a_peer_that_falls_silent_when_it_was_moved_is_put_back(world: Callable[..., World]) -> None:
+    """It answered when it was tried, and no more by the new way: it is reached by the old one, and tried again."""
+    one = world()
+    answers = itertools.chain([""] * 4, ["no answer"], itertools.repeat(""))
+    one.is_silent = lambda *_: next(answers)
+    one.restart()
+    ask(one, "vxlan")
+    one.switch.advance()
+    assert one.switch.progress()["moved"] == 1
+    assert ways(one) == {"eth0", VXLAN_LINK}
+    one.switch.advance()
+    arrived(one, "vxlan")
+
+
+def test_new_pods_on_the_way_get_what_both_can_carry(world: Callable[..., World]) -> None:
+    """Their routes say the smaller MTU until the change is over."""
+    one = world()
+    one.is_silent = lambda *_: "no answer"
+    one.restart()
+    ask(one, "vxlan")
+    one.switch.advance()
+    one.kernel.add_netns("/run/netns/b")
+    record = one.add(Attachment("pods", "b", "eth0"), "/run/netns/b")
+    assert record.mtu == 1450
+    assert one.problems() == []
+
+
+STATES = st.builds(
+    State,
+    st.sampled_from(["a", "b"]),
+    st.sampled_from(["a", "b"]),
+    st.sampled_from(["a", "b", "c"]),
+    st.frozensets(st.sampled_from("xyz")),
+    st.booleans(),
+)
+
+
+@given(state=STATES, peers=st.sets(st.sampled_from("xyz")))
+def test_a_state_moves_and_puts_back(state: State, peers: set[str]) -> None:
+    """Exactly those, whatever way round it is; to turn round changes for no peer how it is reached."""
+    moved = state.moving(peers)
+    assert all(moved.has_moved(one) == (one in peers or state.has_moved(one)) for one in "xyz")
+    back = state.moving(peers, back=True)
+    assert all(back.has_moved(one) == (one not in peers and state.has_moved(one)) for one in "xyz")
+    if not state.is_resting:
+        turned = state.towards(state.active)
+        assert (turned.active, turned.wanted) == (state.wanted, state.active)
+        assert all(turned.has_moved(one) != state.has_moved(one) for one in "xyz")
+        assert turned.towards(state.wanted) == state
+
+
+@given(state=STATES)
+def test_a_journal_is_what_it_was(state: State) -> None:
+    """With the same configuration and boot; after a reboot nothing is programmed, so nothing is on its way."""
+    assert restored(state.text("boot"), state.configured, "boot") == state
+    rebooted = restored(state.text("boot"), state.configured, "another")
+    assert rebooted == State(state.wanted, state.wanted, state.configured)
+
+
+def test_the_configuration_outweighs_what_was_asked_before_it_changed() -> None:
+    """And a third backend in the middle of a change is refused in words."""
+    asked = State("static", "vxlan", "static", frozenset({"x"}))
+    assert restored(asked.text("boot"), "vxlan", "boot") == asked._replace(configured="vxlan")
+    with pytest.raises(ConfigInvalid, match="on its way from static to vxlan"):
+        restored(asked.text("boot"), "bgp", "boot")
+    done = State("vxlan", "vxlan", "static")
+    assert restored(done.text("boot"), "static", "boot") == done
+    assert restored(None, "static", "boot") == State("static", "static", "static")
+    assert json.loads(done.text("boot"))["boot"] == "boot"
