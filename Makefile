@@ -1,6 +1,7 @@
 # make demo | make test | make bench: each sets up what it needs by itself, on a fresh Debian 12 as root or not.
 #
 #   make demo [BACKEND=static|vxlan] [FAMILY=v4|v6|dual]     the main job before one's eyes
+#   make demo SWITCH=1                                       the backend changes under running pods
 #   make test [TESTS="tests/unit -k spool"]                  lint, types, import contracts, all tests
 #   make clean                                               removes what set-up made here
 

@@ -31,7 +31,7 @@ PATIENCE: Final = 1.0
 """Seconds for a peer's answer to a probe."""
 AT_ONCE: Final = 32
 """Peers that are tried at a time."""
-AT_REST, PREPARING, MOVING, WAITING = "at rest", "preparing", "moving", "waiting for peers"
+AT_REST, PREPARING, MOVING, WAITING, FINISHING = "at rest", "preparing", "moving", "waiting for peers", "finishing"
 """The phases of a change."""
 _SHOWN: Final = 200
 """Changes that a dry run shows."""
@@ -211,6 +211,7 @@ class Switch:
             return
         with self._lock:
             if self._way.state.wanted == wanted and not self._way.state.is_resting:
+                self._phase = FINISHING
                 self._keep(State(wanted, wanted, self._way.state.configured))
         self._settle()
         self._phase = AT_REST

@@ -45,8 +45,10 @@ def progress(document: Document) -> str:
     """One line: how far a change of backend is."""
     if document["phase"] == "at rest":
         return f"{document['to']}: at rest"
-    way = f"{document['from']} -> {document['to']}"
-    return f"{way}: {document['phase']}, {document['moved']} of {document['peers']} peers moved"
+    if document["phase"] == "finishing":
+        return f"{document['to']}: every peer has moved, here and there; the old way is taken away"
+    way = f"{document['from']} -> {document['to']}: {document['phase']}"
+    return way if document["phase"] == "preparing" else f"{way}, {document['moved']} of {document['peers']} peers moved"
 
 
 def left(document: Document) -> str:

@@ -1,6 +1,6 @@
 """``make demo``: the main job on a cluster of three nodes, before one's eyes. Exit code 1 if a claim did not hold.
 
-BACKEND=static|vxlan and FAMILY=v4|v6|dual choose what is shown.
+BACKEND=static|vxlan and FAMILY=v4|v6|dual choose what is shown; SWITCH=1 changes the backend under running pods.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 
 from demo import isolate, show
+from demo.change import Change
 from demo.lab import FAMILIES, Family, Lab, built
 from demo.place import Failed
 from demo.runtime import Refused
@@ -30,6 +31,11 @@ def main(environment: Mapping[str, str]) -> int:
     if not isolate.is_isolated():
         isolate.execute([sys.executable, "-m", "demo"])
     try:
+        if environment.get("SWITCH"):
+            out = Printer()
+            faults = Change(backend, families, out).run()
+            out.step("all claims held" if not faults else f"{faults} claims did not hold")
+            return 1 if faults else 0
         return Demo(backend, families).run()
     except (Failed, Refused) as error:
         print(f"\nfailed: {error}", file=sys.stderr)

@@ -23,7 +23,7 @@ class Datagrams:
 
     def __init__(self, sender: Pod, receiver: Pod, family: int = 4, size: int = 100) -> None:
         address = receiver.address(family)
-        self._size = size
+        self.size = size
         self._server = receiver.place.socket(traffic.family_of(address), socket.SOCK_DGRAM)
         self._client = sender.place.socket(traffic.family_of(address), socket.SOCK_DGRAM)
         for end in (self._server, self._client):
@@ -56,7 +56,7 @@ class Datagrams:
 
     def _send(self) -> None:
         started = time.monotonic()
-        data = b"x" * self._size
+        data = b"x" * self.size
         while not self._is_over.wait(max(0.0, started + self.sent / RATE - time.monotonic())):
             self._client.send(data)
             self.sent += 1
