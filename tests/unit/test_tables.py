@@ -51,6 +51,22 @@ def document(**changes: Any) -> dict[str, Any]:
         "repairs": {},
         "events": [],
         "spooled": 0,
+        "switch": change(),
+        **changes,
+    }
+
+
+def change(**changes: Any) -> dict[str, Any]:
+    """How far a change of backend is."""
+    return {
+        "from": "static",
+        "to": "static",
+        "configured": "static",
+        "phase": "at rest",
+        "peers": 2,
+        "moved": 0,
+        "waiting": {},
+        "rounds": 0,
         **changes,
     }
 
@@ -115,6 +131,54 @@ def test_troubles_are_told_at_the_top_and_the_mending_at_the_end() -> None:
         "  1970-01-01 00:00:00Z  mended: + route 10.244.2.0/24\n"
         "      - route x"
     )
+
+
+@pytest.mark.parametrize(
+    ("switch", "line"),
+    [
+        (
+            change(to="vxlan", phase="waiting for peers", moved=1, waiting={"node-c": "no answer"}),
+            "static -> vxlan: waiting for peers, 1 of 2 peers moved\n  node-c: no answer\n",
+        ),
+        (
+            change(**{"from": "vxlan", "to": "vxlan"}),
+            "the configuration still says static: set backend to vxlan there\n",
+        ),
+    ],
+)
+def test_a_change_of_backend_is_told_in_the_status(switch: dict[str, Any], line: str) -> None:
+    """Under way, whom it waits for; done, that the configuration is behind."""
+    assert line in tables.status(document(switch=switch), NOW)
+
+
+@pytest.mark.parametrize(
+    ("phase", "line"),
+    [
+        ("preparing", "static -> vxlan: preparing"),
+        ("moving", "static -> vxlan: moving, 1 of 2 peers moved"),
+        ("finishing", "vxlan: every peer has moved, here and there; the old way is taken away"),
+        ("at rest", "vxlan: at rest"),
+    ],
+)
+def test_the_progress_of_a_change_is_one_line(phase: str, line: str) -> None:
+    """For each phase."""
+    assert tables.progress(change(to="vxlan", phase=phase, moved=1)) == line
+
+
+def test_who_is_not_ready_is_listed() -> None:
+    """With the reason and what to do; of thousands the first."""
+    waiting = {f"node-{number:02}": "no answer" for number in range(60)}
+    text = tables.left(change(waiting=waiting))
+    assert text.startswith("NODE     WHY\nnode-00  no answer\n")
+    assert "and 10 more" in text
+    assert "switch them, too" in text
+
+
+def test_a_dry_run_shows_the_changes_and_how_many_more_there_are() -> None:
+    """Nothing was changed, it says first."""
+    text = tables.dry_run(change(to="vxlan", pod_mtu={"now": 1500, "then": 1450}, changes=["+ a", "- b"], more=7))
+    assert text.startswith("from static to vxlan; nothing was changed\nMTU of new pods 1450 instead of 1500;")
+    assert text.endswith("+ a\n- b\nand 7 more; --json has the first 2")
 
 
 def test_a_long_table_is_cut_and_says_so() -> None:
