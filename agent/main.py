@@ -27,8 +27,7 @@ from prometheus_client import CollectorRegistry
 
 import backends
 from agent import config as configuration
-from agent import logs, metrics
-from agent.adopt import adopted
+from agent import logs, metrics, restore
 from agent.control import Control
 from agent.http import Http
 from agent.machine import DEFAULT_CONFIG, boot_id, exclusive, version
@@ -52,10 +51,8 @@ from dataplane.events import Events
 from dataplane.kernel import Kernel
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import Host
 from dataplane.probe import silence
 from ipam.allocator import Allocator
-from ipam.store import Record, Store
 
 log = logging.getLogger("agent")
 
@@ -130,7 +127,7 @@ def run(config: Config, life: Life) -> int:
         netns = parts.enter_context(closing(Netns()))
         nft = Nft()
         kernel = parts.enter_context(closing(Kernel(netns, nft)))
-        store = parts.enter_context(closing(Store(Path(paths.state), boot_id(), time.time())))
+        store = restore.journal(Path(paths.state), boot_id())
         way = Way(restored(store.recall(JOURNAL), config.backend, boot_id()), backends.load)
         survey = Survey(
             node=config.node,
@@ -145,7 +142,7 @@ def run(config: Config, life: Life) -> int:
 
         if store.dropped:
             log.info("dropped the leases of an earlier boot", extra={"leases": store.dropped})
-        records = found(store, kernel, survey)
+        records = restore.records(store, kernel, survey.now.blocks if survey.now else frozenset())
         allocator = Allocator(config.ipam.cooldown)
         allocator.restore((record.lease for record in records), store.released())
 
@@ -161,7 +158,9 @@ def run(config: Config, life: Life) -> int:
             metrics=measured,
             clock=time.time,
             records=records,
+            reopen=lambda: restore.renewed(Path(paths.state), boot_id()),
         )
+        parts.callback(node.close)
         repair = Repair(node=node, survey=survey, dataplane=kernel, clock=time.monotonic, wall=time.time)
         switch = Switch(
             way=way,
@@ -241,22 +240,6 @@ def refuse_what_is_missing(survey: Survey, nft: Nft) -> None:
     lacking = preflight.missing(now.wired.plan, nft)
     if lacking:
         raise NotReady("this machine lacks what the agent needs", "; ".join(lacking))
-
-
-def found(store: Store, kernel: Kernel, survey: Survey) -> list[Record]:
-    """The records of the journal, and those of pods that only the kernel still knows."""
-    records = store.load()
-    blocks = survey.now.blocks if survey.now else frozenset()
-    known = {record.lease.who for record in records}
-    more = adopted(kernel.observe([Host()]), known, blocks, time.time())
-    for record in more:
-        store.save(record)
-        addresses = " ".join(map(str, record.lease.addresses))
-        log.warning(
-            "the journal had lost a lease; the kernel knows it",
-            extra={"attachment": str(record.lease.who), "addresses": addresses},
-        )
-    return records + more
 
 
 def port(config: Config, registry: CollectorRegistry, status: Status, life: Life) -> list[Http]:

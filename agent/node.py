@@ -13,7 +13,7 @@ import errno
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -33,6 +33,7 @@ from dataplane.observe import PodLink
 from ipam.allocator import Allocator
 from ipam.family import Counts
 from ipam.lease import Block
+from ipam.schema import Damaged
 from ipam.store import Record, Store, Tenure
 
 log = logging.getLogger(__name__)
@@ -62,8 +63,9 @@ class Asked:
 class Node:
     """Adds, removes, checks and mends attachments; any thread may call.
 
-    *records* are what the journal *store* holds, and *allocator* has been given their leases. *clock* answers seconds
-    since the epoch. No ADD is served before ``rewire``.
+    *records* are what the journal *store* holds, and *allocator* has been given their leases. *reopen* sets
+    aside what is in the journal's place and begins an empty one. *clock* answers seconds since the epoch. No ADD is
+    served before ``rewire``.
     """
 
     def __init__(
@@ -75,9 +77,12 @@ class Node:
         metrics: Metrics,
         clock: Callable[[], float],
         records: Iterable[Record] = (),
+        reopen: Callable[[], Store] | None = None,
     ) -> None:
         self._allocator = allocator
         self._store = store
+        self._reopen = reopen
+        self._remembered: dict[str, str] = {}
         self._dataplane = dataplane
         self._metrics = metrics
         self._clock = clock
@@ -87,6 +92,8 @@ class Node:
         self._sequence = RESTORED
         self._wiring: Wiring | None = None
         self._problem: Failure = TryAgain("the agent is starting", "it has not read the list of nodes yet")
+        self.trouble: Failure | None = None
+        """Why the journal does not take what is to be saved; None when it does."""
 
     # --- what it is told --------------------------------------------------------------------------------------
 
@@ -99,6 +106,11 @@ class Node:
     def refuse(self, problem: Failure) -> None:
         """While there is no wiring, ADDs are refused for this reason."""
         self._problem = problem
+
+    def close(self) -> None:
+        """Let go of the journal; nothing can be added or removed afterwards."""
+        with self._lock:
+            self._store.close()
 
     # --- what it tells ----------------------------------------------------------------------------------------
 
@@ -146,7 +158,31 @@ class Node:
     def remember(self, name: str, value: str) -> None:
         """Keep *value* in the journal under *name*."""
         with self._lock:
+            self._remembered[name] = value
             self._store.remember(name, value)
+
+    def tend_journal(self) -> None:
+        """See that the journal is there and takes what is saved. One that was lost or damaged while the agent ran is
+        set aside and built anew from memory: the leases are all there, the history of addresses begins again."""
+        with self._lock:
+            trouble = self._store.trouble()
+            if isinstance(trouble, Damaged) and self._reopen is not None:
+                log.error("the journal is built anew from memory", extra={"error": str(trouble)})
+                try:
+                    store = self._reopen()
+                    for held in self._held.values():
+                        store.save(held.record)
+                    for name, value in self._remembered.items():
+                        store.remember(name, value)
+                except Failure as failure:
+                    trouble = failure
+                else:
+                    with suppress(Failure):
+                        self._store.close()
+                    self._store, trouble = store, None
+            if trouble is not None and str(trouble) != str(self.trouble):
+                log.error("the journal takes nothing", extra={"error": str(trouble)})
+            self.trouble = trouble
 
     def let_pass(self) -> None:
         """Return when every request that is under way now is over."""

@@ -92,6 +92,7 @@ class Reconciler:
 
     def once(self, *, is_whole: bool) -> None:
         """Serve what waited, look at the surroundings, and mend: at once, in the calling thread."""
+        self._node.tend_journal()
         if len(self._spool):
             self._spool.replay(self._serve_spooled)
         changed = self._survey.refresh()

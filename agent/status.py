@@ -44,6 +44,8 @@ class Status:
         if self.survey.now is None:
             yield NotReady(problem.message, problem.details) if problem else NotReady("the agent is starting")
             return
+        if self.node.trouble is not None:
+            yield NotReady(self.node.trouble.message, self.node.trouble.details)
         counts = self.node.counts()
         if not counts:
             yield NotReady(f"node {self.node_name} has no pod CIDRs", "give it some in the list of nodes")

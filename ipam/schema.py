@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,10 @@ CREATE VIEW history AS
 
 _CACHE: Final = 512
 """KiB of pages that SQLite keeps, of a file that grows to tens of MB: by default 2,000."""
+class Damaged(StateCorrupt):
+    """The file is not what was written to it: it can be set aside and built anew from what memory or kernel know."""
+
+
 PATIENCE = 1.0
 """Seconds that a write waits for another program, such as a person's sqlite3, to let go of the file."""
 
@@ -141,8 +146,23 @@ def failure(path: Path, error: sqlite3.Error) -> Failure:
     )
 
 
-def _damaged(path: Path, damage: str) -> StateCorrupt:
-    return StateCorrupt(
+def set_aside(path: Path, now: float) -> Path | None:
+    """Rename what is at *path* and what SQLite keeps beside it, for a person to look at; None: nothing is there.
+
+    *now* is in seconds since the epoch.
+    """
+    mark = time.strftime(".damaged-%Y%m%dT%H%M%SZ", time.gmtime(now))
+    aside = None
+    with translated(path):
+        for suffix in ("-shm", "-wal", ""):
+            file = Path(f"{path}{suffix}")
+            if file.exists():
+                aside = file.rename(f"{path}{mark}{suffix}")
+    return aside
+
+
+def _damaged(path: Path, damage: str) -> Damaged:
+    return Damaged(
         f"the store {path} is damaged or not a database: {damage}",
-        "restore it, or move it away while no pod runs on this node: the agent then starts an empty one",
+        "it is set aside, and built anew from what is known of the pods",
     )

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from netaddr import AddrFormatError, IPAddress, IPNetwork
 
-from cni.errors import StateCorrupt
+from cni.errors import Failure, StateCorrupt
 from cni.spec import Attachment
 from ipam.lease import Block, Lease, Leased
-from ipam.schema import opened, translated
+from ipam.schema import Damaged, opened, translated
 
 REMEMBERED = 1 << 16
 """How many addresses keep their last tenure when history is pruned: as many as a /16 has."""
@@ -65,9 +65,14 @@ class Store:
     def __init__(self, path: Path, boot_id: str, now: float) -> None:
         self.path = path
         self._boot = boot_id
+        self._problem: Failure | None = None
         # Parsing a block costs more than all the rest of a row, and a node has few of them.
         self._blocks: dict[tuple[Any, ...], Block] = {}
         self._database = opened(path)
+        found = path.stat()
+        self._file = found.st_dev, found.st_ino
+        self.is_new: bool = not self._database.execute("SELECT count(*) FROM tenure").fetchone()[0]
+        """Whether it knew nothing of anything."""
         with self._transaction():
             stale = "FROM tenure WHERE until IS NULL AND boot != ?"
             count = f"SELECT count(*) FROM (SELECT DISTINCT network, container, ifname {stale})"
@@ -160,8 +165,24 @@ class Store:
 
     def remember(self, name: str, value: str) -> None:
         """Keep *value* under *name*, in place of what was there."""
-        with translated(self.path):
+        with self._transaction(1):
             self._database.execute("INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)", (name, value))
+
+    def trouble(self) -> Failure | None:
+        """Why what is saved now would be lost, or could not be saved; None when all is well. `Damaged`: build it anew.
+
+        A write that failed is tried again here, so trouble that has passed is over.
+        """
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            return Damaged(f"the store {self.path} is gone", str(error.strerror))
+        if (found.st_dev, found.st_ino) != self._file:
+            return Damaged(f"the store {self.path} is another file than the agent opened", "somebody replaced it")
+        if self._problem is not None:
+            with suppress(Failure):
+                self.remember("pulse", "")
+        return self._problem
 
     def close(self) -> None:
         """Fold the log into the file and let go of it; the store cannot be used afterwards."""
@@ -171,19 +192,24 @@ class Store:
     @contextmanager
     def _transaction(self, statements: int = 2) -> Iterator[None]:
         """All or nothing of the body's *statements*; one alone is a transaction by itself."""
-        with translated(self.path):
-            if statements < 2:
-                yield
-                return
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._database.execute("COMMIT")
-            except BaseException:
-                # After some errors, such as a full disk, SQLite has rolled back by itself.
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
+        try:
+            with translated(self.path):
+                if statements < 2:
+                    yield
+                else:
+                    self._database.execute("BEGIN IMMEDIATE")
+                    try:
+                        yield
+                        self._database.execute("COMMIT")
+                    except BaseException:
+                        # After some errors, such as a full disk, SQLite has rolled back by itself.
+                        if self._database.in_transaction:
+                            self._database.execute("ROLLBACK")
+                        raise
+        except Failure as failure:
+            self._problem = failure
+            raise
+        self._problem = None
 
     def _read(self, query: str, values: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
         with translated(self.path):

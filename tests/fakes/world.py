@@ -12,7 +12,7 @@ from netaddr import IPAddress, IPNetwork
 from prometheus_client import CollectorRegistry
 
 import backends
-from agent.adopt import adopted
+from agent import restore
 from agent.metrics import Metrics, Snapshot
 from agent.node import Asked, Node
 from agent.repair import Repair
@@ -24,7 +24,6 @@ from cluster.peers import Peer
 from cni.errors import ConfigInvalid
 from cni.spec import Attachment
 from dataplane.items import HOST, Item, Key, Route, Veth
-from dataplane.observe import Host
 from dataplane.uplink import Uplink
 from ipam.allocator import Allocator
 from ipam.store import Record, Store
@@ -95,7 +94,7 @@ class World:
     def restart(self) -> None:
         """A new process: everything but the store's file and the kernel is forgotten."""
         self.close()
-        self.store = self._wrap(Store(self.path, self.boot, self.now))
+        self.store = self._wrap(restore.journal(self.path, self.boot, lambda: self.now))
         self.way = Way(restored(self.store.recall(JOURNAL), self.configured, self.boot), backends.load)
         self.survey = Survey(
             node="node-a",
@@ -108,20 +107,17 @@ class World:
         self.survey.refresh()
         around = self.survey.now
         assert around is not None
-        records = self.store.load()
-        known = {record.lease.who for record in records}
-        found = adopted(self.kernel.observe([Host()]), known, around.blocks, self.now)
-        for record in found:
-            self.store.save(record)
+        records = restore.records(self.store, self.kernel, around.blocks, lambda: self.now)
         allocator = Allocator(COOLDOWN)
-        allocator.restore((record.lease for record in (*records, *found)), self.store.released())
+        allocator.restore((record.lease for record in records), self.store.released())
         self.node = Node(
             allocator=allocator,
             store=self.store,
             dataplane=self.kernel,
             metrics=Metrics(CollectorRegistry(), Snapshot, {}),
             clock=lambda: self.now,
-            records=(*records, *found),
+            records=records,
+            reopen=self._reopened,
         )
         self.node.rewire(around.wiring, around.blocks)
         self.repair = Repair(
@@ -138,6 +134,10 @@ class World:
             on_death=lambda thread, error: None,
         )
         self.reconcile()
+
+    def _reopened(self) -> Store:
+        self.store = self._wrap(restore.renewed(self.path, self.boot, lambda: self.now))
+        return self.store
 
     def settled(self) -> Surroundings | None:
         """What the switch waits for."""
@@ -158,6 +158,7 @@ class World:
 
     def reconcile(self) -> None:
         """What the reconciler's thread does."""
+        self.node.tend_journal()
         self.survey.refresh()
         around = self.survey.now
         assert around is not None

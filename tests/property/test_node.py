@@ -32,6 +32,7 @@ class Walk(RuleBasedStateMachine):
         self.attached: dict[Attachment, str] = {}
         self.released: dict[str, float] = {}
         self.restored: set[Attachment] = set()
+        self.is_history_lost = False
 
     def teardown(self) -> None:
         self.world.close()
@@ -150,9 +151,22 @@ class Walk(RuleBasedStateMachine):
         """A new process; if the store was lost, the kernel tells who has what."""
         if is_lost:
             self.world.lose_store()
+        if is_lost or self.is_history_lost:
             self.released.clear()  # nobody remembers
+        self.is_history_lost = False
         self.world.restart()
         self.restored = set(self.attached)
+
+    @rule(kind=st.sampled_from(["removed", "replaced", "zeroed"]))
+    def lose_journal(self, kind: str) -> None:
+        """Somebody takes the journal away under the running agent: it is built anew, and nobody's lease is lost."""
+        path = self.world.path
+        content = path.read_bytes()
+        path.unlink()
+        if kind != "removed":
+            path.write_bytes(content if kind == "replaced" else bytes(len(content)))
+        self.world.reconcile()
+        self.is_history_lost = True
 
     @rule(seconds=st.sampled_from([1.0, COOLDOWN, 1000.0]))
     def wait(self, seconds: float) -> None:

@@ -15,7 +15,7 @@ from netaddr import IPAddress, IPNetwork
 from cni.errors import Failure, StateCorrupt, TryAgain
 from cni.spec import Attachment
 from ipam.lease import Block, Lease, Leased
-from ipam.schema import failure
+from ipam.schema import Damaged, failure, set_aside
 from ipam.store import Record, Store, Tenure
 
 BLOCKS = {4: Block(IPNetwork("10.1.0.0/24"), "node-a"), 6: Block(IPNetwork("fd00::/124"), "eni-1", reserve=False)}
@@ -282,7 +282,7 @@ def test_a_failed_write_leaves_the_store_as_it_was(path: Path) -> None:
     [
         ("SQLITE_FULL", TryAgain, "file system is full: free some space"),
         ("SQLITE_BUSY_SNAPSHOT", TryAgain, "locked by another program"),
-        ("SQLITE_CORRUPT_INDEX", StateCorrupt, "damaged"),
+        ("SQLITE_CORRUPT_INDEX", Damaged, "damaged"),
         ("SQLITE_READONLY_DBMOVED", StateCorrupt, "check the disk"),
         ("SQLITE_IOERR_WRITE", StateCorrupt, "SQLITE_IOERR_WRITE"),
     ],
@@ -294,3 +294,55 @@ def test_errors_of_sqlite_say_who_acts(name: str, kind: type[Failure], words: st
     translated = failure(Path("/state/routable.db"), error)
     assert type(translated) is kind
     assert "/state/routable.db" in str(translated) and words in str(translated)
+
+
+def test_a_store_that_is_taken_away_is_missed(path: Path) -> None:
+    """SQLite goes on writing into a file that has no name any more: what it saves would be lost."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        assert store.trouble() is None
+        path.rename(path.with_suffix(".old"))
+        assert isinstance(store.trouble(), Damaged)
+        path.write_bytes(path.with_suffix(".old").read_bytes())
+        trouble = store.trouble()
+        assert isinstance(trouble, Damaged)
+        assert "another file" in str(trouble)
+
+
+def test_trouble_that_has_passed_is_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another program keeps the file locked nothing can be saved, and that is told; afterwards it is not."""
+    monkeypatch.setattr("ipam.schema.PATIENCE", 0.01)
+    with closing(Store(path, "boot-1", 0.0)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TryAgain):
+            store.save(record(pod(1), "10.1.0.1"))
+        assert isinstance(store.trouble(), TryAgain)
+        other.execute("ROLLBACK")
+        assert store.trouble() is None
+        store.save(record(pod(1), "10.1.0.1"))
+        assert [one.lease.who for one in store.load()] == [pod(1)]
+
+
+def test_a_damaged_store_is_set_aside_whole(path: Path) -> None:
+    """With what SQLite keeps beside it, under a name that says when; and there is room for a new one."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        store.save(record(pod(1), "10.1.0.1"))
+        files = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    for name, content in files.items():
+        (path.parent / name).write_bytes(content)
+    aside = set_aside(path, 60.0)
+    assert aside == path.with_name("routable.db.damaged-19700101T000100Z")
+    assert {file.name.replace(".damaged-19700101T000100Z", "") for file in path.parent.iterdir()} == set(files)
+    assert set_aside(path, 60.0) is None
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        assert store.is_new
+        assert store.load() == []
+
+
+def test_what_was_remembered_is_recalled(path: Path) -> None:
+    """Across processes, the last value; nothing under another name."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        assert store.recall("backend") is None
+        store.remember("backend", "a")
+        store.remember("backend", "b")
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        assert store.recall("backend") == "b"
