@@ -1,0 +1,153 @@
+"""Two hundred requests at once: whatever crosses whatever, in the end leases, links and journal agree."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.node import Asked
+from cni.errors import (
+    EnvironmentInvalid,
+    Exhausted,
+    Failure,
+    InterfaceExists,
+    KernelRefused,
+    TryAgain,
+    UnknownContainer,
+)
+from cni.spec import Attachment
+from tests.fakes.world import World
+
+REQUESTS = 200
+CONTAINERS = [f"c{number}" for number in range(20)]
+NETWORKS = ["pods", "others"]
+EXPECTED = {
+    "add": (EnvironmentInvalid, Exhausted, InterfaceExists, KernelRefused, TryAgain),
+    "check": (Failure,),
+}
+
+
+@pytest.fixture(autouse=True)
+def often() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+class Storm:
+    """One world and what many threads ask of it at once; *chance* decides who asks what."""
+
+    def __init__(self, world: World, chance: Random) -> None:
+        self.world = world
+        self.chance = chance
+        self.vanished: set[str] = set()
+        self.unexpected: list[str] = []
+        self._lock = threading.Lock()
+        for container in CONTAINERS:
+            world.kernel.add_netns(self.netns(container))
+
+    @staticmethod
+    def netns(container: str) -> str:
+        return f"/run/netns/{container}"
+
+    def requests(self) -> list[tuple[str, Attachment]]:
+        """What is asked, in the order in which it begins."""
+        kinds = ["add"] * 8 + ["delete"] * 5 + ["together"] * 2 + ["check", "collect", "mend", "mend", "vanish"]
+        return [
+            (
+                self.chance.choice(kinds),
+                Attachment(self.chance.choice(NETWORKS), self.chance.choice(CONTAINERS), "eth0"),
+            )
+            for _ in range(REQUESTS)
+        ]
+
+    def run(self, request: tuple[str, Attachment]) -> None:
+        """One request; every failure that it may not have is remembered."""
+        kind, who = request
+        try:
+            getattr(self, kind)(who)
+        except EXPECTED.get(kind, ()):
+            pass
+        except BaseException as error:  # noqa: BLE001 - told by the test
+            self.unexpected.append(f"{kind} {who}: {error!r}")
+
+    def add(self, who: Attachment) -> None:
+        self.world.node.add(who, self.netns(who.container), Asked())
+        self.world.node.answered(who)
+
+    def delete(self, who: Attachment) -> None:
+        self.world.node.delete(who)
+
+    def together(self, who: Attachment) -> None:
+        whos = [Attachment(network, container, "eth0") for network in NETWORKS for container in CONTAINERS[::3]]
+        done = self.world.node.begin_removal([who, *whos])()
+        assert all(failure is None for failure in done.values()), done
+
+    def check(self, who: Attachment) -> None:
+        self.world.node.check(who, self.netns(who.container), "", 0)
+
+    def collect(self, who: Attachment) -> None:
+        valid = {(container, "eth0") for container in CONTAINERS[::2]}
+        self.world.node.collect(who.network, valid, self.world.node.sequence)
+
+    def mend(self, who: Attachment) -> None:
+        self.world.node.mend(who, lambda change: True)
+
+    def vanish(self, who: Attachment) -> None:
+        """The namespace goes, in the middle of whatever."""
+        path = self.netns(who.container)
+        with self._lock:
+            if path not in self.vanished:
+                self.vanished.add(path)
+                self.world.kernel.remove_netns(path)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 1 << 32))
+def test_two_hundred_requests_at_once(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    """ADD and DEL of one attachment crossing, DEL before ADD has finished, batches, GC, repair and vanishing namespaces
+    among them, one container on two networks, and more pods than there are addresses."""
+    world = World(tmp_path_factory.mktemp("storm"))
+    try:
+        storm = Storm(world, Random(seed))
+        requests = storm.requests()
+        start = threading.Barrier(32)
+        with ThreadPoolExecutor(32) as pool:
+
+            def worker(number: int) -> None:
+                start.wait(10.0)
+                for request in requests[number::32]:
+                    storm.run(request)
+
+            for future in [pool.submit(worker, number) for number in range(32)]:
+                future.result(60.0)
+        assert storm.unexpected == []
+        assert len(world.node._keys) == 0
+        world.now += 61
+        world.reconcile()
+        assert world.problems() == []
+        for who in world.node.records():
+            with pytest.raises(InterfaceExists):
+                world.add(who, storm.netns(who.container))
+            world.node.delete(who)
+        assert world.problems() == []
+        assert world.pods_links() == 0
+        world.now += 61
+        free = [counts.free for counts in world.node.counts() if counts.block.family == 4]
+        assert free == [14], "an address was lost"
+        with pytest.raises(UnknownContainer):
+            world.node.check(Attachment("pods", "c0", "eth0"), storm.netns("c0"), "", 0)
+        world.restart()
+        assert world.problems() == []
+        assert world.node.records() == {}
+    finally:
+        world.close()
