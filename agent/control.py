@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from agent.survey import Survey
 from agent.switch import Switch
 from cni import frame, result
 from cni.errors import ConfigInvalid, Failure, Undecodable
+
+log = logging.getLogger(__name__)
 
 Serve = Callable[[Incoming], Answer]
 
@@ -54,6 +57,10 @@ class Control:
             document = command(_arguments(incoming.request.stdin))
         except Failure as failure:
             return Answer(frame.Response(1, result.error(failure, "1.1.0")))
+        except Exception as error:
+            log.exception("a bug")
+            details = f"{type(error).__name__}: {error}; the agent's log has the traceback; please report it"
+            return Answer(frame.Response(1, result.error(Failure("the agent has a bug", details), "1.1.0")))
         return Answer(frame.Response(0, msgspec.json.encode(document)))
 
     def _ask(self, arguments: Any) -> object:
@@ -78,5 +85,5 @@ class Control:
 def _arguments(stdin: bytes) -> Any:
     try:
         return msgspec.json.decode(stdin or b"{}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable("the command's arguments are not JSON", str(error)) from error
