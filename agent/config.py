@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import msgspec
 from netaddr import IPNetwork
 
-from agent.schema import MTU_MIN, NODE_NAME, SOCKET_MAX, Config, endpoint, keys, sections
+from agent.schema import NODE_NAME, SOCKET_MAX, Config, endpoint, keys, sections
 from cluster import addresses, tomlfile
 from cni.errors import ConfigInvalid
 
-__all__ = ["Config", "load", "refuse_small_mtu"]
+__all__ = ["Config", "load"]
 
 
 def load(path: str, *, backends: Collection[str], hostname: str) -> Config:
@@ -39,13 +39,6 @@ def load(path: str, *, backends: Collection[str], hostname: str) -> Config:
     config = file.convert()
     file.refuse_contradictions(config, backends)
     return config if config.node else msgspec.structs.replace(config, node=file.node(hostname))
-
-
-def refuse_small_mtu(path: str, mtu: int, families: Collection[int]) -> None:
-    """Nothing when pods of *families* (4, 6) can live with *mtu* (0: not configured), else ConfigInvalid."""
-    for family in families:
-        if mtu and mtu < MTU_MIN[family]:
-            raise ConfigInvalid(f"{path}: mtu is {mtu}", f"pods with IPv{family} need at least {MTU_MIN[family]}")
 
 
 def _decode(wanted: type, value: object) -> object:
@@ -116,7 +109,7 @@ class _File(NamedTuple):
             hint = f'; did you mean "{near[0]}"?' if near else ""
             choice = ", ".join(f'"{one}"' for one in sorted(backends))
             raise self.wrong("backend", f"allowed: {choice}{hint}", config.backend)
-        if 0 < config.mtu < MTU_MIN[4]:
+        if 0 < config.mtu < addresses.MTU_MIN[4]:
             raise self.wrong("mtu", allowed["mtu"], config.mtu)
         if len(config.paths.socket.encode()) > SOCKET_MAX:
             raise self.wrong("paths.socket", allowed["paths.socket"], config.paths.socket)

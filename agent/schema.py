@@ -19,9 +19,6 @@ from cluster import addresses
 SOCKET_MAX: Final = 107
 """Bytes of a unix socket's path: sun_path less its NUL (unix(7))."""
 
-MTU_MIN: Final = {4: 576, 6: 1280}
-"""Bytes, by family: what every IPv4 host must take (RFC 791) and every IPv6 link must carry (RFC 8200, section 5)."""
-
 Listen = Annotated[
     str, Meta(description='"address:port" with an IP address, IPv6 in brackets, and a port from 1 to 65535; "" is off')
 ]

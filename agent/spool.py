@@ -23,7 +23,8 @@ _FRAME_MAX: Final = 12 + frame.ENV_MAX + frame.STDIN_MAX
 _STALE: Final = 3600.0
 """Seconds after which a file that was begun and not finished is somebody's who died."""
 TICK: Final = 0.02
-"""Seconds by which a file's time may be early: the Python executable's clock ticks."""
+"""Seconds by which a file's time may be early: the Python executable takes the file system's, which ticks. Without them
+a DEL that came just after its ADD would be taken for one of before it."""
 
 Serve = Callable[[frame.Request, float], None]
 
@@ -47,8 +48,8 @@ class Spool:
     def replay(self, serve: Serve) -> int:
         """Serve what waits, oldest first; the answer is how many were served.
 
-        *serve* gets the request and the time (seconds since the epoch) at which it was written. One that fails stays
-        for the next time.
+        *serve* gets the request and a time (seconds since the epoch) by which it was written. One that fails stays for
+        the next time.
         """
         served = 0
         for file in self._waiting():
@@ -60,7 +61,7 @@ class Spool:
                 self._set_aside(file, str(error))
                 continue
             try:
-                serve(request, _time(file))
+                serve(request, _time(file) + TICK)
             except Failure as failure:
                 log.warning("a spooled DEL failed and stays", extra={"file": file.name, "error": str(failure)})
                 continue

@@ -12,15 +12,13 @@ from typing import Literal, NamedTuple, Protocol
 
 from netaddr import IPNetwork
 
+from cluster.addresses import MTU_MIN
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
 from dataplane.items import Item, Key
 from dataplane.uplink import Uplink
 from ipam.lease import Block
 from ipam.store import Record
-
-MTU_MIN = {4: 576, 6: 1280}
-"""Bytes, by family: what every IPv4 host must take (RFC 791) and every IPv6 link must carry (RFC 8200, section 5)."""
 
 
 @dataclass(frozen=True, slots=True)

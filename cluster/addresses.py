@@ -17,6 +17,10 @@ _BITS: Final[dict[Family, int]] = {4: 32, 6: 128}
 _LENGTH: Final = re.compile(r"0|[1-9][0-9]{0,2}", re.ASCII)
 
 
+MTU_MIN: Final = {4: 576, 6: 1280}
+"""Bytes, by family: what every IPv4 host must take (RFC 791) and every IPv6 link must carry (RFC 8200, section 5)."""
+
+
 class Reserved(NamedTuple):
     """A range that is never a node's address nor a pod's (IANA special-purpose address registries)."""
 

@@ -169,15 +169,6 @@ def test_refuses_a_host_name_that_is_no_node_name(path: Path) -> None:
         config.load(str(path), backends=BACKENDS, hostname="(none)")
 
 
-def test_a_small_mtu_suits_ipv4_alone() -> None:
-    """An MTU below 1280 is refused where pods have IPv6 (RFC 8200); a derived one is left to the uplink."""
-    config.refuse_small_mtu("agent.toml", 1279, {4})
-    config.refuse_small_mtu("agent.toml", 1280, {4, 6})
-    config.refuse_small_mtu("agent.toml", 0, {4, 6})
-    with pytest.raises(ConfigInvalid, match="mtu is 1279: pods with IPv6 need at least 1280"):
-        config.refuse_small_mtu("agent.toml", 1279, {4, 6})
-
-
 @pytest.mark.parametrize(
     ("listen", "endpoint"),
     [("", None), ("0.0.0.0:1", ("0.0.0.0", 1)), ("[2001:DB8::0]:65535", ("2001:db8::", 65535))],
