@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final
@@ -223,6 +223,68 @@ class Node:
                 raise
             return self._enter(record)
 
+    def begin_addition(
+        self, asked: Mapping[Attachment, tuple[str, Asked]]
+    ) -> Callable[[], dict[Attachment, Record]]:
+        """Attach many as one is: one transaction, and one message to the kernel for all that is on the host. What is
+        returned must be called, and answers those that were attached.
+
+        The others were left as they were, for being added alone: those with a request under way or attached already,
+        and all of them where anything went wrong.
+        """
+        keys = ExitStack()
+        free = [who for who in asked if keys.enter_context(self._keys.hold_if_free(who))]
+        records: list[Record] = []
+        try:
+            wiring = self._wiring
+            if wiring is not None:
+                new = [who for who in free if who not in self._held and self._is_there(asked[who][0])]
+                records = self._leased_together({who: asked[who] for who in new}, wiring)
+            if wiring is not None and records:
+                with self._metrics.phase("ADD", "apply"):
+                    self._dataplane.apply([change for one in records for change in diff({}, wiring.pod(one))])
+        except Failure as failure:
+            log.info("requests are served one by one", extra={"error": str(failure)})
+            self._abandon(*records)
+            records = []
+        except BaseException:
+            keys.close()
+            raise
+
+        def finish() -> dict[Attachment, Record]:
+            with keys:
+                return {one.lease.who: self._enter(one) for one in records}
+
+        return finish
+
+    def _is_there(self, netns: str) -> bool:
+        try:
+            return self._dataplane.identity(netns) is not None
+        except Failure:
+            return False
+
+    def _leased_together(self, asked: Mapping[Attachment, tuple[str, Asked]], wiring: Wiring) -> list[Record]:
+        """Leases for those for whom there are any, saved; all or, where the journal refuses, none."""
+        records = []
+        now = self._clock()
+        with self._lock:
+            with self._metrics.phase("ADD", "allocate"):
+                for who, (netns, one) in asked.items():
+                    with suppress(Failure):
+                        lease = self._allocator.allocate(who, now, one.ips)
+                        mac = one.mac or pod_mac(lease.addresses)
+                        records.append(Record(lease, netns, mac, wiring.mtu, one.pod, now))
+            try:
+                with self._metrics.phase("ADD", "save"):
+                    self._store.enter(records)
+            except BaseException:
+                for record in records:
+                    self._allocator.cancel(record.lease.who)
+                raise
+            for record in records:
+                self._held[record.lease.who] = Held(record, self._sequence + 1, False)
+        return records
+
     def answered(self, who: Attachment) -> None:
         """The runtime has the answer to its ADD: another ADD of the same attachment is now its mistake."""
         with self._lock:
@@ -287,15 +349,16 @@ class Node:
             self._dataplane.apply(diff({}, wiring.pod(record)))
         return self._enter(record)
 
-    def _abandon(self, record: Record) -> None:
-        """Undo an ADD that failed. Its addresses never were a running pod's, so they do not cool down."""
-        who = record.lease.who
+    def _abandon(self, *records: Record) -> None:
+        """Undo ADDs that failed. Their addresses never were a running pod's, so they do not cool down."""
+        whos = [record.lease.who for record in records]
         try:
-            self._dismantle(who)
+            self._dismantle(*whos)
             with self._lock:
-                self._store.drop([who], self._clock())
-                self._allocator.cancel(who)
-                del self._held[who]
+                self._store.drop(whos, self._clock())
+                for who in whos:
+                    self._allocator.cancel(who)
+                    del self._held[who]
         except Failure as error:
             # The lease stays: the runtime's DEL or a GC ends it, and the address is given to nobody meanwhile.
             log.warning("a failed ADD could not be undone wholly", extra={"error": str(error)})

@@ -18,7 +18,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,12 +39,8 @@ _CHUNK: Final = 64 * 1024
 _ACCEPT_AT_ONCE: Final = 64
 _PAUSE: Final = 0.1
 """Seconds between looks whether there is room again for one more connection."""
-_COMPANY: Final = 0.002
-"""Seconds that those wait for company who came while others were served together."""
-_COUPLERS: Final = 2
-"""Threads for what is served together: one begins a batch while the other finishes the one before."""
-_ALONE: Final = 16
-"""Threads for requests that could not be served together with others."""
+_MORE: Final = 16
+"""Threads for what could not be served together with others, and for finishing while the next are begun."""
 _UCRED: Final = struct.Struct("3i")
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
@@ -70,6 +66,15 @@ ServeTogether = Callable[[Sequence[Incoming]], Callable[[], Sequence[Answer | No
 and answers each of them, or None where a request is better served alone."""
 
 
+class Together(NamedTuple):
+    """Requests that are served *most* at a time, all that wait. Who came while others were begun waits *company*
+    seconds for those that are on their way, too."""
+
+    serve: ServeTogether
+    most: int = 1 << 20
+    company: float = 0.0
+
+
 @dataclass(slots=True)
 class _Client:
     stream: socket.socket
@@ -82,11 +87,37 @@ class _Client:
         return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
+@dataclass(slots=True)
+class _Lane:
+    """The requests of one kind that wait to be served together. At most one is begun at a time."""
+
+    together: Together
+    beginning: threading.Lock = field(default_factory=threading.Lock)
+    guard: threading.Lock = field(default_factory=threading.Lock)
+    waiting: list[tuple[_Client, Incoming]] = field(default_factory=list)
+    is_scheduled: bool = False
+
+    def enter(self, client: _Client, incoming: Incoming) -> bool:
+        """Wait here; True: somebody has to be sent for this lane."""
+        with self.guard:
+            self.waiting.append((client, incoming))
+            is_new, self.is_scheduled = not self.is_scheduled, True
+        return is_new
+
+    def batch(self) -> tuple[list[tuple[_Client, Incoming]], bool]:
+        """Who is served now, and whether somebody has to be sent for the others."""
+        most = self.together.most
+        with self.guard:
+            batch, self.waiting = self.waiting[:most], self.waiting[most:]
+            self.is_scheduled = bool(self.waiting)
+        return batch, self.is_scheduled
+
+
 class Server:
     """Serves the socket at *path* with *workers* threads.
 
-    *serve* answers a request and raises nothing; *arrival* is called when a request is complete. What *is_joint* says
-    of is not served one by one: see `ServeTogether`. *is_trusted* judges the uid of the peer's process.
+    *serve* answers a request and raises nothing; *arrival* is called when a request is complete. What has its
+    CNI_COMMAND in *together* is not served one by one. *is_trusted* judges the uid of the peer's process.
     """
 
     def __init__(
@@ -97,8 +128,7 @@ class Server:
         on_death: Callable[[str, BaseException], None],
         *,
         workers: int,
-        is_joint: Callable[[frame.Request], bool],
-        serve_together: ServeTogether,
+        together: Mapping[bytes, Together],
         is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -108,24 +138,19 @@ class Server:
         self._on_death = on_death
         self._is_trusted = is_trusted
         self._clock = clock
-        self._is_joint = is_joint
-        self._serve_together = serve_together
         self._selector = selectors.DefaultSelector()
         self._listener: socket.socket | None = None
         self._wake, self._waker = socket.socketpair()
         self._clients: dict[int, _Client] = {}
         self._reading = threading.Lock()
         self._ready: deque[Callable[[], None]] = deque()
-        self._has_joint = threading.Condition()
-        self._joint: list[tuple[_Client, Incoming]] = []
-        self._beginning = threading.Lock()
-        self._alone = ThreadPoolExecutor(_ALONE, thread_name_prefix="alone")
+        self._lanes = {command: _Lane(one) for command, one in together.items()}
+        self._pool = ThreadPoolExecutor(_MORE, thread_name_prefix="more")
         self._lock = threading.Lock()
         self._open = 0
         self._is_listening = False
         self._stopping = False
-        self._readers = [self._thread(f"request-{number}", self._work) for number in range(workers)]
-        self._couplers = [self._thread(f"joint-{number}", self._work_together) for number in range(_COUPLERS)]
+        self._threads = [self._thread(f"request-{number}", self._work) for number in range(workers)]
 
     def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:
@@ -141,7 +166,7 @@ class Server:
         """Listen. ConfigInvalid: the socket cannot be made there, or another agent has it."""
         self._listener = listening(self._path)
         self._selector.register(self._wake, selectors.EVENT_READ)
-        for thread in (*self._readers, *self._couplers):
+        for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
@@ -155,13 +180,9 @@ class Server:
             for client in list(self._clients.values()):
                 self._release(client)
                 self._close(client)
-        for thread in self._readers:
+        for thread in self._threads:
             thread.join()
-        with self._has_joint:
-            self._has_joint.notify_all()
-        for thread in self._couplers:
-            thread.join()
-        self._alone.shutdown(wait=True)
+        self._pool.shutdown(wait=True)
         for stream in (self._wake, self._waker):
             stream.close()
         self._selector.close()
@@ -266,12 +287,11 @@ class Server:
             raise
 
     def _enter(self, client: _Client, incoming: Incoming) -> None:
-        if self._is_joint(incoming.request):
-            with self._has_joint:
-                self._joint.append((client, incoming))
-                self._has_joint.notify()
-        else:
+        lane = self._lanes.get(incoming.request.env.get("CNI_COMMAND", b""))
+        if lane is None:
             self._ready.append(lambda: self._serve_one(client, incoming))
+        elif lane.enter(client, incoming):
+            self._ready.append(lambda: self._serve_lane(lane))
 
     def _release(self, client: _Client) -> None:
         """Nothing more is read from this client."""
@@ -285,28 +305,31 @@ class Server:
 
     # --- serving ----------------------------------------------------------------------------------------------
 
-    def _work_together(self) -> None:
-        while True:
-            with self._beginning:
-                batch = self._batch()
-                finish = self._serve_together([incoming for _, incoming in batch]) if batch else None
-            if finish is None:
-                return
-            for (client, incoming), answer in zip(batch, finish(), strict=True):
-                if answer is not None:
-                    self._send(client, answer)
-                else:
-                    self._alone.submit(self._serve_one, client, incoming)
+    def _serve_lane(self, lane: _Lane) -> None:
+        has_more = True
+        while has_more:
+            is_first = lane.beginning.acquire(blocking=False)
+            if not is_first:
+                lane.beginning.acquire()
+                time.sleep(lane.together.company)
+            try:
+                batch, has_more = lane.batch()
+                finish = lane.together.serve([incoming for _, incoming in batch])
+            finally:
+                lane.beginning.release()
+            if has_more:
+                self._pool.submit(self._finish, batch, finish)
+            else:
+                self._finish(batch, finish)
 
-    def _batch(self) -> list[tuple[_Client, Incoming]]:
-        """All that wait; nothing: the end."""
-        if self._joint:  # they came while others were served, so more are on their way
-            time.sleep(_COMPANY)
-        with self._has_joint:
-            while not self._joint and not self._stopping:
-                self._has_joint.wait(_PAUSE * 10)
-            batch, self._joint = self._joint, []
-        return batch
+    def _finish(
+        self, batch: Sequence[tuple[_Client, Incoming]], finish: Callable[[], Sequence[Answer | None]]
+    ) -> None:
+        for (client, incoming), answer in zip(batch, finish(), strict=True):
+            if answer is not None:
+                self._send(client, answer)
+            else:
+                self._pool.submit(self._serve_one, client, incoming)
 
     def _serve_one(self, client: _Client, incoming: Incoming) -> None:
         self._send(client, self._serve(incoming))

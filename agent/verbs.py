@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Final
 
@@ -41,12 +42,36 @@ class Verbs:
         """The answer to a request; every failure becomes one error document."""
         return self._guarded(incoming.request, lambda call: self._answer(call, incoming))
 
-    def serve_together(self, incomings: Sequence[Incoming]) -> Callable[[], list[Answer | None]]:
-        """Begin many DELs; what is returned finishes them and gives the answers: None for one whose attachment has a
-        request under way."""
+    def add_together(self, incomings: Sequence[Incoming]) -> Callable[[], list[Answer | None]]:
+        """Begin many ADDs; what is returned finishes them and gives the answers. None: better served alone."""
         started = perf_counter()
         calls = [_parsed(incoming.request) for incoming in incomings]
-        whos = [call.attachment for call in calls if isinstance(call, Call)]
+        asked = {
+            call.attachment: (call.netns, Asked(call.ips, call.mac, call.pod))
+            for call, incoming in zip(calls, incomings, strict=True)
+            if call is not None and not incoming.is_gone()
+        }
+        addition = self._node.begin_addition(asked)
+
+        def finish() -> list[Answer | None]:
+            done = addition()
+            answers: list[Answer | None] = []
+            for call, incoming in zip(calls, incomings, strict=True):
+                record = done.pop(call.attachment, None) if call is not None else None
+                if record is None:
+                    answers.append(None)
+                else:
+                    attached = partial(self._attached, record)
+                    answers.append(self._guarded(incoming.request, attached, call, started))
+            return answers
+
+        return finish
+
+    def delete_together(self, incomings: Sequence[Incoming]) -> Callable[[], list[Answer | None]]:
+        """Begin many DELs; what is returned finishes them and gives the answers. None: better served alone."""
+        started = perf_counter()
+        calls = [_parsed(incoming.request) for incoming in incomings]
+        whos = [call.attachment for call in calls if call is not None]
         removal = self._node.begin_removal(whos)
 
         def finish() -> list[Answer | None]:
@@ -60,9 +85,9 @@ class Verbs:
                 return Answer(frame.Response(0, b""))
 
             return [
-                None
-                if isinstance(call, Call) and call.attachment not in done
-                else self._guarded(incoming.request, deleted, call, started)
+                self._guarded(incoming.request, deleted, call, started)
+                if call is not None and call.attachment in done
+                else None
                 for incoming, call in zip(incomings, calls, strict=True)
             ]
 
@@ -72,7 +97,7 @@ class Verbs:
         self,
         request: frame.Request,
         body: Callable[[Call], Answer],
-        call: Call | Failure | None = None,
+        call: Call | None = None,
         started: float | None = None,
     ) -> Answer:
         """What *body* answers, or what went wrong as an error document; logged and counted."""
@@ -81,8 +106,6 @@ class Verbs:
         with logs.bound(**logs.request(_text(request))):
             try:
                 call = call or parse(request)
-                if isinstance(call, Failure):
-                    raise call
                 with logs.bound(attachment=call.attachment):
                     answer = body(call)
             except Failure as failure:
@@ -136,10 +159,12 @@ class Verbs:
             # Its DEL may have been served before: what is added now nobody would remove.
             raise TryAgain("the runtime ended its call before the ADD began", "nothing was done")
         who = call.attachment
-        record = self._node.add(who, call.netns, Asked(call.ips, call.mac, call.pod))
+        return self._attached(self._node.add(who, call.netns, Asked(call.ips, call.mac, call.pod)), call)
+
+    def _attached(self, record: Record, call: Call) -> Answer:
         log.info("attached", extra={"addresses": " ".join(map(str, record.lease.addresses))})
         document = result.encode(added(record, call), call.version)
-        return Answer(frame.Response(0, document), lambda: self._node.answered(who))
+        return Answer(frame.Response(0, document), lambda: self._node.answered(call.attachment))
 
     def _check(self, call: Call) -> None:
         believed = _pod_end(call)
@@ -175,11 +200,12 @@ def _pod_end(call: Call) -> Interface:
     return Interface(call.ifname, "")
 
 
-def _parsed(request: frame.Request) -> Call | Failure:
+def _parsed(request: frame.Request) -> Call | None:
+    """None: it is better served alone, where what is wrong with it is told."""
     try:
         return parse(request)
-    except Failure as failure:
-        return failure
+    except Failure:
+        return None
 
 
 def _failed(request: frame.Request, failure: Failure) -> Answer:

@@ -91,10 +91,7 @@ class Store:
         """
         who = record.lease.who
         if who not in self._live:
-            with self._transaction(len(record.lease.leased)):
-                for one in record.lease.leased:
-                    self._write(record, one, None)
-            self._live.add(who)
+            self.enter([record])
             return
         with self._transaction():
             rows = self._database.execute(
@@ -110,6 +107,17 @@ class Store:
                 )
             for address, one in leased.items():
                 self._write(record, one, saved.get(address))
+
+    def enter(self, records: Collection[Record]) -> None:
+        """Save records of attachments that have none yet, all in one transaction.
+
+        StateCorrupt: an address or an attachment of them has a lease; nothing is saved then.
+        """
+        with self._transaction(sum(len(record.lease.leased) for record in records)):
+            for record in records:
+                for one in record.lease.leased:
+                    self._write(record, one, None)
+        self._live.update(record.lease.who for record in records)
 
     def drop(self, whos: Collection[Attachment], now: float) -> int:
         """End the leases of *whos* at *now*, all in one transaction; the answer is how many addresses that were."""

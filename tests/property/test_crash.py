@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.node import Asked
 from agent.repair import Repair
 from backends.podlink import link_name
 from backends.static import StaticWiring
@@ -23,7 +24,8 @@ from tests.fakes.world import OTHER, World
 
 POD = Attachment("pods", "a", "eth0")
 OLD = Attachment("pods", "b", "eth0")
-NETNS, OLD_NETNS = "/run/netns/a", "/run/netns/b"
+OTHER_POD = Attachment("pods", "c", "eth0")
+NETNS, OLD_NETNS, OTHER_NETNS = "/run/netns/a", "/run/netns/b", "/run/netns/c"
 MANY = 200
 
 
@@ -49,6 +51,10 @@ class Deadly:
         """See `Store.save`."""
         self._write(lambda: self._store.save(record))
 
+    def enter(self, records: Collection[Record]) -> None:
+        """See `Store.enter`."""
+        self._write(lambda: self._store.enter(records))
+
     def drop(self, whos: Collection[Attachment], now: float) -> object:
         """See `Store.drop`."""
         return self._write(lambda: self._store.drop(whos, now))
@@ -72,6 +78,11 @@ def delete(world: World) -> None:
 def delete_together(world: World) -> None:
     world.add(POD, NETNS)
     world.node.begin_removal([OLD, POD])()
+
+
+def add_together(world: World) -> None:
+    done = world.node.begin_addition({POD: (NETNS, Asked()), OTHER_POD: (OTHER_NETNS, Asked())})()
+    assert not done or set(done) == {POD, OTHER_POD}
 
 
 def collect(world: World) -> None:
@@ -100,7 +111,10 @@ def follow(world: World) -> None:
     world.reconcile()
 
 
-OPERATIONS = {one.__name__: one for one in (add, delete, delete_together, collect, start, adopt, repair, follow)}
+OPERATIONS = {
+    one.__name__: one
+    for one in (add, add_together, delete, delete_together, collect, start, adopt, repair, follow)
+}
 
 
 @pytest.fixture
@@ -113,7 +127,7 @@ def world(tmp_path: Path) -> Iterator[Callable[[str], World]]:
         directory.mkdir()
         world = World(directory, wrap)
         made.append(world)
-        for netns in (NETNS, OLD_NETNS):
+        for netns in (NETNS, OLD_NETNS, OTHER_NETNS):
             world.kernel.add_netns(netns)
         world.add(OLD, OLD_NETNS)
         return world
@@ -133,7 +147,7 @@ def recovered(world: World) -> None:
         with pytest.raises(InterfaceExists):
             world.add(who, netns)
         assert record == world.node.record(who)
-    for who in (POD, OLD):
+    for who in (POD, OLD, OTHER_POD):
         world.node.delete(who)
     assert world.problems() == []
     assert world.pods_links() == 0
@@ -161,7 +175,7 @@ def test_death_at_every_change_of_the_kernel(world: Callable[[str], World], name
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("name", ["add", "delete", "delete_together", "collect", "adopt"])
+@pytest.mark.parametrize("name", ["add", "add_together", "delete", "delete_together", "collect", "adopt"])
 def test_death_at_every_write_of_the_store(world: Callable[..., World], name: str, after: bool) -> None:
     """Whatever was being done."""
     for number in range(1, MANY):
@@ -197,6 +211,41 @@ def test_an_add_that_the_kernel_refuses_anywhere_leaves_nothing(world: Callable[
             continue
         assert not one.kernel.consumed
         return
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_adds_together_that_the_kernel_refuses_anywhere_leave_nothing(
+    world: Callable[[str], World], after: bool
+) -> None:
+    """None of them is attached then, no address is taken, and alone each succeeds or says what is wrong."""
+    for number in range(1, MANY):
+        one = world(f"{number}")
+        free = [counts.free for counts in one.node.counts()]
+        one.kernel.fail_at(number, KernelRefused("no", "", 1), after=after)
+        done = one.node.begin_addition({POD: (NETNS, Asked()), OTHER_POD: (OTHER_NETNS, Asked())})()
+        if not one.kernel.consumed:
+            assert set(done) == {POD, OTHER_POD}
+            assert one.problems() == []
+            return
+        assert done == {}
+        assert one.problems() == []
+        assert [counts.free for counts in one.node.counts()] == free
+        add(one)
+        assert one.problems() == []
+
+
+def test_of_adds_together_those_are_left_out_that_must_be_served_alone(world: Callable[[str], World]) -> None:
+    """What is attached already, has no namespace, or gets no address: alone it is told why. The others are attached."""
+    one = world("mixed")
+    full = {Attachment("pods", f"f{number}", "eth0"): (f"/run/netns/f{number}", Asked()) for number in range(14)}
+    for netns, _ in full.values():
+        one.kernel.add_netns(netns)
+    asked = {OLD: (OLD_NETNS, Asked()), POD: ("/run/netns/gone", Asked()), OTHER_POD: ("/proc/self/ns/net", Asked())}
+    done = one.node.begin_addition({**asked, **full})()
+    assert len(done) == 13, "as many as there were addresses"
+    assert not done.keys() & asked.keys()
+    assert one.problems() == []
+    assert len(one.node.records()) == 14
 
 
 def test_one_delete_of_many_that_the_kernel_refuses(world: Callable[[str], World]) -> None:

@@ -58,11 +58,10 @@ class Agent:
     def answer(self, request: frame.Request) -> Answer:
         """As the server has it served."""
         incoming = Incoming(request, self.world.node.sequence, lambda: False)
-        if request.env.get("CNI_COMMAND") == b"DEL":
-            (answer,) = self.verbs.serve_together([incoming])()
-            assert answer is not None
-            return answer
-        return self.control.serve(incoming)
+        together = {b"ADD": self.verbs.add_together, b"DEL": self.verbs.delete_together}
+        serve = together.get(request.env.get("CNI_COMMAND", b""))
+        (answer,) = serve([incoming])() if serve else [None]
+        return answer or self.control.serve(incoming)
 
     def state(self) -> object:
         """All that a refused request must not change."""

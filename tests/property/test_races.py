@@ -61,7 +61,8 @@ class Storm:
 
     def requests(self) -> list[tuple[str, Attachment]]:
         """What is asked, in the order in which it begins."""
-        kinds = ["add"] * 8 + ["delete"] * 5 + ["together"] * 2 + ["check", "collect", "mend", "mend", "vanish"]
+        kinds = ["add"] * 5 + ["add_together"] * 3 + ["delete"] * 5 + ["together"] * 2
+        kinds += ["check", "collect", "mend", "mend", "vanish"]
         return [
             (
                 self.chance.choice(kinds),
@@ -83,6 +84,11 @@ class Storm:
     def add(self, who: Attachment) -> None:
         self.world.node.add(who, self.netns(who.container), Asked())
         self.world.node.answered(who)
+
+    def add_together(self, who: Attachment) -> None:
+        whos = [who, *(Attachment(who.network, container, "eth0") for container in CONTAINERS[1::4])]
+        for done in self.world.node.begin_addition({one: (self.netns(one.container), Asked()) for one in whos})():
+            self.world.node.answered(done)
 
     def delete(self, who: Attachment) -> None:
         self.world.node.delete(who)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent import server as module
-from agent.server import Answer, Incoming, Server, ServeTogether, listening
+from agent.server import Answer, Incoming, Server, Together, listening
 from cni import frame
 from cni.errors import ConfigInvalid
 
@@ -42,16 +42,16 @@ def made(
     arrival: Callable[[], int] = lambda: 0,
     on_death: Callable[[str, BaseException], None] = died,
     is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
-    together: ServeTogether = echoes,
+    together: Together | None = None,
+    workers: int = 3,
 ) -> Server:
     return Server(
         path,
         serve,
         arrival,
         on_death,
-        workers=2,
-        is_joint=lambda request: request.env.get("CNI_COMMAND") == b"DEL",
-        serve_together=together,
+        workers=workers,
+        together={b"DEL": together or Together(echoes)},
         is_trusted=is_trusted,
     )
 
@@ -200,8 +200,8 @@ def test_requests_are_served_in_parallel(path: Path) -> None:
         other.join(DEADLINE)
 
 
-def test_what_waits_together_is_served_together_and_keeps_nobody_waiting(path: Path) -> None:
-    """DELs that come while others are served wait for them and are then served at once; an ADD is served meanwhile."""
+def test_what_waits_is_served_together_and_keeps_nobody_waiting(path: Path) -> None:
+    """DELs that come while others are begun wait for them and are then served at once; an ADD is served meanwhile."""
     begun, may_go_on = threading.Event(), threading.Event()
     sizes: list[int] = []
 
@@ -211,7 +211,7 @@ def test_what_waits_together_is_served_together_and_keeps_nobody_waiting(path: P
         may_go_on.wait(DEADLINE)
         return echoes(batch)
 
-    with serving(path, together=together), ExitStack() as streams:
+    with serving(path, together=Together(together)), ExitStack() as streams:
         deletes = [streams.enter_context(connected(path)) for _ in range(6)]
         for stream in deletes:
             stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, b"bye")))
@@ -222,9 +222,32 @@ def test_what_waits_together_is_served_together_and_keeps_nobody_waiting(path: P
     assert sizes == [1, 5]
 
 
+def test_of_what_waits_no_more_are_served_together_than_allowed(path: Path) -> None:
+    """The others follow while those are finished."""
+    begun, may_go_on = threading.Event(), threading.Event()
+    sizes: list[int] = []
+
+    def together(batch: Sequence[Incoming]) -> Callable[[], list[Answer]]:
+        sizes.append(len(batch))
+        begun.set()
+        may_go_on.wait(DEADLINE)
+        return echoes(batch)
+
+    with serving(path, together=Together(together, most=2)), ExitStack() as streams:
+        deletes = [streams.enter_context(connected(path)) for _ in range(6)]
+        for number, stream in enumerate(deletes):
+            stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, str(number).encode())))
+            assert begun.wait(DEADLINE)
+        assert asked(path).stdout == b"hello"
+        may_go_on.set()
+        assert [answer(stream).stdout for stream in deletes] == [str(number).encode() for number in range(6)]
+    assert sizes == [1, 2, 2, 1]
+
+
 def test_what_cannot_be_served_together_is_served_alone(path: Path) -> None:
     """Such as a DEL whose attachment has a request under way: that must not keep the other DELs waiting."""
-    with serving(path, together=lambda batch: lambda: [None for _ in batch]), connected(path) as stream:
+    alone = Together(lambda batch: lambda: [None for _ in batch])
+    with serving(path, together=alone), connected(path) as stream:
         stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, b"bye")))
         assert answer(stream).stdout == b"bye"
 
