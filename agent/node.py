@@ -238,8 +238,8 @@ class Node:
         try:
             wiring = self._wiring
             if wiring is not None:
-                new = [who for who in free if who not in self._held and self._is_there(asked[who][0])]
-                records = self._leased_together({who: asked[who] for who in new}, wiring)
+                new = {who: asked[who] for who in free if who not in self._held}
+                records = self._leased_together(new, wiring)
             if wiring is not None and records:
                 with self._metrics.phase("ADD", "apply"):
                     self._dataplane.apply([change for one in records for change in diff({}, wiring.pod(one))])
@@ -256,12 +256,6 @@ class Node:
                 return {one.lease.who: self._enter(one) for one in records}
 
         return finish
-
-    def _is_there(self, netns: str) -> bool:
-        try:
-            return self._dataplane.identity(netns) is not None
-        except Failure:
-            return False
 
     def _leased_together(self, asked: Mapping[Attachment, tuple[str, Asked]], wiring: Wiring) -> list[Record]:
         """Leases for those for whom there are any, saved; all or, where the journal refuses, none."""

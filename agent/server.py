@@ -55,10 +55,10 @@ class Incoming(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is sent back, and what to do once the client has all of it."""
+    """What is sent back, and what to do afterwards, which is told whether the client has all of it."""
 
     response: frame.Response
-    delivered: Callable[[], None] | None = None
+    afterwards: Callable[[bool], None] | None = None
 
 
 ServeTogether = Callable[[Sequence[Incoming]], Callable[[], Sequence[Answer | None]]]
@@ -335,15 +335,16 @@ class Server:
         self._send(client, self._serve(incoming))
 
     def _send(self, client: _Client, answer: Answer) -> None:
+        is_delivered = False
         try:
             client.stream.settimeout(WRITE_DEADLINE)
             client.stream.sendall(frame.encode_response(answer.response))
+            is_delivered = True
         except OSError as error:
             log.warning("an answer could not be delivered", extra={"error": str(error)})
-        else:
-            if answer.delivered is not None:
-                answer.delivered()
         finally:
+            if answer.afterwards is not None:
+                answer.afterwards(is_delivered)
             self._close(client)
 
     def _close(self, client: _Client) -> None:

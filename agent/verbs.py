@@ -162,9 +162,15 @@ class Verbs:
         return self._attached(self._node.add(who, call.netns, Asked(call.ips, call.mac, call.pod)), call)
 
     def _attached(self, record: Record, call: Call) -> Answer:
-        log.info("attached", extra={"addresses": " ".join(map(str, record.lease.addresses))})
-        document = result.encode(added(record, call), call.version)
-        return Answer(frame.Response(0, document), lambda: self._node.answered(call.attachment))
+        bound = logs.current()
+
+        def afterwards(is_delivered: bool) -> None:
+            if is_delivered:
+                self._node.answered(call.attachment)
+            with logs.bound(**bound):  # the runtime need not wait for this line
+                log.info("attached", extra={"addresses": " ".join(map(str, record.lease.addresses))})
+
+        return Answer(frame.Response(0, result.encode(added(record, call), call.version)), afterwards)
 
     def _check(self, call: Call) -> None:
         believed = _pod_end(call)

@@ -235,15 +235,19 @@ def test_adds_together_that_the_kernel_refuses_anywhere_leave_nothing(
 
 
 def test_of_adds_together_those_are_left_out_that_must_be_served_alone(world: Callable[[str], World]) -> None:
-    """What is attached already, has no namespace, or gets no address: alone it is told why. The others are attached."""
+    """What is attached already or gets no address: alone it is told why, and the others are attached. With one whose
+    namespace is gone, or is none, all are left as they were."""
     one = world("mixed")
     full = {Attachment("pods", f"f{number}", "eth0"): (f"/run/netns/f{number}", Asked()) for number in range(14)}
     for netns, _ in full.values():
         one.kernel.add_netns(netns)
-    asked = {OLD: (OLD_NETNS, Asked()), POD: ("/run/netns/gone", Asked()), OTHER_POD: ("/proc/self/ns/net", Asked())}
-    done = one.node.begin_addition({**asked, **full})()
+    for netns in ("/run/netns/gone", "/proc/self/ns/net"):
+        assert one.node.begin_addition({POD: (netns, Asked()), **full})() == {}
+        assert one.problems() == []
+        assert set(one.node.records()) == {OLD}
+    done = one.node.begin_addition({OLD: (OLD_NETNS, Asked()), **full})()
     assert len(done) == 13, "as many as there were addresses"
-    assert not done.keys() & asked.keys()
+    assert OLD not in done
     assert one.problems() == []
     assert len(one.node.records()) == 14
 

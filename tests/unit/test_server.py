@@ -261,14 +261,14 @@ def test_a_request_carries_the_number_at_its_arrival(path: Path) -> None:
 
 def test_delivery_is_told_only_when_the_client_has_the_answer(path: Path) -> None:
     """An ADD whose runtime is gone counts as unanswered; and a worker can see that it hung up."""
-    delivered: list[str] = []
+    told: list[tuple[str, bool]] = []
     may_go_on, seen = threading.Event(), []
 
     def serve(incoming: Incoming) -> Answer:
         if incoming.request.stdin == b"gone":
             may_go_on.wait(DEADLINE)
             seen.append(incoming.is_gone())
-        return Answer(frame.Response(0, b"x"), lambda: delivered.append(incoming.request.stdin.decode()))
+        return Answer(frame.Response(0, b"x"), lambda is_so: told.append((incoming.request.stdin.decode(), is_so)))
 
     with serving(path, serve):
         assert asked(path, b"there").code == 0
@@ -276,7 +276,7 @@ def test_delivery_is_told_only_when_the_client_has_the_answer(path: Path) -> Non
             stream.sendall(frame.encode(frame.Request({}, b"gone")))
         may_go_on.set()
     assert seen == [True]
-    assert delivered == ["there"]
+    assert told == [("there", True), ("gone", False)]
 
 
 def test_stopping_answers_what_was_asked_and_removes_the_socket(path: Path) -> None:
