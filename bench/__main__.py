@@ -128,9 +128,8 @@ class Bench:
             }
             self.say("one at a time")
             document["single"] = self._single(sides, places, agent, scratch, low)
-            document["single"]["agent"] = phases(node)["whole"]
+            document["single"]["agent"] = mean_of_adds(node)
             document["bursts"] = self._bursts(sides, places, agent, scratch)
-            document["phases"] = phases(node)
             if self._is_long:
                 document["growth"] = self._grow(sides[0], places[0], agent, scratch)
             document["memory_after"] = floor.resident(agent)
@@ -209,23 +208,14 @@ def summary(times: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(ordered), "p95": at(0.95), "p99": at(0.99), "count": len(ordered)}
 
 
-def phases(node: Node) -> dict[str, float]:
-    """Mean seconds of each phase of an ADD in the agent, by its own metrics."""
-    sums: dict[str, float] = {}
-    counts: dict[str, float] = {}
+def mean_of_adds(node: Node) -> float:
+    """Seconds that the agent spends on an ADD, by its own metrics: of those that were served alone a mean."""
+    found: dict[str, float] = {}
     for line in node.metrics().splitlines():
-        if line.startswith("routable_phase_seconds_") and 'verb="ADD"' in line:
-            name = line.partition('phase="')[2].partition('"')[0]
-            value = float(line.rpartition(" ")[2])
-            if "_sum{" in line:
-                sums[name] = value
-            elif "_count{" in line:
-                counts[name] = value
-        elif line.startswith('routable_request_seconds_sum{verb="ADD"'):
-            sums["whole"] = float(line.rpartition(" ")[2])
-        elif line.startswith('routable_request_seconds_count{verb="ADD"'):
-            counts["whole"] = float(line.rpartition(" ")[2])
-    return {name: sums[name] / counts[name] for name in sums if counts.get(name)}
+        for name in ("sum", "count"):
+            if line.startswith(f'routable_request_seconds_{name}{{verb="ADD"'):
+                found[name] = float(line.rpartition(" ")[2])
+    return found["sum"] / found["count"]
 
 
 def enter(place: Place) -> None:
@@ -281,14 +271,9 @@ def table(document: dict[str, Any]) -> str:
             lines.append(f"  {side:18}{verb:6} {shown} ms")
     low = document["floor"]
     lines += ["", f"kernel's floor: ADD {low['ADD']['median'] * 1e3:.2f} ms, DEL {low['DEL']['median'] * 1e3:.2f} ms"]
-    part = document["phases"]
-    own = ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in part.items())
-    lines.append(f"the agent's own part of an ADD, means in ms, bursts included: {own}")
-    alone = document["single"].get("agent")
-    if alone:
-        lines.append(
-            f"  one at a time {alone * 1e3:.2f} ms: {alone / low['ADD']['median']:.2f} x the floor (target ≤ 2.5)"
-        )
+    alone = document["single"]["agent"]
+    times = alone / low["ADD"]["median"]
+    lines.append(f"the agent's own part of an ADD: {alone * 1e3:.2f} ms, {times:.2f} x the floor (target ≤ 2.5)")
     lines.append(
         f"the agent's memory: {document['memory_before']:.1f} MB before, {document['memory_after']:.1f} MB after"
     )
