@@ -96,7 +96,10 @@ class Change:
 
     def _tell(self, streams: Sequence[Datagrams], transfers: Sequence[Transfer]) -> None:
         self._out.step("what was lost")
-        rows = [(f"datagrams of {one.size} bytes", str(one.sent), str(one.back), str(one.lost)) for one in streams]
+        rows = [
+            (f"datagrams of {one.size} bytes", str(one.sent), str(one.back + one.overrun), str(one.lost))
+            for one in streams
+        ]
         rows += [("TCP, MB", str(one.sent >> 20), str(one.received >> 20), one.fault or "0") for one in transfers]
         self._out.table(("TRAFFIC", "SENT", "ARRIVED (AND BACK)", "LOST"), rows)
         lost = sum(stream.lost for stream in streams)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import struct
 import threading
 import time
 from typing import Final, Self
@@ -16,6 +17,9 @@ RATE: Final = 1000
 _SILENCE: Final = 0.5
 """Seconds without a packet after which nothing is expected any more."""
 _CHUNK: Final = 1 << 16
+_BUFFER: Final = 16 << 20
+_SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
+_MEMINFO: Final = struct.Struct("=9I")  # the last is SK_MEMINFO_DROPS (linux/sock_diag.h)
 
 
 class Datagrams:
@@ -27,7 +31,10 @@ class Datagrams:
         self._server = receiver.place.socket(traffic.family_of(address), socket.SOCK_DGRAM)
         self._client = sender.place.socket(traffic.family_of(address), socket.SOCK_DGRAM)
         for end in (self._server, self._client):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            try:
+                end.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+            except PermissionError:  # an ordinary user's: what it cannot hold is counted
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             end.settimeout(_SILENCE)
         self._server.bind((address, 0))
         self._client.connect(self._server.getsockname()[:2])
@@ -35,12 +42,14 @@ class Datagrams:
         self.sent = 0
         self.received = 0
         self.back = 0
+        self.overrun = 0
+        """How many arrived and found a socket's buffer full, since this machine had no time for its reader."""
         self._threads = [threading.Thread(target=one) for one in (self._send, self._echo, self._receive)]
 
     @property
     def lost(self) -> int:
         """How many did not arrive there, or not back; whole after the end."""
-        return self.sent - self.back
+        return self.sent - self.back - self.overrun
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -51,8 +60,9 @@ class Datagrams:
         self._is_over.set()
         for thread in self._threads:
             thread.join()
-        self._client.close()
-        self._server.close()
+        for end in (self._client, self._server):
+            self.overrun += _MEMINFO.unpack(end.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))[-1]
+            end.close()
 
     def _send(self) -> None:
         started = time.monotonic()

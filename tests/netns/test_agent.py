@@ -249,7 +249,11 @@ def test_every_line_of_a_request_carries_its_pod(lab: Lab) -> None:
     arguments = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=1"
     pod = node.add(arguments=arguments)
     try:
-        (line,) = (line for line in node.tail().splitlines() if "attached" in line and pod.container in line)
+        logged = eventually(  # it comes after the answer
+            "the ADD is logged",
+            lambda: [line for line in node.tail().splitlines() if "attached" in line and pod.container in line],
+        )
+        (line,) = logged
         assert f"attachment=pods/{pod.container}/eth0" in line
         assert "pod=shop/web-0" in line
         assert "verb=ADD" in line
