@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from cni import frame
 from cni.errors import Failure, Unreadable
@@ -20,13 +20,24 @@ log = logging.getLogger(__name__)
 _PREFIX: Final = "del-"
 _BAD: Final = "bad-"
 _FRAME_MAX: Final = 12 + frame.ENV_MAX + frame.STDIN_MAX
+_AT_ONCE: Final = 256
+"""Files that are read at a time; a request may be 1 MiB."""
 _STALE: Final = 3600.0
 """Seconds after which a file that was begun and not finished is somebody's who died."""
 TICK: Final = 0.02
 """Seconds by which a file's time may be early: the Python executable takes the file system's, which ticks. Without them
 a DEL that came just after its ADD would be taken for one of before it."""
 
-Serve = Callable[[frame.Request, float], None]
+
+class Spooled(NamedTuple):
+    """A request that waited, and a time (seconds since the epoch) by which it was written."""
+
+    request: frame.Request
+    written: float
+
+
+Serve = Callable[[Sequence[Spooled]], Sequence[Failure | None]]
+"""Serves many, and answers for each why it must come again, or None."""
 
 
 class Spool:
@@ -46,23 +57,23 @@ class Spool:
         return len(self._waiting())
 
     def replay(self, serve: Serve) -> int:
-        """Serve what waits, oldest first; the answer is how many were served.
+        """Serve what waits, oldest first; the answer is how many were served. One that fails stays for the next."""
+        files = self._waiting()
+        return sum(self._replay(files[start : start + _AT_ONCE], serve) for start in range(0, len(files), _AT_ONCE))
 
-        *serve* gets the request and a time (seconds since the epoch) by which it was written. One that fails stays for
-        the next time.
-        """
-        served = 0
-        for file in self._waiting():
+    def _replay(self, files: Sequence[Path], serve: Serve) -> int:
+        read, waiting = [], []
+        for file in files:
             try:
-                request = _read(file)
+                waiting.append(Spooled(_read(file), _time(file) + TICK))
+                read.append(file)
             except FileNotFoundError:
                 continue
             except (OSError, Unreadable) as error:
                 self._set_aside(file, str(error))
-                continue
-            try:
-                serve(request, _time(file) + TICK)
-            except Failure as failure:
+        served = 0
+        for file, failure in zip(read, serve(waiting) if waiting else (), strict=True):
+            if failure is not None:
                 log.warning("a spooled DEL failed and stays", extra={"file": file.name, "error": str(failure)})
                 continue
             file.unlink(missing_ok=True)

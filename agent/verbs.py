@@ -17,12 +17,13 @@ from agent import logs
 from agent.metrics import Metrics
 from agent.node import Asked, Node
 from agent.server import Answer, Incoming
+from agent.spool import Spooled
 from backends.podlink import GATEWAYS, HOST_MAC, link_name
 from cni import frame, result
 from cni.call import Call, parse, version_for_error
 from cni.errors import Drifted, Failure, TryAgain
 from cni.result import Interface, Ip, Result, Route
-from cni.spec import Verb
+from cni.spec import Attachment, Verb
 from ipam.store import Record
 
 log = logging.getLogger(__name__)
@@ -121,17 +122,43 @@ class Verbs:
         self._metrics.request(verb, code, perf_counter() - started)
         return answer
 
-    def delete_spooled(self, request: frame.Request, written: float) -> None:
-        """Serve a DEL that was spooled at *written* (seconds since the epoch). Raises Failure if it must come again."""
+    def delete_spooled(self, spooled: Sequence[Spooled]) -> list[Failure | None]:
+        """Serve DELs that waited in the spool, together; the answers say why one must come again."""
+        whos: list[Attachment | None] = []
+        written: dict[Attachment, float] = {}
+        for request, time in spooled:
+            call = self._spooled_del(request)
+            whos.append(call.attachment if call is not None else None)
+            if call is not None:
+                written[call.attachment] = max(time, written.get(call.attachment, 0.0))
+        done = self._node.begin_removal(
+            written, lambda held: held is None or held.record.since <= written[held.record.lease.who]
+        )()
+        for who, time in written.items():
+            if who not in done:  # added later, or with a request under way
+                try:
+                    self._node.delete(who, added_before=time)
+                    done[who] = None
+                except Failure as failure:
+                    done[who] = failure
+            elif done[who] is None:
+                log.info("served a DEL that waited in the spool", extra={"attachment": str(who)})
+        answers: list[Failure | None] = []
+        for one in whos:
+            error = done[one] if one is not None else None
+            if error is not None and not isinstance(error, Failure):
+                raise error
+            answers.append(error)
+        return answers
+
+    def _spooled_del(self, request: frame.Request) -> Call | None:
         with logs.bound(**logs.request(_text(request))):
             try:
                 call = parse(request)
             except Failure as failure:
                 log.error("a spooled DEL is not served: it would fail for ever", extra={"error": str(failure)})
-                return
-            if call.verb is Verb.DEL:
-                self._node.delete(call.attachment, added_before=written)
-                log.info("served a DEL that waited in the spool", extra={"attachment": str(call.attachment)})
+                return None
+        return call if call.verb is Verb.DEL else None
 
     def _answer(self, call: Call, incoming: Incoming) -> Answer:
         if call.verb is Verb.ADD:

@@ -10,11 +10,16 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from agent.metrics import Metrics, Snapshot
 from agent.node import Asked
 from agent.repair import Repair
+from agent.spool import Spooled
+from agent.verbs import Verbs
 from backends.podlink import link_name
 from backends.static import StaticWiring
+from cni import frame
 from cni.errors import InterfaceExists, KernelRefused, TryAgain
 from cni.spec import Attachment
 from dataplane.items import HOST, Item, Key
@@ -331,3 +336,30 @@ def test_a_pass_over_the_pods_gives_way_to_requests(world: Callable[[str], World
     one.add(POD, NETNS)
     assert 0.4 < sum(pauses) <= 0.6
     assert one.pods_links() == 2, "and then it looks all the same"
+
+
+def test_spooled_deletes_end_what_was_there_when_they_were_written(world: Callable[[str], World]) -> None:
+    """Together; what was added later is left alone, what is not known or no DEL is done with, and a failure is told."""
+    one = world("spooled")
+    verbs = Verbs(one.node, Metrics(CollectorRegistry(), Snapshot, {}), list)
+    one.now += 100
+    one.add(POD, NETNS)
+
+    def spooled(who: Attachment, written: float, verb: bytes = b"DEL") -> Spooled:
+        env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": who.container.encode(), "CNI_IFNAME": who.ifname.encode()}
+        return Spooled(frame.Request(env, b'{"cniVersion": "1.0.0", "name": "pods"}'), written)
+
+    before = one.now - 50
+    batch = [spooled(OLD, before), spooled(POD, before), spooled(OTHER_POD, before), spooled(POD, one.now + 1, b"ADD")]
+    one.kernel.fail_at(1, KernelRefused("no", "", 1))  # of many: each is tried again alone
+    assert verbs.delete_spooled(batch) == [None] * 4
+    assert set(one.node.records()) == {POD}
+    assert one.problems() == []
+    assert verbs.delete_spooled([spooled(POD, one.now + 1), spooled(POD, before)]) == [None, None]
+    assert one.node.records() == {}
+    one.add(POD, NETNS)
+    one.kernel.fail_at(1, KernelRefused("no", "", 1))
+    (failure,) = verbs.delete_spooled([spooled(POD, one.now + 1)])
+    assert isinstance(failure, KernelRefused)
+    assert verbs.delete_spooled([spooled(POD, one.now + 1)]) == [None]
+    assert one.problems() == []
