@@ -11,8 +11,8 @@ from netaddr import AddrFormatError, IPAddress
 
 import backends
 from agent import commands, status
+from agent.lane import Answer, Incoming
 from agent.node import Node
-from agent.server import Answer, Incoming
 from agent.status import Status
 from agent.survey import Survey
 from agent.switch import Switch
@@ -79,7 +79,7 @@ class Control:
             address = IPAddress(str(text))
         except (AddrFormatError, ValueError, TypeError) as error:
             raise ConfigInvalid(f"{text!r} is no IP address", "for example 10.244.1.7 or 2001:db8::7") from error
-        return status.history(self._node.history(address))
+        return status.history(self._node.ledger.history(address))
 
 
 def _arguments(stdin: bytes) -> Any:

@@ -30,13 +30,15 @@ from agent import config as configuration
 from agent import logs, metrics, restore
 from agent.control import Control
 from agent.http import Http
+from agent.lane import Together
+from agent.ledger import Ledger
 from agent.machine import DEFAULT_CONFIG, boot_id, exclusive, version
 from agent.metrics import Metrics
 from agent.node import Node
 from agent.reconciler import Reconciler
 from agent.repair import Repair
 from agent.schema import Config
-from agent.server import Server, Together
+from agent.server import Server
 from agent.spool import Spool
 from agent.status import Status
 from agent.survey import Surroundings, Survey
@@ -156,21 +158,22 @@ def run(config: Config, life: Life) -> int:
         registry = CollectorRegistry()
         info = {"node": config.node, "backend": way.state.active, "version": version()}
         measured = Metrics(registry, lambda: status.snapshot(), info)  # noqa: PLW0108 - status comes later
-        node = Node(
+        ledger = Ledger(
             allocator=allocator,
             store=store,
-            dataplane=kernel,
             metrics=measured,
             clock=time.time,
             records=records,
             reopen=lambda: restore.renewed(Path(paths.state), boot_id()),
         )
-        parts.callback(node.close)
+        parts.callback(ledger.close)
+        node = Node(ledger, kernel, measured)
         repair = Repair(node=node, survey=survey, dataplane=kernel, clock=time.monotonic, wall=time.time)
         switch = Switch(
             way=way,
             boot=boot_id(),
-            journal=node,
+            journal=ledger,
+            let_pass=node.let_pass,
             load=backends.load,
             settle=lambda: settled(reconciler, survey),
             missing=lambda plan: preflight.missing(plan, nft),
@@ -195,7 +198,7 @@ def run(config: Config, life: Life) -> int:
         server = Server(
             Path(paths.socket),
             Control(status, node, survey, switch, verbs.serve).serve,
-            lambda: node.sequence,
+            lambda: ledger.sequence,
             life.die,
             workers=WORKERS,
             together={

@@ -92,7 +92,7 @@ class Reconciler:
 
     def once(self, *, is_whole: bool) -> None:
         """Serve what waited, look at the surroundings, and mend: at once, in the calling thread."""
-        self._node.tend_journal()
+        self._node.ledger.tend()
         if len(self._spool):
             self._spool.replay(self._serve_spooled)
         changed = self._survey.refresh()
@@ -128,7 +128,7 @@ class Reconciler:
             self.once(is_whole=has_event or asked > self._served or self._clock() >= self._whole_at)
             if self._clock() >= self._tidy_at:
                 self._tidy_at = self._clock() + TIDY
-                self._node.prune(self._wall() - HISTORY)
+                self._node.ledger.prune(self._wall() - HISTORY)
                 self._spool.sweep()
         except Failure as failure:
             log.error("a pass failed", extra={"error": str(failure)})

@@ -92,7 +92,7 @@ class Repair:
             # What we want has changed, by one peer of thousands perhaps: that needs no look at the kernel first.
             # Whatever of it fails is seen, and told, below.
             self._apply(diff(self._settled, around.wired.plan), {})
-        records = self._node.records()
+        records = self._node.ledger.records()
         have = self._dataplane.observe([Host(), settings(around)])
         for _ in range(ROUNDS):
             changes = self._allowed(diff(_of_node(have), around.wired.plan))
@@ -119,7 +119,7 @@ class Repair:
             self._apply(changes, failing)
         wiring, well = self._node.wiring, True
         spare = COURTESY
-        for who in self._node.records():
+        for who in self._node.ledger.records():
             while spare > 0 and self._node.is_busy:  # who waits for an answer comes first
                 self._pause(MOMENT)
                 spare -= MOMENT

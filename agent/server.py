@@ -22,10 +22,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from agent.lane import Answer, Incoming, Lane, Together
+from agent.listener import listening
 from cni import frame, result
-from cni.errors import ConfigInvalid, Failure, Unreadable
+from cni.errors import Failure, Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -45,36 +47,6 @@ _UCRED: Final = struct.Struct("3i")
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
-class Incoming(NamedTuple):
-    """A request as it arrived: *sequence* is the answer of ``arrival`` at that moment, *is_gone* tells whether the
-    client has hung up meanwhile."""
-
-    request: frame.Request
-    sequence: int
-    is_gone: Callable[[], bool]
-
-
-class Answer(NamedTuple):
-    """What is sent back, and what to do afterwards, which is told whether the client has all of it."""
-
-    response: frame.Response
-    afterwards: Callable[[bool], None] | None = None
-
-
-ServeTogether = Callable[[Sequence[Incoming]], Callable[[], Sequence[Answer | None]]]
-"""Begins to serve all that wait, and answers with what finishes it: that is called once, while the next batch begins,
-and answers each of them, or None where a request is better served alone."""
-
-
-class Together(NamedTuple):
-    """Requests that are served *most* at a time, all that wait. Who came while others were begun waits *company*
-    seconds for those that are on their way, too."""
-
-    serve: ServeTogether
-    most: int = 1 << 20
-    company: float = 0.0
-
-
 @dataclass(slots=True)
 class _Client:
     stream: socket.socket
@@ -85,32 +57,6 @@ class _Client:
         poll = select.poll()
         poll.register(self.stream, 0)
         return any(event & select.POLLHUP for _, event in poll.poll(0))
-
-
-@dataclass(slots=True)
-class _Lane:
-    """The requests of one kind that wait to be served together. At most one is begun at a time."""
-
-    together: Together
-    beginning: threading.Lock = field(default_factory=threading.Lock)
-    guard: threading.Lock = field(default_factory=threading.Lock)
-    waiting: list[tuple[_Client, Incoming]] = field(default_factory=list)
-    is_scheduled: bool = False
-
-    def enter(self, client: _Client, incoming: Incoming) -> bool:
-        """Wait here; True: somebody has to be sent for this lane."""
-        with self.guard:
-            self.waiting.append((client, incoming))
-            is_new, self.is_scheduled = not self.is_scheduled, True
-        return is_new
-
-    def batch(self) -> tuple[list[tuple[_Client, Incoming]], bool]:
-        """Who is served now, and whether somebody has to be sent for the others."""
-        most = self.together.most
-        with self.guard:
-            batch, self.waiting = self.waiting[:most], self.waiting[most:]
-            self.is_scheduled = bool(self.waiting)
-        return batch, self.is_scheduled
 
 
 class Server:
@@ -144,7 +90,7 @@ class Server:
         self._clients: dict[int, _Client] = {}
         self._reading = threading.Lock()
         self._ready: deque[Callable[[], None]] = deque()
-        self._lanes = {command: _Lane(one) for command, one in together.items()}
+        self._lanes: dict[bytes, Lane[_Client]] = {command: Lane(one) for command, one in together.items()}
         self._pool = ThreadPoolExecutor(_MORE, thread_name_prefix="more")
         self._lock = threading.Lock()
         self._open = 0
@@ -305,7 +251,7 @@ class Server:
 
     # --- serving ----------------------------------------------------------------------------------------------
 
-    def _serve_lane(self, lane: _Lane) -> None:
+    def _serve_lane(self, lane: Lane[_Client]) -> None:
         has_more = True
         while has_more:
             is_first = lane.beginning.acquire(blocking=False)
@@ -351,40 +297,3 @@ class Server:
         client.stream.close()
         with self._lock:
             self._open -= 1
-
-
-def listening(path: Path) -> socket.socket:
-    """A listening socket at *path*, mode 0600, in a directory made with mode 0700 where missing.
-
-    A socket that nobody serves is replaced. ConfigInvalid: somebody serves it, or it cannot be made.
-    """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if _is_served(path):
-            raise ConfigInvalid(
-                f"the socket {path} is served already", "another agent runs on this node: stop it first"
-            )
-        path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            # The mode before the name: nobody connects between the two.
-            os.fchmod(listener.fileno(), 0o600)
-            listener.bind(os.fspath(path))
-            listener.listen(4096)
-        except BaseException:
-            listener.close()
-            raise
-    except OSError as error:
-        raise ConfigInvalid(f"the socket {path} cannot be made: {error.strerror}", "check paths.socket") from error
-    return listener
-
-
-def _is_served(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(os.fspath(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except OSError as error:
-            raise ConfigInvalid(f"the socket {path} cannot be used: {error.strerror}", "check paths.socket") from error
-    return True

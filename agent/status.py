@@ -44,9 +44,9 @@ class Status:
         if self.survey.now is None:
             yield NotReady(problem.message, problem.details) if problem else NotReady("the agent is starting")
             return
-        if self.node.trouble is not None:
-            yield NotReady(self.node.trouble.message, self.node.trouble.details)
-        counts = self.node.counts()
+        if self.node.ledger.trouble is not None:
+            yield NotReady(self.node.ledger.trouble.message, self.node.ledger.trouble.details)
+        counts = self.node.ledger.counts()
         if not counts:
             yield NotReady(f"node {self.node_name} has no pod CIDRs", "give it some in the list of nodes")
         for family in sorted({one.block.family for one in counts}):
@@ -76,8 +76,8 @@ class Status:
         """The numbers for Prometheus."""
         now = self.survey.now
         return Snapshot(
-            leases=len(self.node.records()),
-            blocks=tuple(self.node.counts()),
+            leases=len(self.node.ledger.records()),
+            blocks=tuple(self.node.ledger.counts()),
             peers=max(0, len(now.peers) - 1) if now else 0,
             unserved=len(now.unserved) if now else 0,
             routes=self.repair.routes,
@@ -97,8 +97,8 @@ class Status:
             "version": self.version,
             "problems": [{"code": one.code, "msg": one.message, "details": one.details} for one in self.problems()],
             "site": _site(now) if now else None,
-            "pool": [_counts(one) for one in self.node.counts()],
-            "leases": [_lease(record) for record in self.node.records().values()],
+            "pool": [_counts(one) for one in self.node.ledger.counts()],
+            "leases": [_lease(record) for record in self.node.ledger.records().values()],
             "peers": _peers(now, self.node_name) if now else [],
             "nodes_error": str(stale) if stale else "",
             "repairs": dict(self.repair.counts),

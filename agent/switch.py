@@ -49,13 +49,11 @@ class Journal(Protocol):
     def remember(self, name: str, value: str) -> None:
         """Keep it."""
 
-    def let_pass(self) -> None:
-        """Return when every request under way now is over."""
-
 
 class Switch:
     """One thread moves peers; any thread asks. *load* answers a backend's factory, *settle* returns when the kernel has
-    what is wanted and answers what surrounds the node then, *missing* names what this machine lacks for a plan."""
+    what is wanted and answers what surrounds the node then, *let_pass* when every request under way now is over;
+    *missing* names what this machine lacks for a plan."""
 
     def __init__(
         self,
@@ -63,6 +61,7 @@ class Switch:
         way: Way,
         boot: str,
         journal: Journal,
+        let_pass: Callable[[], None],
         load: Callable[[str], Callable[[Site], Wiring]],
         settle: Callable[[], Surroundings | None],
         missing: Callable[[Plan], Sequence[str]],
@@ -71,6 +70,7 @@ class Switch:
     ) -> None:
         self._boot = boot
         self._journal = journal
+        self._let_pass = let_pass
         self._load = load
         self._settle = settle
         self._missing = missing
@@ -187,7 +187,7 @@ class Switch:
     def _advance(self, wanted: str) -> None:
         if self._phase == PREPARING:
             self._settle()
-            self._journal.let_pass()  # an ADD that began with the old MTU
+            self._let_pass()  # an ADD that began with the old MTU
         around, between = self._settled()
         if around is None or between is None:
             return

@@ -14,9 +14,10 @@ from typing import Final
 from netaddr import IPNetwork
 
 from agent import logs
+from agent.lane import Answer, Incoming
+from agent.ledger import Asked
 from agent.metrics import Metrics
-from agent.node import Asked, Node
-from agent.server import Answer, Incoming
+from agent.node import Node
 from agent.spool import Spooled
 from backends.podlink import GATEWAYS, HOST_MAC, link_name
 from cni import frame, result
@@ -48,7 +49,7 @@ class Verbs:
         started = perf_counter()
         calls = [_parsed(incoming.request) for incoming in incomings]
         asked = {
-            call.attachment: (call.netns, Asked(call.ips, call.mac, call.pod))
+            call.attachment: Asked(call.netns, call.ips, call.mac, call.pod)
             for call, incoming in zip(calls, incomings, strict=True)
             if call is not None and not incoming.is_gone()
         }
@@ -186,14 +187,14 @@ class Verbs:
             # Its DEL may have been served before: what is added now nobody would remove.
             raise TryAgain("the runtime ended its call before the ADD began", "nothing was done")
         who = call.attachment
-        return self._attached(self._node.add(who, call.netns, Asked(call.ips, call.mac, call.pod)), call)
+        return self._attached(self._node.add(who, Asked(call.netns, call.ips, call.mac, call.pod)), call)
 
     def _attached(self, record: Record, call: Call) -> Answer:
         bound = logs.current()
 
         def afterwards(is_delivered: bool) -> None:
             if is_delivered:
-                self._node.answered(call.attachment)
+                self._node.ledger.answered(call.attachment)
             with logs.bound(**bound):  # the runtime need not wait for this line
                 log.info("attached", extra={"addresses": " ".join(map(str, record.lease.addresses))})
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from netaddr import IPAddress, IPNetwork
@@ -13,8 +14,9 @@ from prometheus_client import CollectorRegistry
 
 import backends
 from agent import restore
+from agent.ledger import Asked, Ledger
 from agent.metrics import Metrics, Snapshot
-from agent.node import Asked, Node
+from agent.node import Node
 from agent.repair import Repair
 from agent.survey import Surroundings, Survey
 from agent.switch import Silence, Switch
@@ -110,15 +112,16 @@ class World:
         records = restore.records(self.store, self.kernel, around.blocks, lambda: self.now)
         allocator = Allocator(COOLDOWN)
         allocator.restore((record.lease for record in records), self.store.released())
-        self.node = Node(
+        metrics = Metrics(CollectorRegistry(), Snapshot, {})
+        ledger = Ledger(
             allocator=allocator,
             store=self.store,
-            dataplane=self.kernel,
-            metrics=Metrics(CollectorRegistry(), Snapshot, {}),
+            metrics=metrics,
             clock=lambda: self.now,
             records=records,
             reopen=self._reopened,
         )
+        self.node = Node(ledger, self.kernel, metrics)
         self.node.rewire(around.wiring, around.blocks)
         self.repair = Repair(
             node=self.node, survey=self.survey, dataplane=self.kernel, clock=lambda: self.now, wall=lambda: self.now
@@ -126,7 +129,8 @@ class World:
         self.switch = Switch(
             way=self.way,
             boot=self.boot,
-            journal=self.node,
+            journal=ledger,
+            let_pass=self.node.let_pass,
             load=backends.load,
             settle=self.settled,
             missing=lambda plan: [],
@@ -158,7 +162,7 @@ class World:
 
     def reconcile(self) -> None:
         """What the reconciler's thread does."""
-        self.node.tend_journal()
+        self.node.ledger.tend()
         self.survey.refresh()
         around = self.survey.now
         assert around is not None
@@ -169,13 +173,13 @@ class World:
 
     def add(self, who: Attachment, netns: str, asked: Asked | None = None) -> Record:
         """ADD, answered."""
-        record = self.node.add(who, netns, asked or Asked())
-        self.node.answered(who)
+        record = self.node.add(who, replace(asked or Asked(""), netns=netns))
+        self.node.ledger.answered(who)
         return record
 
     def problems(self) -> list[str]:
         """What is wrong between leases and kernel, in words; nothing, if all is as it must be after a pass."""
-        records = self.node.records()
+        records = self.node.ledger.records()
         found = []
         addresses = [address for record in records.values() for address in record.lease.addresses]
         found += [f"{one} is leased twice" for one in set(addresses) if addresses.count(one) > 1]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from agent.ledger import Asked
 from agent.metrics import Metrics, Snapshot
-from agent.node import Asked
 from agent.repair import Repair
 from agent.spool import Spooled
 from agent.verbs import Verbs
@@ -86,12 +86,12 @@ def delete_together(world: World) -> None:
 
 
 def add_together(world: World) -> None:
-    done = world.node.begin_addition({POD: (NETNS, Asked()), OTHER_POD: (OTHER_NETNS, Asked())})()
+    done = world.node.begin_addition({POD: Asked(NETNS), OTHER_POD: Asked(OTHER_NETNS)})()
     assert not done or set(done) == {POD, OTHER_POD}
 
 
 def collect(world: World) -> None:
-    world.node.collect("pods", set(), world.node.sequence)
+    world.node.collect("pods", set(), world.node.ledger.sequence)
 
 
 def start(world: World) -> None:
@@ -151,12 +151,12 @@ def recovered(world: World) -> None:
         assert world.problems() == []
         with pytest.raises(InterfaceExists):
             world.add(who, netns)
-        assert record == world.node.record(who)
+        assert record == world.node.ledger.record(who)
     for who in (POD, OLD, OTHER_POD):
         world.node.delete(who)
     assert world.problems() == []
     assert world.pods_links() == 0
-    assert world.node.records() == {}
+    assert world.node.ledger.records() == {}
     assert [item.key.name for item in world.kernel.foreign().values()] == ["203.0.113.0/24"]
 
 
@@ -204,13 +204,13 @@ def test_an_add_that_the_kernel_refuses_anywhere_leaves_nothing(world: Callable[
     """No restart needed: the address is free at once and the retry succeeds."""
     for number in range(1, MANY):
         one = world(f"{number}")
-        free = sum(counts.free for counts in one.node.counts() if counts.block.family == 4)
+        free = sum(counts.free for counts in one.node.ledger.counts() if counts.block.family == 4)
         one.kernel.fail_at(number, KernelRefused("no", "", 1), after=after)
         try:
             add(one)
         except KernelRefused:
             assert one.problems() == []
-            assert sum(counts.free for counts in one.node.counts() if counts.block.family == 4) == free
+            assert sum(counts.free for counts in one.node.ledger.counts() if counts.block.family == 4) == free
             add(one)
             assert one.problems() == []
             continue
@@ -225,16 +225,16 @@ def test_adds_together_that_the_kernel_refuses_anywhere_leave_nothing(
     """None of them is attached then, no address is taken, and alone each succeeds or says what is wrong."""
     for number in range(1, MANY):
         one = world(f"{number}")
-        free = [counts.free for counts in one.node.counts()]
+        free = [counts.free for counts in one.node.ledger.counts()]
         one.kernel.fail_at(number, KernelRefused("no", "", 1), after=after)
-        done = one.node.begin_addition({POD: (NETNS, Asked()), OTHER_POD: (OTHER_NETNS, Asked())})()
+        done = one.node.begin_addition({POD: Asked(NETNS), OTHER_POD: Asked(OTHER_NETNS)})()
         if not one.kernel.consumed:
             assert set(done) == {POD, OTHER_POD}
             assert one.problems() == []
             return
         assert done == {}
         assert one.problems() == []
-        assert [counts.free for counts in one.node.counts()] == free
+        assert [counts.free for counts in one.node.ledger.counts()] == free
         add(one)
         assert one.problems() == []
 
@@ -243,18 +243,18 @@ def test_of_adds_together_those_are_left_out_that_must_be_served_alone(world: Ca
     """What is attached already or gets no address: alone it is told why, and the others are attached. With one whose
     namespace is gone, or is none, all are left as they were."""
     one = world("mixed")
-    full = {Attachment("pods", f"f{number}", "eth0"): (f"/run/netns/f{number}", Asked()) for number in range(14)}
-    for netns, _ in full.values():
-        one.kernel.add_netns(netns)
+    full = {Attachment("pods", f"f{number}", "eth0"): Asked(f"/run/netns/f{number}") for number in range(14)}
+    for asked in full.values():
+        one.kernel.add_netns(asked.netns)
     for netns in ("/run/netns/gone", "/proc/self/ns/net"):
-        assert one.node.begin_addition({POD: (netns, Asked()), **full})() == {}
+        assert one.node.begin_addition({POD: Asked(netns), **full})() == {}
         assert one.problems() == []
-        assert set(one.node.records()) == {OLD}
-    done = one.node.begin_addition({OLD: (OLD_NETNS, Asked()), **full})()
+        assert set(one.node.ledger.records()) == {OLD}
+    done = one.node.begin_addition({OLD: Asked(OLD_NETNS), **full})()
     assert len(done) == 13, "as many as there were addresses"
     assert OLD not in done
     assert one.problems() == []
-    assert len(one.node.records()) == 14
+    assert len(one.node.ledger.records()) == 14
 
 
 def test_one_delete_of_many_that_the_kernel_refuses(world: Callable[[str], World]) -> None:
@@ -269,7 +269,7 @@ def test_one_delete_of_many_that_the_kernel_refuses(world: Callable[[str], World
         if one.kernel.consumed:
             assert all(failure is None for failure in one.node.begin_removal([OLD, POD])().values())
         assert one.problems() == []
-        assert one.node.records() == {}
+        assert one.node.ledger.records() == {}
         if not one.kernel.consumed:
             return
 
@@ -290,7 +290,7 @@ def test_a_delete_among_many_does_not_wait_for_a_request_under_way(world: Callab
     one.node.rewire(Slow(around.site), around.blocks)
     one.add(POD, NETNS)
     assert done == [{OLD: None}]
-    assert set(one.node.records()) == {POD}
+    assert set(one.node.ledger.records()) == {POD}
 
 
 def test_a_repair_that_the_kernel_refuses_comes_again(world: Callable[[str], World]) -> None:
@@ -353,10 +353,10 @@ def test_spooled_deletes_end_what_was_there_when_they_were_written(world: Callab
     batch = [spooled(OLD, before), spooled(POD, before), spooled(OTHER_POD, before), spooled(POD, one.now + 1, b"ADD")]
     one.kernel.fail_at(1, KernelRefused("no", "", 1))  # of many: each is tried again alone
     assert verbs.delete_spooled(batch) == [None] * 4
-    assert set(one.node.records()) == {POD}
+    assert set(one.node.ledger.records()) == {POD}
     assert one.problems() == []
     assert verbs.delete_spooled([spooled(POD, one.now + 1), spooled(POD, before)]) == [None, None]
-    assert one.node.records() == {}
+    assert one.node.ledger.records() == {}
     one.add(POD, NETNS)
     one.kernel.fail_at(1, KernelRefused("no", "", 1))
     (failure,) = verbs.delete_spooled([spooled(POD, one.now + 1)])

@@ -22,8 +22,8 @@ from prometheus_client import CollectorRegistry
 
 from agent import commands
 from agent.control import Control
+from agent.lane import Answer, Incoming
 from agent.metrics import Metrics, Snapshot, page
-from agent.server import Answer, Incoming
 from agent.spool import Spool
 from agent.status import Status
 from agent.verbs import Verbs
@@ -57,7 +57,7 @@ class Agent:
 
     def answer(self, request: frame.Request) -> Answer:
         """As the server has it served."""
-        incoming = Incoming(request, self.world.node.sequence, lambda: False)
+        incoming = Incoming(request, self.world.node.ledger.sequence, lambda: False)
         together = {b"ADD": self.verbs.add_together, b"DEL": self.verbs.delete_together}
         serve = together.get(request.env.get("CNI_COMMAND", b""))
         (answer,) = serve([incoming])() if serve else [None]
@@ -68,7 +68,7 @@ class Agent:
         store = self.world.store
         assert store is not None
         way = self.world.way.state
-        return self.world.node.records(), self.world.kernel.ours(), store.load(), store.released(), way
+        return self.world.node.ledger.records(), self.world.kernel.ours(), store.load(), store.released(), way
 
     def growth(self) -> object:
         """All that must not grow with what is asked."""
@@ -195,7 +195,7 @@ def judge(agent: Agent, request: frame.Request) -> None:
         agent.world.now += 31  # its addresses have cooled down
     elif command in (b"DEL", b"GC"):
         event("removed")
-        if HELD not in agent.world.node.records():
+        if HELD not in agent.world.node.ledger.records():
             agent.world.now += 31
             agent.world.add(HELD, PODS[1])
     else:
@@ -203,7 +203,7 @@ def judge(agent: Agent, request: frame.Request) -> None:
         json.loads(response.stdout or b"{}")
         assert agent.state() == before
     assert agent.world.problems() == []
-    assert set(agent.world.node.records()) == {HELD}
+    assert set(agent.world.node.ledger.records()) == {HELD}
     assert agent.growth() == grown
     assert agent.bugs == []
 

@@ -92,7 +92,7 @@ class Walk(RuleBasedStateMachine):
     @rule(keep=st.sets(st.sampled_from(NETNS)), network=st.sampled_from(NETWORKS))
     def collect(self, keep: set[str], network: str) -> None:
         """GC takes what is not listed, on its network, and nothing that came after it."""
-        before = self.world.node.sequence
+        before = self.world.node.ledger.sequence
         valid = {(path[-1], "eth0") for path in keep}
         stale = {who for who, path in self.attached.items() if who.network == network and path not in keep}
         for who in stale:
@@ -108,7 +108,7 @@ class Walk(RuleBasedStateMachine):
         assert set(self.world.node.collect(network, set(), 0)) == stale
 
     def _release(self, who: Attachment) -> None:
-        record = self.world.node.record(who)
+        record = self.world.node.ledger.record(who)
         assert record is not None
         self.released |= {str(address): self.world.now for address in record.lease.addresses}
         self.attached.pop(who)
@@ -177,7 +177,7 @@ class Walk(RuleBasedStateMachine):
     def all_is_as_it_must_be(self) -> None:
         """Want equals have, and exactly the attached have links and leases."""
         assert self.world.problems() == []
-        assert set(self.world.node.records()) == set(self.attached)
+        assert set(self.world.node.ledger.records()) == set(self.attached)
         assert self.world.pods_links() == len(self.attached)
         foreign = self.world.kernel.foreign()
         assert [item.key.name for item in foreign.values()] == ["203.0.113.0/24"]

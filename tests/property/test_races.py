@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.node import Asked
+from agent.ledger import Asked
 from cni.errors import (
     EnvironmentInvalid,
     Exhausted,
@@ -82,13 +82,13 @@ class Storm:
             self.unexpected.append(f"{kind} {who}: {error!r}")
 
     def add(self, who: Attachment) -> None:
-        self.world.node.add(who, self.netns(who.container), Asked())
-        self.world.node.answered(who)
+        self.world.node.add(who, Asked(self.netns(who.container)))
+        self.world.node.ledger.answered(who)
 
     def add_together(self, who: Attachment) -> None:
         whos = [who, *(Attachment(who.network, container, "eth0") for container in CONTAINERS[1::4])]
-        for done in self.world.node.begin_addition({one: (self.netns(one.container), Asked()) for one in whos})():
-            self.world.node.answered(done)
+        for done in self.world.node.begin_addition({one: Asked(self.netns(one.container)) for one in whos})():
+            self.world.node.ledger.answered(done)
 
     def delete(self, who: Attachment) -> None:
         self.world.node.delete(who)
@@ -103,7 +103,7 @@ class Storm:
 
     def collect(self, who: Attachment) -> None:
         valid = {(container, "eth0") for container in CONTAINERS[::2]}
-        self.world.node.collect(who.network, valid, self.world.node.sequence)
+        self.world.node.collect(who.network, valid, self.world.node.ledger.sequence)
 
     def mend(self, who: Attachment) -> None:
         self.world.node.mend(who, lambda change: True)
@@ -141,19 +141,19 @@ def test_two_hundred_requests_at_once(tmp_path_factory: pytest.TempPathFactory, 
         world.now += 61
         world.reconcile()
         assert world.problems() == []
-        for who in world.node.records():
+        for who in world.node.ledger.records():
             with pytest.raises(InterfaceExists):
                 world.add(who, storm.netns(who.container))
             world.node.delete(who)
         assert world.problems() == []
         assert world.pods_links() == 0
         world.now += 61
-        free = [counts.free for counts in world.node.counts() if counts.block.family == 4]
+        free = [counts.free for counts in world.node.ledger.counts() if counts.block.family == 4]
         assert free == [14], "an address was lost"
         with pytest.raises(UnknownContainer):
             world.node.check(Attachment("pods", "c0", "eth0"), storm.netns("c0"), "", 0)
         world.restart()
         assert world.problems() == []
-        assert world.node.records() == {}
+        assert world.node.ledger.records() == {}
     finally:
         world.close()

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from agent import server as module
-from agent.server import Answer, Incoming, Server, Together, listening
+from agent.lane import Answer, Incoming, Together
+from agent.listener import listening
+from agent.server import Server
 from cni import frame
 from cni.errors import ConfigInvalid
 

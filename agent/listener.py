@@ -1,0 +1,46 @@
+"""The agent's listening socket: where it is, whose it is, and that nobody else serves it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from cni.errors import ConfigInvalid
+
+
+def listening(path: Path) -> socket.socket:
+    """A listening socket at *path*, mode 0600, in a directory made with mode 0700 where missing.
+
+    A socket that nobody serves is replaced. ConfigInvalid: somebody serves it, or it cannot be made.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _is_served(path):
+            raise ConfigInvalid(
+                f"the socket {path} is served already", "another agent runs on this node: stop it first"
+            )
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            # The mode before the name: nobody connects between the two.
+            os.fchmod(listener.fileno(), 0o600)
+            listener.bind(os.fspath(path))
+            listener.listen(4096)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigInvalid(f"the socket {path} cannot be made: {error.strerror}", "check paths.socket") from error
+    return listener
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError as error:
+            raise ConfigInvalid(f"the socket {path} cannot be used: {error.strerror}", "check paths.socket") from error
+    return True
