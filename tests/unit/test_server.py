@@ -264,10 +264,11 @@ def test_a_request_carries_the_number_at_its_arrival(path: Path) -> None:
 def test_delivery_is_told_only_when_the_client_has_the_answer(path: Path) -> None:
     """An ADD whose runtime is gone counts as unanswered; and a worker can see that it hung up."""
     told: list[tuple[str, bool]] = []
-    may_go_on, seen = threading.Event(), []
+    begun, may_go_on, seen = threading.Event(), threading.Event(), []
 
     def serve(incoming: Incoming) -> Answer:
         if incoming.request.stdin == b"gone":
+            begun.set()
             may_go_on.wait(DEADLINE)
             seen.append(incoming.is_gone())
         return Answer(frame.Response(0, b"x"), lambda is_so: told.append((incoming.request.stdin.decode(), is_so)))
@@ -276,6 +277,7 @@ def test_delivery_is_told_only_when_the_client_has_the_answer(path: Path) -> Non
         assert asked(path, b"there").code == 0
         with connected(path) as stream:
             stream.sendall(frame.encode(frame.Request({}, b"gone")))
+            assert begun.wait(DEADLINE)
         may_go_on.set()
     assert seen == [True]
     assert told == [("there", True), ("gone", False)]
