@@ -1,0 +1,241 @@
+"""How many addresses to keep ready where they come from interfaces in small blocks: a function from counts to actions.
+
+Pure: no clock, no cloud. A pod that waits comes first, then what is kept warm, then giving back. What always holds:
+doing what is answered leads to rest, so a pool never swings between growing and shrinking; an interface never gets
+more chunks than it has slots; nothing that is used or cools down is given back.
+
+The words of the settings are those of the Amazon VPC CNI (WARM_IP_TARGET, MINIMUM_IP_TARGET, WARM_PREFIX_TARGET,
+WARM_ENI_TARGET, MAX_ENI), whose meaning they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+PREFIX_SIZE = 16
+"""Addresses in an IPv4 prefix that an interface is given (/28)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What takes one slot of an interface: a prefix or a single address, *size* addresses in all.
+
+    Of these *used* are held by pods and *cooling* released too lately; *idle* is for how many seconds neither has been
+    so for any of them.
+    """
+
+    name: str
+    size: int
+    used: int = 0
+    cooling: int = 0
+    idle: float = 0.0
+
+    @property
+    def free(self) -> int:
+        """How many addresses a pod could get now."""
+        return self.size - self.used - self.cooling
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.used and not self.cooling
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One interface: *slots* for chunks, besides its own address. A *fixed* one came with the machine and stays."""
+
+    name: str
+    slots: int
+    chunks: tuple[Chunk, ...] = ()
+    is_fixed: bool = False
+
+    @property
+    def room(self) -> int:
+        """Slots that hold nothing."""
+        return self.slots - len(self.chunks)
+
+    @property
+    def used(self) -> int:
+        return sum(chunk.used + chunk.cooling for chunk in self.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What there is. *interfaces* are those that pods may use: reserved ones are not among them.
+
+    *waiting* pods have no address; *coming* addresses were asked for and have not arrived; a further interface would
+    have *slots_of_new* slots, and *interfaces_left* more can be had; *has_prefixes*: prefixes can be had now.
+    """
+
+    interfaces: tuple[Interface, ...]
+    waiting: int = 0
+    coming: int = 0
+    slots_of_new: int = 0
+    interfaces_left: int = 0
+    has_prefixes: bool = True
+
+    @property
+    def chunks(self) -> Iterator[Chunk]:
+        return (chunk for interface in self.interfaces for chunk in interface.chunks)
+
+    @property
+    def free(self) -> int:
+        return sum(chunk.free for chunk in self.chunks)
+
+    @property
+    def used(self) -> int:
+        return sum(chunk.used for chunk in self.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator wants ready. *warm_addresses* and *minimum_addresses*, if one is set, stand in for the others;
+    *warm_prefixes* are whole ones; *warm_interfaces* as many addresses as that many further interfaces have.
+
+    With *is_prefix_mode* chunks are prefixes as long as these can be had. *delay*: seconds for which a chunk must have
+    been idle before it is given back. ValueError: a number is negative.
+    """
+
+    is_prefix_mode: bool = True
+    warm_addresses: int | None = None
+    minimum_addresses: int | None = None
+    warm_prefixes: int = 1
+    warm_interfaces: int = 0
+    delay: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("warm_addresses", "minimum_addresses", "warm_prefixes", "warm_interfaces", "delay"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} is {value}: it cannot be negative")
+
+
+class Assign(NamedTuple):
+    """Give *interface* that many chunks of *size* more, in one call."""
+
+    interface: str
+    chunks: int
+    size: int
+
+
+class Create(NamedTuple):
+    """Make an interface that has that many chunks of *size* from the start."""
+
+    chunks: int
+    size: int
+
+
+class Unassign(NamedTuple):
+    """Take these chunks from *interface*, in one call."""
+
+    interface: str
+    chunks: tuple[str, ...]
+
+
+class Delete(NamedTuple):
+    """Remove an interface, with all that it has."""
+
+    interface: str
+
+
+Action: TypeAlias = Assign | Create | Unassign | Delete
+
+
+def actions(pool: Pool, settings: Settings) -> list[Action]:
+    """What to do now: more, or less, or nothing."""
+    growing = list(_growth(pool, settings))
+    if pool.waiting or pool.coming:
+        return growing
+    used = {action.interface for action in growing if isinstance(action, Assign)}
+    return growing + list(_shrinking(pool, settings, used))
+
+
+def shortfall(pool: Pool, interfaces_max: int) -> str:
+    """Why no more can be had, in numbers, for whoever waits."""
+    slots = sum(interface.slots for interface in pool.interfaces)
+    taken = sum(len(interface.chunks) for interface in pool.interfaces)
+    total = sum(chunk.size for chunk in pool.chunks)
+    return (
+        f"{pool.used} of {total} addresses in use, {taken} of {slots} slots taken, "
+        f"{interfaces_max - pool.interfaces_left} of {interfaces_max} interfaces attached"
+    )
+
+
+# --- what is wanted -------------------------------------------------------------------------------------------
+
+
+def _warm(pool: Pool, settings: Settings) -> int:
+    """How many free addresses are wanted besides those for pods that wait."""
+    warm, least = settings.warm_addresses, settings.minimum_addresses
+    if warm is not None or least is not None:
+        return max(warm or 0, (least or 0) - pool.used - pool.waiting)
+    size = PREFIX_SIZE if settings.is_prefix_mode else 1
+    prefixes = settings.warm_prefixes * PREFIX_SIZE if settings.is_prefix_mode else 0
+    return max(prefixes, settings.warm_interfaces * pool.slots_of_new * size)
+
+
+def _counts_whole(settings: Settings) -> bool:
+    """Whether a prefix counts as warm only while it is whole."""
+    is_by_address = settings.warm_addresses is not None or settings.minimum_addresses is not None
+    return settings.is_prefix_mode and not is_by_address
+
+
+def _ready(chunks: Iterable[Chunk], settings: Settings) -> int:
+    """How many free addresses count as warm."""
+    if _counts_whole(settings):
+        return sum(chunk.size for chunk in chunks if chunk.is_empty)
+    return sum(chunk.free for chunk in chunks)
+
+
+def _missing(pool: Pool, settings: Settings) -> int:
+    """How many more addresses are wanted. Pods that wait take the broken chunks' free addresses first."""
+    free, ready = pool.free, _ready(pool.chunks, settings)
+    for_waiting = pool.waiting - (free - ready)
+    return max(0, pool.waiting - free, max(0, for_waiting) + _warm(pool, settings) - ready) - pool.coming
+
+
+# --- more -----------------------------------------------------------------------------------------------------
+
+
+def _growth(pool: Pool, settings: Settings) -> Iterator[Action]:
+    missing = _missing(pool, settings)
+    size = PREFIX_SIZE if settings.is_prefix_mode and pool.has_prefixes else 1
+    left = -(-missing // size) if missing > 0 else 0
+    # The roomiest first: fewest calls.
+    for interface in sorted(pool.interfaces, key=lambda one: -one.room):
+        chunks = min(left, interface.room)
+        if chunks > 0:
+            yield Assign(interface.name, chunks, size)
+            left -= chunks
+    for _ in range(pool.interfaces_left):
+        chunks = min(left, pool.slots_of_new)
+        if chunks > 0:
+            yield Create(chunks, size)
+            left -= chunks
+
+
+# --- less -----------------------------------------------------------------------------------------------------
+
+
+def _shrinking(pool: Pool, settings: Settings, used: Container[str]) -> Iterator[Action]:
+    """Where more is wanted, nothing is spare, and only interfaces go that have no chunk and get none."""
+    spare = _ready(pool.chunks, settings) - _warm(pool, settings)
+    for interface in sorted(pool.interfaces, key=lambda one: (one.used, len(one.chunks), one.name)):
+        if interface.name in used:
+            continue
+        gone: list[Chunk] = []
+        for chunk in _idlest(interface.chunks, settings.delay):
+            if chunk.size <= spare:
+                gone.append(chunk)
+                spare -= chunk.size
+        if len(gone) == len(interface.chunks) and not interface.is_fixed:
+            yield Delete(interface.name)
+        elif gone:
+            yield Unassign(interface.name, tuple(chunk.name for chunk in gone))
+
+
+def _idlest(chunks: Sequence[Chunk], delay: float) -> list[Chunk]:
+    """Those that may go, the longest idle first."""
+    return sorted((one for one in chunks if one.is_empty and one.idle >= delay), key=lambda one: -one.idle)
