@@ -18,9 +18,11 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -99,6 +101,9 @@ class Server:
         self._threads = [self._thread(f"request-{number}", self._work) for number in range(workers)]
 
     def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        return threading.Thread(target=self._watched(name, work), name=name, daemon=True)
+
+    def _watched(self, name: str, work: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:
             try:
                 work()
@@ -106,7 +111,7 @@ class Server:
                 log.exception("a thread of the socket died")
                 self._on_death(name, error)
 
-        return threading.Thread(target=run, name=name, daemon=True)
+        return run
 
     def start(self) -> None:
         """Listen. ConfigInvalid: the socket cannot be made there, or another agent has it."""
@@ -260,22 +265,39 @@ class Server:
                 time.sleep(lane.together.company)
             try:
                 batch, has_more = lane.batch()
-                finish = lane.together.serve([incoming for _, incoming in batch])
+                clients = [client for client, _ in batch]
+                incomings = [incoming for _, incoming in batch]
+                with self._closed_by_a_bug(clients):
+                    finish = lane.together.serve(incomings)
             finally:
                 lane.beginning.release()
             if has_more:
-                self._pool.submit(self._finish, batch, finish)
+                self._pool.submit(self._watched("more", partial(self._finish, clients, incomings, finish)))
             else:
-                self._finish(batch, finish)
+                self._finish(clients, incomings, finish)
 
     def _finish(
-        self, batch: Sequence[tuple[_Client, Incoming]], finish: Callable[[], Sequence[Answer | None]]
+        self,
+        clients: Sequence[_Client],
+        incomings: Sequence[Incoming],
+        finish: Callable[[], Sequence[Answer | None]],
     ) -> None:
-        for (client, incoming), answer in zip(batch, finish(), strict=True):
+        with self._closed_by_a_bug(clients):
+            answers = finish()
+        for client, incoming, answer in zip(clients, incomings, answers, strict=True):
             if answer is not None:
                 self._send(client, answer)
             else:
-                self._pool.submit(self._serve_one, client, incoming)
+                self._pool.submit(self._watched("more", partial(self._serve_one, client, incoming)))
+
+    @contextmanager
+    def _closed_by_a_bug(self, clients: Sequence[_Client]) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            for client in clients:
+                self._close(client)
+            raise
 
     def _serve_one(self, client: _Client, incoming: Incoming) -> None:
         self._send(client, self._serve(incoming))

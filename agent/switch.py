@@ -191,7 +191,7 @@ class Switch:
         around, between = self._settled()
         if around is None or between is None:
             return
-        self._phase = MOVING
+        self._enter(MOVING, wanted)
         peers = {peer.name: peer for peer in around.peers if peer.name != around.site.here.name}
         self._peers = frozenset(peers)
         ways = between.movable(around.peers)
@@ -207,15 +207,22 @@ class Switch:
             silent = self._unheard(ways, peers, is_bound=True)
         self._waiting = silent
         if silent and not self._is_forced:
-            self._phase = WAITING
+            self._enter(WAITING, wanted)
             return
         with self._lock:
-            if self._way.state.wanted == wanted and not self._way.state.is_resting:
-                self._phase = FINISHING
-                self._keep(State(wanted, wanted, self._way.state.configured))
+            if self._way.state.wanted != wanted:
+                return
+            self._phase = FINISHING
+            self._keep(State(wanted, wanted, self._way.state.configured))
         self._settle()
-        self._phase = AT_REST
+        self._enter(AT_REST, wanted)
         log.info("the backend was changed", extra={"backend": wanted})
+
+    def _enter(self, phase: str, wanted: str) -> None:
+        """The change to *wanted* is in that phase, unless another was asked for meanwhile, which has begun anew."""
+        with self._lock:
+            if self._way.state.wanted == wanted:
+                self._phase = phase
 
     def _move(
         self, wanted: str, names: Sequence[str], ways: Mapping[str, Sequence[Probe]], peers: Mapping[str, Peer]

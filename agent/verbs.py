@@ -48,11 +48,10 @@ class Verbs:
         """Begin many ADDs; what is returned finishes them and gives the answers. None: better served alone."""
         started = perf_counter()
         calls = [_parsed(incoming.request) for incoming in incomings]
-        asked = {
-            call.attachment: Asked(call.netns, call.ips, call.mac, call.pod)
-            for call, incoming in zip(calls, incomings, strict=True)
-            if call is not None and not incoming.is_gone()
-        }
+        asked: dict[Attachment, Asked] = {}
+        for call, incoming in zip(calls, incomings, strict=True):
+            if call is not None and not incoming.is_gone():
+                asked.setdefault(call.attachment, Asked(call.netns, call.ips, call.mac, call.pod))
         addition = self._node.begin_addition(asked)
 
         def finish() -> list[Answer | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -96,13 +97,15 @@ class Peers:
     """The node's plan: *base*, what the node needs whatever its peers, and a part for each peer, worked out when the
     peer is new or has changed: *make* does that, and is pure.
 
-    With thousands of peers, a list that differs by one must not cost more than that one, and a copy.
+    With thousands of peers, a list that differs by one must not cost more than that one, and a copy. Any thread may
+    call.
     """
 
     def __init__(self, here: str, base: Iterable[Item], make: Callable[[Peer, Mapping[int, int]], Part]) -> None:
         self._here = here
         self._base = plan(*base)
         self._make = make
+        self._lock = threading.Lock()
         self._peers: frozenset[Peer] = frozenset()
         self._parts: dict[str, Part] = {}
         self._plan: dict[Key, Item] = dict(self._base)
@@ -113,12 +116,14 @@ class Peers:
     def wired(self, peers: Collection[Peer]) -> Wired:
         """The whole plan for the whole set of nodes, this one among them."""
         now = frozenset(peers)
-        gone, new = self._peers - now, now - self._peers
-        is_small = len(gone) + len(new) <= len(self._parts)
-        if not is_small or not self._replace(_others(gone, self._here), _others(new, self._here)):
-            self._work_out(_others(now, self._here))
-        self._peers = now
-        return Wired(self._plan, tuple(one for name in sorted(self._unserved) for one in self._unserved[name]))
+        with self._lock:
+            if now != self._peers:
+                gone, new = self._peers - now, now - self._peers
+                is_small = len(gone) + len(new) <= len(self._parts)
+                if not is_small or not self._replace(_others(gone, self._here), _others(new, self._here)):
+                    self._work_out(_others(now, self._here))
+                self._peers = now
+            return Wired(self._plan, tuple(one for name in sorted(self._unserved) for one in self._unserved[name]))
 
     def _replace(self, gone: Sequence[Peer], new: Sequence[Peer]) -> bool:
         """Put *new* in the place of *gone*; False, and nothing is changed, where somebody is in another's way."""

@@ -344,3 +344,34 @@ def test_the_death_of_a_thread_is_told(path: Path) -> None:
         stream.recv(1)
     server.stop()
     assert [(name.partition("-")[0], why) for name, why in told] == [("request", "a bug")]
+
+
+def test_a_bug_in_what_finishes_a_batch_is_told_too(path: Path) -> None:
+    """Wherever it runs: its clients would wait for ever."""
+    told: list[str] = []
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def together(batch: Sequence[Incoming]) -> Callable[[], list[Answer]]:
+        begun.set()
+        may_go_on.wait(DEADLINE)
+
+        def finish() -> list[Answer]:
+            if batch[0].request.stdin == b"bug":
+                raise ZeroDivisionError("a bug")
+            return echoes(batch)()
+
+        return finish
+
+    server = made(
+        path, on_death=lambda name, error: told.append(f"{name}: {error}"), together=Together(together, most=1)
+    )
+    server.start()
+    with ExitStack() as streams:
+        for text in (b"fine", b"bug", b"fine"):  # the second is finished elsewhere, since a third waits
+            stream = streams.enter_context(connected(path))
+            stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, text)))
+            assert begun.wait(DEADLINE)
+        assert asked(path).code == 0
+        may_go_on.set()
+    server.stop()
+    assert told == ["more: a bug"]
