@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -27,6 +29,7 @@ def peer(name: str, address: int, cidr: int) -> Peer:
     return Peer(name, (IPAddress(f"{network}.{address + 1}"),), cidrs)
 
 
+LISTED = [(1, "abc"), (2, "abcdef"), (3, "a"), (4, "bcd")]
 PEERS = st.builds(peer, st.sampled_from("abcdef"), st.integers(0, 4), st.integers(0, 9))
 LISTS = st.lists(PEERS, unique_by=lambda one: one.name).map(lambda peers: frozenset((HERE, *peers)))
 
@@ -48,3 +51,22 @@ def test_any_walk_ends_as_from_the_start(
         assert answer == factory(SITE).node(peers)
         for key, item in answer.plan.items():
             assert item.key == key
+
+
+def test_any_thread_may_ask() -> None:
+    """The pass and a change of backend do, for different lists at once: each gets its own answer."""
+    lists = [
+        frozenset([HERE, *(peer(f"{name}{number}", number, at) for at, name in enumerate(names))])
+        for number, names in LISTED
+    ]
+    wanted = {peers: StaticWiring(SITE).node(peers) for peers in lists}
+    wiring = StaticWiring(SITE)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(lists)) as pool:
+            asked = [pool.submit(wiring.node, peers) for _ in range(100) for peers in lists]
+            found = [one.result(30.0) for one in asked]
+    finally:
+        sys.setswitchinterval(before)
+    assert found == [wanted[peers] for _ in range(100) for peers in lists]
