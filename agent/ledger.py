@@ -189,10 +189,10 @@ class Ledger:
             self._held[who] = replace(self._held[who], record=record)
 
     def cancel(self, records: Collection[Record]) -> None:
-        """End leases whose addresses never were a running pod's: nothing cools down."""
+        """End leases whose addresses never were a running pod's: nothing cools down, and no history tells of them."""
         whos = [record.lease.who for record in records]
         with self._lock:
-            self._store.drop(whos, self._clock())
+            self._store.cancel(whos)
             for who in whos:
                 self._allocator.cancel(who)
                 del self._held[who]

@@ -121,15 +121,11 @@ class Store:
 
     def drop(self, whos: Collection[Attachment], now: float) -> int:
         """End the leases of *whos* at *now*, all in one transaction; the answer is how many addresses that were."""
-        live = [who for who in whos if who in self._live]
-        with self._transaction(len(live)):
-            ended = self._database.executemany(
-                "UPDATE tenure SET until = ? "
-                "WHERE network = ? AND container = ? AND ifname = ? AND until IS NULL",
-                [(now, *who) for who in live],
-            )
-        self._live.difference_update(live)
-        return max(0, ended.rowcount)
+        return self._end("UPDATE tenure SET until = ?", (now,), whos)
+
+    def cancel(self, whos: Collection[Attachment]) -> int:
+        """Forget the leases of *whos*, in one transaction, as if they had never been saved; the answer as of `drop`."""
+        return self._end("DELETE FROM tenure", (), whos)
 
     def load(self) -> list[Record]:
         """Every live lease, in the order in which they were first saved."""
@@ -222,6 +218,16 @@ class Store:
     def _read(self, query: str, values: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
         with translated(self.path):
             return self._database.execute(query, values).fetchall()
+
+    def _end(self, change: str, values: tuple[float, ...], whos: Collection[Attachment]) -> int:
+        live = [who for who in whos if who in self._live]
+        with self._transaction(len(live)):
+            ended = self._database.executemany(
+                f"{change} WHERE network = ? AND container = ? AND ifname = ? AND until IS NULL",
+                [(*values, *who) for who in live],
+            )
+        self._live.difference_update(live)
+        return max(0, ended.rowcount)
 
     def _write(self, record: Record, one: Leased, row: int | None) -> None:
         who, address, block = record.lease.who, one.address, one.block

@@ -64,6 +64,10 @@ class Deadly:
         """See `Store.drop`."""
         return self._write(lambda: self._store.drop(whos, now))
 
+    def cancel(self, whos: Collection[Attachment]) -> object:
+        """See `Store.cancel`."""
+        return self._write(lambda: self._store.cancel(whos))
+
     def remember(self, name: str, value: str) -> object:
         """See `Store.remember`."""
         return self._write(lambda: self._store.remember(name, value))

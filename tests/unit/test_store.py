@@ -346,3 +346,18 @@ def test_what_was_remembered_is_recalled(path: Path) -> None:
         store.remember("backend", "b")
     with closing(Store(path, "boot-1", 0.0)) as store:
         assert store.recall("backend") == "b"
+
+
+def test_a_cancelled_lease_was_never_there(path: Path) -> None:
+    """No history, nothing released: a runtime that tries an impossible ADD again and again fills no disk."""
+    with closing(Store(path, "boot-1", 0.0)) as store:
+        store.save(record(pod(1), "10.1.0.1"))
+        store.drop([pod(1)], 5.0)
+        before = store.released(), store.history(IPAddress("10.1.0.1"))
+        store.enter([record(pod(2), "10.1.0.1"), record(pod(3), "10.1.0.2")])
+        assert store.cancel([pod(2), pod(4)]) == 1
+        assert [one.lease.who for one in store.load()] == [pod(3)]
+        assert store.cancel([pod(3)]) == 1
+        assert (store.released(), store.history(IPAddress("10.1.0.1"))) == before
+        store.save(record(pod(2), "10.1.0.1"))
+        assert [one.lease.who for one in store.load()] == [pod(2)]
