@@ -35,7 +35,7 @@ class Datagrams:
                 end.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             except PermissionError:  # an ordinary user's: what it cannot hold is counted
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            end.settimeout(_SILENCE)
+            end.settimeout(traffic.PATIENCE)
         self._server.bind((address, 0))
         self._client.connect(self._server.getsockname()[:2])
         self._is_over = threading.Event()
@@ -52,6 +52,13 @@ class Datagrams:
         return self.sent - self.back - self.overrun
 
     def __enter__(self) -> Self:
+        # One there and back first: while nodes look for each other's hardware address, only so many packets wait.
+        self._client.send(b"")
+        _, peer = self._server.recvfrom(_CHUNK)
+        self._server.sendto(b"", peer)
+        self._client.recv(_CHUNK)
+        for end in (self._server, self._client):
+            end.settimeout(_SILENCE)
         for thread in self._threads:
             thread.start()
         return self
