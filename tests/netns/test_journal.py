@@ -177,11 +177,11 @@ def test_its_file_system_is_read_only(lab: Lab, small: Path) -> None:
     node, other = lab.nodes
     before = leases(node)
     node.stop()
-    run("mount", "-o", "remount,ro", str(small))
+    run("mount", "-o", "remount,bind,ro", str(small))
     with pytest.raises(Failed, match="Read-only file system"):
         node.start()
     pod = node.pods[0]
     assert traffic.seen_by_udp(other.pods[0].place, pod.place, pod.address(4)) == other.pods[0].address(4)
-    run("mount", "-o", "remount,rw", str(small))
+    run("mount", "-o", "remount,bind,rw", str(small))
     node.start()
     assert leases(node) == before
