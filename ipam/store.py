@@ -81,8 +81,6 @@ class Store:
             self._database.execute(
                 "UPDATE tenure SET until = ? WHERE until IS NULL AND boot != ?", (now, boot_id)
             )
-        live = self._read("SELECT DISTINCT network, container, ifname FROM tenure WHERE until IS NULL")
-        self._live = {Attachment(*who) for who in live}
 
     def save(self, record: Record) -> None:
         """Make *record* the one of its attachment, whatever was saved for it before.
@@ -90,9 +88,6 @@ class Store:
         StateCorrupt: an address of it is in the lease of another attachment; nothing is saved then.
         """
         who = record.lease.who
-        if who not in self._live:
-            self.enter([record])
-            return
         with self._transaction():
             rows = self._database.execute(
                 "SELECT address, id FROM tenure "
@@ -117,7 +112,6 @@ class Store:
             for record in records:
                 for one in record.lease.leased:
                     self._write(record, one, None)
-        self._live.update(record.lease.who for record in records)
 
     def drop(self, whos: Collection[Attachment], now: float) -> int:
         """End the leases of *whos* at *now*, all in one transaction; the answer is how many addresses that were."""
@@ -220,13 +214,11 @@ class Store:
             return self._database.execute(query, values).fetchall()
 
     def _end(self, change: str, values: tuple[float, ...], whos: Collection[Attachment]) -> int:
-        live = [who for who in whos if who in self._live]
-        with self._transaction(len(live)):
+        with self._transaction(len(whos)):
             ended = self._database.executemany(
                 f"{change} WHERE network = ? AND container = ? AND ifname = ? AND until IS NULL",
-                [(*values, *who) for who in live],
+                [(*values, *who) for who in whos],
             )
-        self._live.difference_update(live)
         return max(0, ended.rowcount)
 
     def _write(self, record: Record, one: Leased, row: int | None) -> None:
