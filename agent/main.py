@@ -134,8 +134,9 @@ def run(config: Config, life: Life) -> int:
         netns = parts.enter_context(closing(Netns()))
         nft = Nft()
         kernel = parts.enter_context(closing(Kernel(netns, nft)))
-        store = restore.journal(Path(paths.state), boot_id())
-        way = Way(restored(store.recall(JOURNAL), config.backend, boot_id()), backends.load)
+        boot = boot_id()
+        store = restore.journal(Path(paths.state), boot)
+        way = Way(restored(store.recall(JOURNAL), config.backend, boot), backends.load)
         survey = Survey(
             node=config.node,
             uplink=config.uplink,
@@ -164,14 +165,14 @@ def run(config: Config, life: Life) -> int:
             metrics=measured,
             clock=time.time,
             records=records,
-            reopen=lambda: restore.renewed(Path(paths.state), boot_id()),
+            reopen=lambda: restore.renewed(Path(paths.state), boot),
         )
         parts.callback(ledger.close)
         node = Node(ledger, kernel, measured)
         repair = Repair(node=node, survey=survey, dataplane=kernel, clock=time.monotonic, wall=time.time)
         switch = Switch(
             way=way,
-            boot=boot_id(),
+            boot=boot,
             journal=ledger,
             let_pass=node.let_pass,
             load=backends.load,
