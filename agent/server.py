@@ -272,7 +272,7 @@ class Server:
             finally:
                 lane.beginning.release()
             if has_more:
-                self._pool.submit(self._watched("more", partial(self._finish, clients, incomings, finish)))
+                self._later(partial(self._finish, clients, incomings, finish))
             else:
                 self._finish(clients, incomings, finish)
 
@@ -288,7 +288,10 @@ class Server:
             if answer is not None:
                 self._send(client, answer)
             else:
-                self._pool.submit(self._watched("more", partial(self._serve_one, client, incoming)))
+                self._later(partial(self._serve_one, client, incoming))
+
+    def _later(self, work: Callable[[], None]) -> None:
+        self._pool.submit(self._watched("more", work))
 
     @contextmanager
     def _closed_by_a_bug(self, clients: Sequence[_Client]) -> Iterator[None]:

@@ -74,7 +74,7 @@ class Transition:
         new = self._new.node(peers)
         unserved = {one.peer for one in new.unserved}
         return {
-            peer.name: list(self._probes(peer, new))
+            peer.name: [probe for probe, _ in self._ways(peer, new)]
             for peer in peers
             if peer.name not in unserved and peer.name != self._here.name
         }
@@ -99,10 +99,6 @@ class Transition:
             nexthop = wired.plan.get(nodeplan.nexthop_key(route.nhid)) if isinstance(route, Route) else None
             if isinstance(nexthop, Nexthop) and target.version in sources:
                 yield Probe(sources[target.version], target, nexthop.dev), nexthop
-
-    def _probes(self, peer: Peer, wired: Wired) -> Iterator[Probe]:
-        for probe, _ in self._ways(peer, wired):
-            yield probe
 
     def _tries(self, peer: Peer, wired: Wired) -> Iterator[Item]:
         """A route to the target of each probe by the new way: it disturbs no pod, since none has that address."""
