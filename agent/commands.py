@@ -19,6 +19,11 @@ IP: Final = "routablectl/ip"
 SWITCH: Final = "routablectl/switch"
 PROGRESS: Final = "routablectl/progress"
 
+AT_REST, PREPARING, MOVING, WAITING, FINISHING = "at rest", "preparing", "moving", "waiting for peers", "finishing"
+"""The phases of a change of backend, as `PROGRESS` answers them."""
+NOT_READY: Final = 3
+"""The exit code of ``routablectl switch`` while peers are not ready."""
+
 PATIENCE: Final = 10.0
 """Seconds for the agent's answer."""
 

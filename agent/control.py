@@ -17,7 +17,7 @@ from agent.status import Status
 from agent.survey import Survey
 from agent.switch import Switch
 from cni import frame, result
-from cni.errors import ConfigInvalid, Failure, Undecodable
+from cni.errors import ConfigInvalid, Failure, Undecodable, bug
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,7 @@ class Control:
             return Answer(frame.Response(1, result.error(failure, "1.1.0")))
         except Exception as error:
             log.exception("a bug")
-            details = f"{type(error).__name__}: {error}; the agent's log has the traceback; please report it"
-            return Answer(frame.Response(1, result.error(Failure("the agent has a bug", details), "1.1.0")))
+            return Answer(frame.Response(1, result.error(bug(error), "1.1.0")))
         return Answer(frame.Response(0, msgspec.json.encode(document)))
 
     def _ask(self, arguments: Any) -> object:

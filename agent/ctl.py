@@ -98,12 +98,12 @@ def _switch(options: argparse.Namespace) -> int:
         if text != shown:
             print(text, flush=True)  # noqa: T201
             shown = text
-        if document["phase"] == "at rest":
+        if document["phase"] == commands.AT_REST:
             return 0
         if document["rounds"] and time.monotonic() >= deadline:
             if not options.json:
                 print(tables.left(document))  # noqa: T201
-            return 3
+            return commands.NOT_READY
         time.sleep(_LOOK)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
+from agent.commands import AT_REST, FINISHING, MOVING, PREPARING, WAITING
 from agent.survey import Surroundings
 from agent.way import JOURNAL, State, Way
 from backends.transition import Probe, Transition
@@ -31,8 +32,6 @@ PATIENCE: Final = 1.0
 """Seconds for a peer's answer to a probe."""
 AT_ONCE: Final = 32
 """Peers that are tried at a time."""
-AT_REST, PREPARING, MOVING, WAITING, FINISHING = "at rest", "preparing", "moving", "waiting for peers", "finishing"
-"""The phases of a change."""
 _SHOWN: Final = 200
 """Changes that a dry run shows."""
 

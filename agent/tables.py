@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from agent.commands import AT_REST, FINISHING, PREPARING
+
 _SHOWN: Final = 50
 """Rows of one table; a cluster has thousands of peers, and ``--json`` has them all."""
 
@@ -43,12 +45,12 @@ def dry_run(document: Document) -> str:
 
 def progress(document: Document) -> str:
     """One line: how far a change of backend is."""
-    if document["phase"] == "at rest":
+    if document["phase"] == AT_REST:
         return f"{document['to']}: at rest"
-    if document["phase"] == "finishing":
+    if document["phase"] == FINISHING:
         return f"{document['to']}: every peer has moved, here and there; the old way is taken away"
     way = f"{document['from']} -> {document['to']}: {document['phase']}"
-    return way if document["phase"] == "preparing" else f"{way}, {document['moved']} of {document['peers']} peers moved"
+    return way if document["phase"] == PREPARING else f"{way}, {document['moved']} of {document['peers']} peers moved"
 
 
 def left(document: Document) -> str:
@@ -108,7 +110,7 @@ def _head(document: Document) -> str:
             f"pods' mtu {site['pod_mtu']}"
         )
     switch = document["switch"]
-    if switch["phase"] != "at rest":
+    if switch["phase"] != AT_REST:
         lines.append(progress(switch))
         lines += [f"  {peer}: {why}" for peer, why in sorted(switch["waiting"].items())[:_SHOWN]]
     elif switch["configured"] != switch["to"]:

@@ -22,7 +22,7 @@ from agent.spool import Spooled
 from backends.podlink import GATEWAYS, HOST_MAC, link_name
 from cni import frame, result
 from cni.call import Call, parse, version_for_error
-from cni.errors import Drifted, Failure, TryAgain
+from cni.errors import Drifted, Failure, TryAgain, bug
 from cni.result import Interface, Ip, Result, Route
 from cni.spec import Attachment, Verb
 from ipam.store import Record
@@ -116,8 +116,7 @@ class Verbs:
             except Exception as error:
                 code = Failure.code
                 log.exception("a bug")
-                details = f"{type(error).__name__}: {error}; the agent's log has the traceback; please report it"
-                answer = _failed(request, Failure("the agent has a bug", details))
+                answer = _failed(request, bug(error))
         verb = request.env.get("CNI_COMMAND", b"").decode("utf-8", "replace")
         self._metrics.request(verb, code, perf_counter() - started)
         return answer

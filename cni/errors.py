@@ -21,6 +21,12 @@ class Failure(Exception):
         return f"{self.message}: {self.details}" if self.details else self.message
 
 
+def bug(error: Exception) -> Failure:
+    """What a runtime is told of an *error* that is none of these: we act."""
+    details = f"{type(error).__name__}: {error}; the agent's log has the traceback; please report it"
+    return Failure("the agent has a bug", details)
+
+
 class VersionUnsupported(Failure):
     """The configuration's cniVersion is not one that we speak (the user acts)."""
 
