@@ -6,12 +6,11 @@ import itertools
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from agent.commands import AT_REST, NOT_READY
 from demo.lab import Family, Lab, Node, built, eventually
 from demo.stream import RATE, Datagrams, Transfer
 from demo.text import Printer
 
-NOT_READY = 3
-"""The exit code of ``routablectl switch`` while peers are not ready."""
 _ARRIVAL = 30.0
 """Seconds for the nodes to find out that all have switched."""
 
@@ -77,7 +76,7 @@ class Change:
         self._out.step(f"all nodes find that all have moved: {backend} alone")
         for node in lab.nodes:
             done = f"{node.name} has arrived"
-            eventually(done, lambda node=node: node.status()["switch"]["phase"] == "at rest", _ARRIVAL)
+            eventually(done, lambda node=node: node.status()["switch"]["phase"] == AT_REST, _ARRIVAL)
         self._ways(lab)
 
     def _ways(self, lab: Lab) -> None:
@@ -90,7 +89,7 @@ class Change:
                 way = node.place.ip(f"route get {other.pods[0].address(family)}") if node is not other else ""
                 cells.append("-" if not way else "vxlan" if "routable-vxlan" in way else "static")
             switch = node.status()["switch"]
-            state = switch["phase"] if switch["phase"] != "at rest" else f"at rest: {switch['to']}"
+            state = switch["phase"] if switch["phase"] != AT_REST else f"at rest: {switch['to']}"
             rows.append((node.name, *cells, state))
         self._out.table(("REACHES BY", *(node.name for node in lab.nodes), "STATE"), rows)
 

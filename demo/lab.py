@@ -24,7 +24,7 @@ from typing import Any, Final, Literal
 
 from agent import commands
 from cni import install
-from demo.place import Failed, Place
+from demo.place import Failed, Place, run
 from demo.runtime import Pod, Runtime
 
 PATIENCE: Final = 20.0
@@ -122,12 +122,14 @@ class Node:
 
     def ctl(self, *arguments: str) -> str:
         """``routablectl ARGUMENTS`` on this node."""
-        return self.place.run(sys.executable, "-m", "agent.ctl", "--config", str(self.config), *arguments)
+        return run(*self._ctl(arguments))
 
     def ctl_begun(self, *arguments: str) -> subprocess.Popen[str]:
         """The same, started and not waited for; its output and errors are pipes."""
-        line = self.place.enter(sys.executable, "-m", "agent.ctl", "--config", str(self.config), *arguments)
-        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(self._ctl(arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def _ctl(self, arguments: Sequence[str]) -> list[str]:
+        return self.place.enter(sys.executable, "-m", "agent.ctl", "--config", str(self.config), *arguments)
 
     def status(self) -> dict[str, Any]:
         """What ``routablectl status --json`` prints."""

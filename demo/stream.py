@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from typing import Final, Self
 
 from demo import traffic
@@ -22,10 +22,36 @@ _SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
 _MEMINFO: Final = struct.Struct("=9I")  # the last is SK_MEMINFO_DROPS (linux/sock_diag.h)
 
 
-class Datagrams:
+class _Running:
+    """What goes on in threads of its own, paced, until it is told to end."""
+
+    def __init__(self) -> None:
+        self._is_over = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._started = 0.0
+        self.sent = 0
+
+    def _begin(self, *works: Callable[[], None]) -> None:
+        self._started = time.monotonic()
+        self._threads = [threading.Thread(target=work) for work in works]
+        for thread in self._threads:
+            thread.start()
+
+    def _is_due(self, rate: float) -> bool:
+        """Wait until more of what is *sent* may be, at *rate* a second; False: it is over."""
+        return not self._is_over.wait(max(0.0, self._started + self.sent / rate - time.monotonic()))
+
+    def _end(self) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+class Datagrams(_Running):
     """Datagrams of *size* bytes from one pod to another, `RATE` each second, and each of them back."""
 
     def __init__(self, sender: Pod, receiver: Pod, family: int = 4, size: int = 100) -> None:
+        super().__init__()
         address = receiver.address(family)
         self.size = size
         self._server = receiver.place.socket(traffic.family_of(address), socket.SOCK_DGRAM)
@@ -38,13 +64,9 @@ class Datagrams:
             end.settimeout(traffic.PATIENCE)
         self._server.bind((address, 0))
         self._client.connect(self._server.getsockname()[:2])
-        self._is_over = threading.Event()
-        self.sent = 0
-        self.received = 0
         self.back = 0
         self.overrun = 0
         """How many arrived and found a socket's buffer full, since this machine had no time for its reader."""
-        self._threads = [threading.Thread(target=one) for one in (self._send, self._echo, self._receive)]
 
     @property
     def lost(self) -> int:
@@ -59,22 +81,18 @@ class Datagrams:
         self._client.recv(_CHUNK)
         for end in (self._server, self._client):
             end.settimeout(_SILENCE)
-        for thread in self._threads:
-            thread.start()
+        self._begin(self._send, self._echo, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        for thread in self._threads:
-            thread.join()
+        self._end()
         for end in (self._client, self._server):
             self.overrun += _MEMINFO.unpack(end.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))[-1]
             end.close()
 
     def _send(self) -> None:
-        started = time.monotonic()
         data = b"x" * self.size
-        while not self._is_over.wait(max(0.0, started + self.sent / RATE - time.monotonic())):
+        while self._is_due(RATE):
             self._client.send(data)
             self.sent += 1
 
@@ -82,7 +100,6 @@ class Datagrams:
         try:
             while True:
                 data, peer = self._server.recvfrom(_CHUNK)
-                self.received += 1
                 self._server.sendto(data, peer)
         except TimeoutError:
             return
@@ -96,10 +113,11 @@ class Datagrams:
             return
 
 
-class Transfer:
+class Transfer(_Running):
     """One TCP connection that carries a counted stream of bytes, as fast as *rate* (bytes a second), to its end."""
 
     def __init__(self, sender: Pod, receiver: Pod, family: int = 4, rate: int = 8 << 20) -> None:
+        super().__init__()
         address = receiver.address(family)
         self._rate = rate
         self._server = receiver.place.socket(traffic.family_of(address), socket.SOCK_STREAM)
@@ -110,33 +128,24 @@ class Transfer:
         self._client.connect(self._server.getsockname()[:2])
         self._accepted, _ = self._server.accept()
         self._accepted.settimeout(10 * traffic.PATIENCE)
-        self._is_over = threading.Event()
-        self.sent = 0
         self.received = 0
         self.fault = ""
-        self._threads = [threading.Thread(target=one) for one in (self._send, self._receive)]
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._begin(self._send, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        for thread in self._threads:
-            thread.join()
+        self._end()
         for end in (self._client, self._accepted, self._server):
             end.close()
         if not self.fault and self.sent != self.received:
             self.fault = f"{self.received} of {self.sent} bytes arrived"
 
     def _send(self) -> None:
-        started = time.monotonic()
         try:
-            for number in itertools.count():
-                if self._is_over.wait(max(0.0, started + self.sent / self._rate - time.monotonic())):
-                    break
-                self._client.sendall(bytes([number & 255]) * _CHUNK)
+            while self._is_due(self._rate):
+                self._client.sendall(bytes([(self.sent // _CHUNK) & 255]) * _CHUNK)
                 self.sent += _CHUNK
             self._client.shutdown(socket.SHUT_WR)
         except OSError as error:

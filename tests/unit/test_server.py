@@ -34,6 +34,23 @@ def echoes(batch: Sequence[Incoming]) -> Callable[[], list[Answer]]:
     return lambda: [echo(incoming) for incoming in batch]
 
 
+class Slow:
+    """Serves batches once it *may_go_on*: *begun* tells that one has arrived, *sizes* how many were in each."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_go_on = threading.Event(), threading.Event()
+        self.sizes: list[int] = []
+
+    def __call__(self, batch: Sequence[Incoming]) -> Callable[[], list[Answer]]:
+        self.sizes.append(len(batch))
+        self.begun.set()
+        self.may_go_on.wait(DEADLINE)
+        return lambda: self.finished(batch)
+
+    def finished(self, batch: Sequence[Incoming]) -> list[Answer]:
+        return echoes(batch)()
+
+
 def died(thread: str, error: BaseException) -> None:
     raise AssertionError(f"{thread} died: {error}")
 
@@ -45,14 +62,13 @@ def made(
     on_death: Callable[[str, BaseException], None] = died,
     is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
     together: Together | None = None,
-    workers: int = 3,
 ) -> Server:
     return Server(
         path,
         serve,
         arrival,
         on_death,
-        workers=workers,
+        workers=3,
         together={b"DEL": together or Together(echoes)},
         is_trusted=is_trusted,
     )
@@ -204,46 +220,30 @@ def test_requests_are_served_in_parallel(path: Path) -> None:
 
 def test_what_waits_is_served_together_and_keeps_nobody_waiting(path: Path) -> None:
     """DELs that come while others are begun wait for them and are then served at once; an ADD is served meanwhile."""
-    begun, may_go_on = threading.Event(), threading.Event()
-    sizes: list[int] = []
-
-    def together(batch: Sequence[Incoming]) -> Callable[[], list[Answer]]:
-        sizes.append(len(batch))
-        begun.set()
-        may_go_on.wait(DEADLINE)
-        return echoes(batch)
-
-    with serving(path, together=Together(together)), ExitStack() as streams:
+    slow = Slow()
+    with serving(path, together=Together(slow)), ExitStack() as streams:
         deletes = [streams.enter_context(connected(path)) for _ in range(6)]
         for stream in deletes:
             stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, b"bye")))
-            assert begun.wait(DEADLINE)
+            assert slow.begun.wait(DEADLINE)
         assert asked(path).stdout == b"hello"
-        may_go_on.set()
+        slow.may_go_on.set()
         assert [answer(stream).stdout for stream in deletes] == [b"bye"] * 6
-    assert sizes == [1, 5]
+    assert slow.sizes == [1, 5]
 
 
 def test_of_what_waits_no_more_are_served_together_than_allowed(path: Path) -> None:
     """The others follow while those are finished."""
-    begun, may_go_on = threading.Event(), threading.Event()
-    sizes: list[int] = []
-
-    def together(batch: Sequence[Incoming]) -> Callable[[], list[Answer]]:
-        sizes.append(len(batch))
-        begun.set()
-        may_go_on.wait(DEADLINE)
-        return echoes(batch)
-
-    with serving(path, together=Together(together, most=2)), ExitStack() as streams:
+    slow = Slow()
+    with serving(path, together=Together(slow, most=2)), ExitStack() as streams:
         deletes = [streams.enter_context(connected(path)) for _ in range(6)]
         for number, stream in enumerate(deletes):
             stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, str(number).encode())))
-            assert begun.wait(DEADLINE)
+            assert slow.begun.wait(DEADLINE)
         assert asked(path).stdout == b"hello"
-        may_go_on.set()
+        slow.may_go_on.set()
         assert [answer(stream).stdout for stream in deletes] == [str(number).encode() for number in range(6)]
-    assert sizes == [1, 2, 2, 1]
+    assert slow.sizes == [1, 2, 2, 1]
 
 
 def test_what_cannot_be_served_together_is_served_alone(path: Path) -> None:
@@ -349,29 +349,24 @@ def test_the_death_of_a_thread_is_told(path: Path) -> None:
 def test_a_bug_in_what_finishes_a_batch_is_told_too(path: Path) -> None:
     """Wherever it runs: its clients would wait for ever."""
     told: list[str] = []
-    begun, may_go_on = threading.Event(), threading.Event()
 
-    def together(batch: Sequence[Incoming]) -> Callable[[], list[Answer]]:
-        begun.set()
-        may_go_on.wait(DEADLINE)
-
-        def finish() -> list[Answer]:
+    class Buggy(Slow):
+        def finished(self, batch: Sequence[Incoming]) -> list[Answer]:
             if batch[0].request.stdin == b"bug":
                 raise ZeroDivisionError("a bug")
-            return echoes(batch)()
+            return super().finished(batch)
 
-        return finish
-
+    slow = Buggy()
     server = made(
-        path, on_death=lambda name, error: told.append(f"{name}: {error}"), together=Together(together, most=1)
+        path, on_death=lambda name, error: told.append(f"{name}: {error}"), together=Together(slow, most=1)
     )
     server.start()
     with ExitStack() as streams:
         for text in (b"fine", b"bug", b"fine"):  # the second is finished elsewhere, since a third waits
             stream = streams.enter_context(connected(path))
             stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, text)))
-            assert begun.wait(DEADLINE)
+            assert slow.begun.wait(DEADLINE)
         assert asked(path).code == 0
-        may_go_on.set()
+        slow.may_go_on.set()
     server.stop()
     assert told == ["more: a bug"]
