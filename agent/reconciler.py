@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 from agent.node import Node
@@ -36,8 +36,8 @@ class Wakeful(Protocol):
     def wake(self) -> None:
         """End a wait now, from any thread."""
 
-    def watch(self, uplink: str) -> None:
-        """The link whose state concerns us."""
+    def watch(self, links: Collection[str]) -> None:
+        """The links whose state concerns us."""
 
 
 class Reconciler:
@@ -99,7 +99,7 @@ class Reconciler:
         now = self._survey.now
         if now is not None and now.wiring is not self._node.wiring:
             self._node.rewire(now.wiring, now.blocks)
-            self._events.watch(now.site.uplink.name)
+            self._events.watch(now.site.links)
         elif now is None and self._survey.problem is not None:
             self._node.refuse(self._survey.problem)
         if changed or is_whole:

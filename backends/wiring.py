@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from netaddr import IPNetwork
+from netaddr import IPAddress, IPNetwork
 
 from cluster.addresses import MTU_MIN
 from cluster.peers import Peer
@@ -39,12 +39,40 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface that a cloud gave this machine, for pods' addresses.
+
+    *device* is its name here; *index* its number on the machine, 0 for the primary one; *address* its own, within
+    *subnet*; *blocks* are the addresses that the cloud delivers to it, for pods; *mtu* in bytes.
+    """
+
+    device: str
+    index: int
+    mac: str
+    mtu: int
+    address: IPAddress
+    subnet: IPNetwork
+    blocks: frozenset[IPNetwork] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
-    """Where the agent is: *here* is its own node in the list, *uplink* the link that leads to the others."""
+    """Where the agent is: *here* is its own node in the list, *uplink* the link that leads to the others.
+
+    Where a cloud gives the addresses, *interfaces* are those that pods use, *networks* the ranges that the network
+    around them routes without translation.
+    """
 
     here: Peer
     uplink: Uplink
     options: Options
+    interfaces: tuple[Interface, ...] = ()
+    networks: tuple[IPNetwork, ...] = ()
+
+    @property
+    def links(self) -> frozenset[str]:
+        """The links that lead out of this node."""
+        return frozenset((self.uplink.name, *(one.device for one in self.interfaces)))
 
     @property
     def families(self) -> tuple[int, ...]:

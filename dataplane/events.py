@@ -11,7 +11,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -20,16 +20,20 @@ from pyroute2.netlink.rtnl import (
     RTM_DELLINK,
     RTM_DELNEIGH,
     RTM_DELROUTE,
+    RTM_DELRULE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
     RTM_NEWROUTE,
+    RTM_NEWRULE,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV4_NETCONF,
     RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV4_RULE,
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_IPV6_NETCONF,
     RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_IPV6_RULE,
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
 )
@@ -49,6 +53,8 @@ _GROUPS: Final = (
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_IPV4_RULE,
+    RTNLGRP_IPV6_RULE,
     RTNLGRP_IPV4_NETCONF,
     RTNLGRP_IPV6_NETCONF,
     RTNLGRP_NEXTHOP,
@@ -76,11 +82,11 @@ class Events:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._names: dict[int, str] = dict(socket.if_nameindex())
-        self._uplink = ""
+        self._watched: frozenset[str] = frozenset()
 
-    def watch(self, uplink: str) -> None:
-        """From now on *uplink* is the link whose state and addresses concern us; '': every link's do."""
-        self._uplink = uplink
+    def watch(self, links: Collection[str]) -> None:
+        """From now on the state and the addresses of these links concern us; where there are none, every link's do."""
+        self._watched = frozenset(links)
 
     def wait(self, timeout: float) -> bool:
         """Whether something of ours may have changed: False after *timeout* seconds without, or when woken."""
@@ -150,6 +156,9 @@ class Events:
         route = rtnl.route(body, "", self._names)
         return route is not None and not route.dev.startswith(POD_LINK_PREFIX)
 
+    def _of_rule(self, kind: int, body: bytes) -> bool:
+        return rtnl.rule(body) is not None
+
     def _of_nexthop(self, kind: int, body: bytes) -> bool:
         return bool(rtnl.NHMSG.unpack_from(body)[2] == PROTOCOL)
 
@@ -161,7 +170,7 @@ class Events:
     def _is_ours(self, name: str) -> bool:
         if name.startswith(POD_LINK_PREFIX):
             return False
-        return name in (VXLAN_LINK, self._uplink) or not self._uplink
+        return name == VXLAN_LINK or name in self._watched or not self._watched
 
 
 _NETCONFA_IFINDEX: Final = 1
@@ -174,6 +183,8 @@ _JUDGES: Final[Mapping[int, Callable[[Events, int, bytes], bool]]] = {
     RTM_DELNEIGH: Events._of_neigh,
     RTM_NEWROUTE: Events._of_route,
     RTM_DELROUTE: Events._of_route,
+    RTM_NEWRULE: Events._of_rule,
+    RTM_DELRULE: Events._of_rule,
     rtnl.RTM_NEWNEXTHOP: Events._of_nexthop,
     rtnl.RTM_DELNEXTHOP: Events._of_nexthop,
     RTM_NEWNETCONF: Events._of_netconf,

@@ -5,7 +5,7 @@ content. Addresses are text here, in the kernel's own canonical spelling, since 
 compared with dumps of ten thousand objects, and text compares and hashes fast.
 
 Whatever carries our mark is ours, and nothing else is: links by name prefix and alias, routes and nexthops by
-protocol number, the nft table by name; neighbours, addresses and FDB entries by the link they are on.
+protocol number, rules by theirs, the nft table by name; neighbours, addresses and FDB entries by the link they are on.
 """
 
 from __future__ import annotations
@@ -20,8 +20,15 @@ HOST: Final = ""
 POD_LINK_PREFIX: Final = "rt"
 """First letters of the host link of every pod, and of no other link of ours: nft matches ``rt*``."""
 
+POD_GROUP: Final = 82
+"""The link group of the host link of every pod, so that one rule can tell the routes to pods from all others."""
+
 PROTOCOL: Final = 82
-"""``rtm_protocol`` and ``nh_protocol`` of every route and nexthop of ours ('R'; see /etc/iproute2/rt_protos)."""
+"""``rtm_protocol``, ``nh_protocol`` and ``FRA_PROTOCOL`` of every route, nexthop and rule of ours ('R'; see
+/etc/iproute2/rt_protos)."""
+
+MAIN: Final = 254
+"""The number of the main routing table (RT_TABLE_MAIN)."""
 
 VXLAN_LINK: Final = "routable-vxlan"
 """The name of the VXLAN device."""
@@ -70,6 +77,7 @@ class Veth:
     peer_netns: str = field(default="", compare=False)
     peer_name: str = field(default="", compare=False)
     peer_mac: str = field(default="", compare=False)
+    group: int = POD_GROUP
 
     @property
     def key(self) -> Key:
@@ -80,7 +88,8 @@ class Veth:
         return ""
 
     def __str__(self) -> str:
-        return f"link {self.name} veth mtu {self.mtu} address {self.mac} {_state(self.up)} alias '{self.alias}'"
+        group = "" if self.group == POD_GROUP else f"group {self.group} "
+        return f"link {self.name} veth mtu {self.mtu} address {self.mac} {_state(self.up)} {group}alias '{self.alias}'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +126,8 @@ class Vxlan:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """The pod's end of its link, in the pod's namespace. It appears with its `Veth` and goes with it."""
+    """A link that is there, as it should be: the pod's end of its link, which appears with its `Veth` and goes with it;
+    on the host an interface that the machine was given, which is never removed."""
 
     rank: ClassVar[int] = 1
     place: str
@@ -258,7 +268,7 @@ class Nexthop(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A route in the main table: by nexthop object, through a gateway, on a link, or ``unreachable``.
+    """A route in *table*: by nexthop object, through a gateway, on a link, or ``unreachable``.
 
     *mtu* (bytes) is the way's where it is less than the link's, else 0.
     """
@@ -271,6 +281,7 @@ class Route(NamedTuple):
     onlink: bool = False
     unreachable: bool = False
     mtu: int = 0
+    table: int = MAIN
 
     @property
     def rank(self) -> int:
@@ -278,7 +289,7 @@ class Route(NamedTuple):
 
     @property
     def key(self) -> Key:
-        return Key(self.place, "route", self.dst)
+        return Key(self.place, "route", self.dst if self.table == MAIN else f"{self.dst} table {self.table}")
 
     @property
     def link(self) -> str:
@@ -293,6 +304,44 @@ class Route(NamedTuple):
         words += ["dev", self.dev] if self.dev else []
         words += ["onlink"] if self.onlink else []
         words += ["mtu", str(self.mtu)] if self.mtu else []
+        words += ["table", str(self.table)] if self.table != MAIN else []
+        return " ".join(words)
+
+
+class Rule(NamedTuple):
+    """A rule of the host's: a packet of the family, from *src*, to *dst* and with *mark* under *mask*, where these are
+    given, is looked up in *table*; a route found there by a link of the group *suppress* counts as none.
+
+    It is its whole content, so a change is another rule beside the old one, and then the old one's end.
+    """
+
+    family: int
+    priority: int
+    table: int
+    src: str = ""
+    dst: str = ""
+    mark: int = 0
+    mask: int = 0
+    suppress: int | None = None
+
+    @property
+    def rank(self) -> int:
+        return 7
+
+    @property
+    def key(self) -> Key:
+        return Key(HOST, "rule", str(self))
+
+    @property
+    def link(self) -> str:
+        return ""
+
+    def __str__(self) -> str:
+        words = [f"rule ipv{self.family} {self.priority}: from {self.src or 'all'}"]
+        words += [f"to {self.dst}"] if self.dst else []
+        words += [f"fwmark {self.mark:#x}/{self.mask:#x}"] if self.mask else []
+        words += [f"lookup {'main' if self.table == MAIN else self.table}"]
+        words += [f"suppress_ifgroup {self.suppress}"] if self.suppress is not None else []
         return " ".join(words)
 
 
@@ -305,7 +354,7 @@ class NftTable(NamedTuple):
 
     @property
     def rank(self) -> int:
-        return 7
+        return 8
 
     @property
     def key(self) -> Key:

@@ -26,7 +26,7 @@ from dataplane.items import HOST, Item, Key, NftTable, Port, Sysctl, Veth, Vxlan
 from dataplane.netlink import Socket
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import Host, Pod, Scope, Settings
+from dataplane.observe import Device, Host, Pod, Scope, Settings
 from dataplane.refusal import ALREADY_GONE, refused
 
 _DYING: Final = 0x52544244
@@ -118,6 +118,9 @@ class Kernel:
             elif isinstance(scope, Host):
                 with self._host() as sock:
                     found += observe.host(sock)
+            elif isinstance(scope, Device):
+                with self._host() as sock:
+                    found += observe.device(sock, scope)
             else:
                 with self._host() as sock, self._turn:
                     found += observe.pod_link(sock, scope)

@@ -7,10 +7,10 @@ from pathlib import Path
 from socket import AF_BRIDGE, AF_UNSPEC
 from typing import Final, NamedTuple, TypeAlias
 
-from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_GETRULE
 
 from dataplane import ethtool, rtnl
-from dataplane.items import HOST, POD_LINK_PREFIX, PROTOCOL, VXLAN_LINK, Item, Sysctl
+from dataplane.items import HOST, MAIN, POD_LINK_PREFIX, PROTOCOL, VXLAN_LINK, Addr, Item, Sysctl
 from dataplane.netlink import Socket
 
 ALIAS: Final = "routable "
@@ -20,7 +20,7 @@ _NDA_IFINDEX: Final = 8
 
 
 class Host(NamedTuple):
-    """Every link, address, neighbour, FDB entry, nexthop and route of ours in the host's namespace."""
+    """Every link, address, neighbour, FDB entry, nexthop, route and rule of ours in the host's namespace."""
 
 
 class Settings(NamedTuple):
@@ -36,6 +36,14 @@ class PodLink(NamedTuple):
     name: str
 
 
+class Device(NamedTuple):
+    """An interface that the machine was given, and those of *addresses* (with prefix lengths) that it has: it may have
+    others, which are not ours."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+
+
 class Pod(NamedTuple):
     """One pod's namespace: the named interface, what hangs on it, and the named sysctls."""
 
@@ -44,7 +52,7 @@ class Pod(NamedTuple):
     sysctls: tuple[str, ...] = ()
 
 
-Scope: TypeAlias = Host | Settings | PodLink | Pod
+Scope: TypeAlias = Host | Settings | PodLink | Device | Pod
 
 
 def host(sock: Socket) -> list[Item]:
@@ -59,8 +67,18 @@ def host(sock: Socket) -> list[Item]:
         items += _fdb(sock, vxlan)
     items += _neighbours(sock, 0, ours, HOST)
     items += sock.dump(rtnl.RTM_GETNEXTHOP, rtnl.NHMSG.pack(0, 0, 0, 0), lambda body: rtnl.nexthop(body, names))
-    items += _routes(sock, 0, names, HOST)
+    items += _routes(sock, 0, names, HOST, 0)
+    items += sock.dump(RTM_GETRULE, rtnl.RULE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0), rtnl.rule)
     return items
+
+
+def device(sock: Socket, scope: Device) -> list[Item]:
+    """An interface of the machine's and its addresses, as far as they concern us."""
+    link = _one_link(sock, scope.name)
+    if link is None:
+        return []
+    addresses = _addresses(sock, link.ifindex, {link.ifindex: link.name}, HOST)
+    return [link.port(HOST), *(one for one in addresses if isinstance(one, Addr) and one.address in scope.addresses)]
 
 
 def pod_link(sock: Socket, scope: PodLink) -> list[Item]:
@@ -144,8 +162,9 @@ def _fdb(sock: Socket, vxlan: rtnl.Link) -> list[Item]:
     return list(sock.dump(RTM_GETNEIGH, asked, lambda body: rtnl.fdb(body, vxlan.name)))
 
 
-def _routes(sock: Socket, index: int, names: Mapping[int, str], place: str) -> list[Item]:
-    asked = rtnl.RTMSG.pack(AF_UNSPEC, 0, 0, 0, rtnl.RT_TABLE_MAIN, PROTOCOL, 0, 0, 0)
+def _routes(sock: Socket, index: int, names: Mapping[int, str], place: str, table: int = MAIN) -> list[Item]:
+    """The routes of ours through one link, or with *index* 0 all; *table* 0 is every table."""
+    asked = rtnl.RTMSG.pack(AF_UNSPEC, 0, 0, 0, table, PROTOCOL, 0, 0, 0)
     if index:
         asked += rtnl.attr(rtnl.RTA_OIF, index.to_bytes(4, "little"))
     return list(sock.dump(RTM_GETROUTE, asked, lambda body: rtnl.route(body, place, names)))

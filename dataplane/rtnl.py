@@ -19,14 +19,16 @@ from pyroute2.netlink.rtnl import (
     RTM_DELLINK,
     RTM_DELNEIGH,
     RTM_DELROUTE,
+    RTM_DELRULE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
     RTM_NEWROUTE,
+    RTM_NEWRULE,
 )
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP, IFF_UP
 
-from dataplane.items import PROTOCOL, Addr, Fdb, Item, Neigh, Nexthop, Port, Route, Veth, Vxlan
+from dataplane.items import MAIN, PROTOCOL, Addr, Fdb, Item, Neigh, Nexthop, Port, Route, Rule, Veth, Vxlan
 
 RTM_NEWNEXTHOP: Final = 104
 RTM_DELNEXTHOP: Final = 105
@@ -42,15 +44,12 @@ IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 0x02
 NDA_DST, NDA_LLADDR, NUD_PERMANENT, NTF_SELF = 1, 2, 0x80, 0x02
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_METRICS, RTA_NH_ID, RTAX_MTU = 1, 4, 5, 8, 30, 2
-RT_TABLE_MAIN, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_UNREACHABLE, RTNH_F_ONLINK = (
-    254,
-    0,
-    253,
-    1,
-    7,
-    4,
-)
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_METRICS, RTA_TABLE, RTA_NH_ID, RTAX_MTU = 1, 4, 5, 8, 15, 30, 2
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_UNREACHABLE, RTNH_F_ONLINK = 0, 253, 1, 7, 4
+FRA_DST, FRA_SRC, FRA_PRIORITY, FRA_FWMARK, FRA_SUPPRESS_IFGROUP, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = (
+    1, 2, 6, 10, 13, 15, 16, 21,
+)  # fmt: skip
+FR_ACT_TO_TBL: Final = 1
 NHA_ID, NHA_OIF, NHA_GATEWAY = 1, 5, 6
 
 _NLA = struct.Struct("=HH")
@@ -58,6 +57,7 @@ _U8, _U32, I32, _BE16 = struct.Struct("=B"), struct.Struct("=I"), struct.Struct(
 IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
 IFADDR = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
 RTMSG = struct.Struct("=8BI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
+RULE = struct.Struct("=5BxxBI")  # family, dst length, src length, tos, table, action, flags
 NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 NHMSG = struct.Struct("=BBBxI")  # family, scope, protocol, flags
 
@@ -130,6 +130,7 @@ def create_veth(veth: Veth, index: int, netns: int, peer_mtu: int) -> Message:
     peer += attr(IFLA_NET_NS_FD, I32.pack(netns))
     body = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + _name(IFLA_IFNAME, veth.name) + _ONE_QUEUE
     body += attr(IFLA_ADDRESS, mac_bytes(veth.mac)) + attr(IFLA_MTU, _U32.pack(veth.mtu))
+    body += attr(IFLA_GROUP, _U32.pack(veth.group))
     info = _name(IFLA_INFO_KIND, "veth") + attr(IFLA_INFO_DATA, attr(VETH_INFO_PEER, peer))
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + attr(IFLA_LINKINFO, info))
 
@@ -171,8 +172,9 @@ def set_link(link: Veth | Vxlan | Port, old: Item | None) -> Message:
             body += attr(IFLA_MTU, _U32.pack(link.mtu))
         if link.mac != old.mac:
             body += attr(IFLA_ADDRESS, mac_bytes(link.mac))
-        if isinstance(link, Veth) and isinstance(old, Veth) and link.alias != old.alias:
-            body += attr(IFLA_IFALIAS, link.alias.encode())
+        if isinstance(link, Veth) and isinstance(old, Veth):
+            body += attr(IFLA_IFALIAS, link.alias.encode()) if link.alias != old.alias else b""
+            body += attr(IFLA_GROUP, _U32.pack(link.group)) if link.group != old.group else b""
     return Message(RTM_NEWLINK, 0, body)
 
 
@@ -224,7 +226,9 @@ def _route(item: Route, index: int) -> bytes:
     scope = RT_SCOPE_LINK if item.dev and not item.via and family == AF_INET else RT_SCOPE_UNIVERSE
     kind = RTN_UNREACHABLE if item.unreachable else RTN_UNICAST
     flags = RTNH_F_ONLINK if item.onlink else 0
-    body = RTMSG.pack(family, length, 0, 0, RT_TABLE_MAIN, PROTOCOL, scope, kind, flags) + attr(RTA_DST, packed)
+    body = RTMSG.pack(family, length, 0, 0, _byte(item.table), PROTOCOL, scope, kind, flags) + attr(RTA_DST, packed)
+    if item.table != MAIN:
+        body += attr(RTA_TABLE, _U32.pack(item.table))
     if item.nhid:
         body += attr(RTA_NH_ID, _U32.pack(item.nhid))
     if item.dev:
@@ -236,6 +240,28 @@ def _route(item: Route, index: int) -> bytes:
     return body
 
 
+def _rule(item: Rule, index: int) -> bytes:
+    family, sides, lengths = _AF[item.family], b"", [0, 0]
+    for at, (kind, prefix) in enumerate(((FRA_DST, item.dst), (FRA_SRC, item.src))):
+        if prefix:
+            _, packed, lengths[at] = _split(prefix)
+            sides += attr(kind, packed)
+    body = RULE.pack(family, *lengths, 0, _byte(item.table), FR_ACT_TO_TBL, 0) + sides
+    body += attr(FRA_PRIORITY, _U32.pack(item.priority)) + attr(FRA_TABLE, _U32.pack(item.table))
+    body += attr(FRA_PROTOCOL, _U8.pack(PROTOCOL))
+    if item.mask:
+        body += attr(FRA_FWMARK, _U32.pack(item.mark)) + attr(FRA_FWMASK, _U32.pack(item.mask))
+    if item.suppress is not None:
+        body += attr(FRA_SUPPRESS_IFGROUP, _U32.pack(item.suppress))
+    return body
+
+
+def _byte(table: int) -> int:
+    """A table's number in a header: 0 for those that only an attribute has room for."""
+    return table if table < 256 else 0
+
+
+_AF: Final[Mapping[int, int]] = {4: AF_INET, 6: AF_INET6}
 _Encoder = Callable[..., bytes]
 _FORMS: Final[Mapping[type, tuple[int, int, _Encoder]]] = {
     Addr: (RTM_NEWADDR, RTM_DELADDR, _addr),
@@ -243,6 +269,7 @@ _FORMS: Final[Mapping[type, tuple[int, int, _Encoder]]] = {
     Fdb: (RTM_NEWNEIGH, RTM_DELNEIGH, _fdb),
     Nexthop: (RTM_NEWNEXTHOP, RTM_DELNEXTHOP, _nexthop),
     Route: (RTM_NEWROUTE, RTM_DELROUTE, _route),
+    Rule: (RTM_NEWRULE, RTM_DELRULE, _rule),
 }
 
 
@@ -279,9 +306,10 @@ class Link(NamedTuple):
     up: bool
     data: bytes
     carrier: bool = True
+    group: int = 0
 
     def veth(self) -> Veth:
-        return Veth(self.name, self.alias, self.mtu, self.mac, self.up)
+        return Veth(self.name, self.alias, self.mtu, self.mac, self.up, group=self.group)
 
     def port(self, place: str) -> Port:
         return Port(place, self.name, self.mtu, self.mac, self.up)
@@ -310,6 +338,7 @@ def link(body: bytes) -> Link:
         bool(flags & IFF_UP),
         inner.get(IFLA_INFO_DATA, b""),
         bool(flags & IFF_LOWER_UP),
+        _U32.unpack(found[IFLA_GROUP])[0] if IFLA_GROUP in found else 0,
     )
 
 
@@ -357,19 +386,46 @@ def nexthop(body: bytes, names: Mapping[int, str]) -> Nexthop | None:
 
 
 def route(body: bytes, place: str, names: Mapping[int, str]) -> Route | None:
-    """Decode one RTM_NEWROUTE of the main table with our protocol number."""
+    """Decode one RTM_NEWROUTE with our protocol number."""
     family, length, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(body)
-    if protocol != PROTOCOL or table != RT_TABLE_MAIN:
+    if protocol != PROTOCOL:
         return None
     found = attrs(body, RTMSG.size, len(body))
+    table = _U32.unpack(found[RTA_TABLE])[0] if RTA_TABLE in found else table
     packed = found.get(RTA_DST)
     dst = f"{inet_ntop(family, packed)}/{length}" if packed else ("0.0.0.0/0" if family == AF_INET else "::/0")
     if kind == RTN_UNREACHABLE:
-        return Route(place, dst, unreachable=True)
+        return Route(place, dst, unreachable=True, table=table)
     if RTA_NH_ID in found:  # the kernel repeats the nexthop's own content: it is not the route's
-        return Route(place, dst, nhid=_U32.unpack(found[RTA_NH_ID])[0])
+        return Route(place, dst, nhid=_U32.unpack(found[RTA_NH_ID])[0], table=table)
     oif = _U32.unpack(found[RTA_OIF])[0] if RTA_OIF in found else 0
     via = _text(found[RTA_GATEWAY]) if RTA_GATEWAY in found else ""
     metrics = attrs(found.get(RTA_METRICS, b""), 0, len(found.get(RTA_METRICS, b"")))
     mtu = _U32.unpack(metrics[RTAX_MTU])[0] if RTAX_MTU in metrics else 0
-    return Route(place, dst, names.get(oif, f"#{oif}"), via, onlink=bool(flags & RTNH_F_ONLINK), mtu=mtu)
+    return Route(place, dst, names.get(oif, f"#{oif}"), via, onlink=bool(flags & RTNH_F_ONLINK), mtu=mtu, table=table)
+
+
+def rule(body: bytes) -> Rule | None:
+    """Decode one RTM_NEWRULE with our protocol number."""
+    family, dst, src, _, table, _, _ = RULE.unpack_from(body)
+    found = attrs(body, RULE.size, len(body))
+    if found.get(FRA_PROTOCOL) != _U8.pack(PROTOCOL):
+        return None
+
+    def number(kind: int) -> int:
+        return int(_U32.unpack(found[kind])[0]) if kind in found else 0
+
+    suppress = number(FRA_SUPPRESS_IFGROUP) if FRA_SUPPRESS_IFGROUP in found else None
+    return Rule(
+        4 if family == AF_INET else 6,
+        number(FRA_PRIORITY),
+        number(FRA_TABLE) or table,
+        f"{_text(found[FRA_SRC])}/{src}" if src else "",
+        f"{_text(found[FRA_DST])}/{dst}" if dst else "",
+        number(FRA_FWMARK),
+        number(FRA_FWMASK) if number(FRA_FWMARK) else 0,
+        None if suppress == _NONE else suppress,
+    )
+
+
+_NONE: Final = 0xFFFFFFFF

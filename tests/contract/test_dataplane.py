@@ -14,6 +14,7 @@ from cni.errors import EnvironmentInvalid, KernelRefused
 from dataplane.diff import Change, diff, invert, render
 from dataplane.items import (
     HOST,
+    MAIN,
     VXLAN_LINK,
     Addr,
     Fdb,
@@ -23,6 +24,7 @@ from dataplane.items import (
     Nexthop,
     Port,
     Route,
+    Rule,
     Sysctl,
     Veth,
     Vxlan,
@@ -31,7 +33,7 @@ from dataplane.items import (
 from dataplane.kernel import Dataplane, Kernel
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import Host, Pod, PodLink, Settings
+from dataplane.observe import Device, Host, Pod, PodLink, Settings
 from demo.place import Place, run
 from tests.fakes.kernel import FakeKernel
 
@@ -59,6 +61,9 @@ class World(Protocol):
     def vanish(self, item: Item) -> None:
         """Somebody removes an object of ours."""
 
+    def interface(self, name: str, mac: str) -> None:
+        """The machine has an interface that is down, with an address of its own."""
+
 
 class FakeWorld:
     """In memory."""
@@ -80,6 +85,10 @@ class FakeWorld:
 
     def vanish(self, item: Item) -> None:
         self.fake.drift(item.key, None)
+
+    def interface(self, name: str, mac: str) -> None:
+        for item in (Port(HOST, name, 1400, mac, up=False), Addr(HOST, name, "192.0.2.1/24")):
+            self.fake.add_foreign(item)
 
 
 class RealWorld:
@@ -109,6 +118,10 @@ class RealWorld:
             run("ip", "neigh", "del", item.address, "dev", item.dev)
         else:
             run("ip", "link", "del", item.key.name)
+
+    def interface(self, name: str, mac: str) -> None:
+        run("ip", "link", "set", name, "down")
+        run("ip", "link", "set", name, "mtu", "1400", "address", mac)
 
     def close(self) -> None:
         """Remove all that the test left."""
@@ -178,6 +191,25 @@ OVERLAY = plan(
     Fdb(VXLAN_LINK, VTEP_MAC, "192.0.2.2"),
     Nexthop(0x40000001, "fe80::52:c0ff:fe00:202", VXLAN_LINK, onlink=True),
     Route(HOST, "10.1.2.0/24", nhid=0x40000001),
+)
+
+UPLINK_MAC = "0a:00:00:00:00:01"
+INTERFACE = plan(
+    Port(HOST, "up0", 1500, UPLINK_MAC),
+    Addr(HOST, "up0", "192.0.2.9/32"),
+    Sysctl(HOST, "net/ipv4/ip_forward", "1"),
+)
+TABLES = plan(
+    Route(HOST, "192.0.2.0/24", "up0", table=8201),
+    Route(HOST, "0.0.0.0/0", "up0", "192.0.2.254", onlink=True, table=8201),
+    Route(HOST, "::/0", "up0", "2001:db8::ff", onlink=True, table=8201),
+    Rule(4, 8210, MAIN, suppress=0),
+    Rule(6, 8210, MAIN, suppress=0),
+    Rule(4, 8220, 8201, mark=0x20, mask=0xF0),
+    Rule(4, 8220, MAIN, mark=0x10, mask=0xF0),
+    Rule(4, 8230, 8201, src="10.1.1.16/28"),
+    Rule(4, 8230, 8201, src="10.1.1.5/32", dst="10.0.0.0/8"),
+    Rule(6, 8230, 8201, src="2001:db8:1::/80"),
 )
 
 
@@ -255,7 +287,7 @@ def test_a_namespaces_identity(world: World) -> None:
         world.dataplane.identity("/proc/self/ns/net")
 
 
-@pytest.mark.parametrize("want", [NODE, OVERLAY], ids=["static", "vxlan"])
+@pytest.mark.parametrize("want", [NODE, OVERLAY, TABLES], ids=["static", "vxlan", "tables"])
 def test_a_nodes_part(world: World, want: dict[Key, Item]) -> None:
     """Applied, seen, removed."""
     world.dataplane.apply(diff({}, want))
@@ -278,12 +310,13 @@ def test_one_plan_becomes_another(world: World, old: dict[Key, Item], new: dict[
         lambda netns: Veth(LINK, f"routable pods c5 eth0 {netns}", 1400, HOST_MAC),
         lambda netns: Veth(LINK, f"routable pods c5 eth0 {netns}", 1450, HOST_MAC, up=False),
         lambda netns: Veth(LINK, "routable pods other eth0 /x", 1450, HOST_MAC),
+        lambda netns: Veth(LINK, f"routable pods c5 eth0 {netns}", 1450, HOST_MAC, group=0),
         lambda netns: Port(netns, "eth0", 1400, POD_MAC),
         lambda netns: Neigh(HOST, LINK, "10.1.1.5", "0a:58:00:00:00:01"),
         lambda netns: Neigh(netns, "eth0", "169.254.1.1", "0a:58:00:00:00:01"),
         lambda netns: Route(netns, "0.0.0.0/0", "eth0", "169.254.1.1", onlink=True),
     ],
-    ids=["mtu", "down", "alias", "port-mtu", "neigh", "gateway", "route-mtu"],
+    ids=["mtu", "down", "alias", "group", "port-mtu", "neigh", "gateway", "route-mtu"],
 )
 def test_an_object_changes_in_place(world: World, changed: object) -> None:
     """What else there is stays as it is; and back again."""
@@ -303,6 +336,29 @@ def test_an_object_changes_in_place(world: World, changed: object) -> None:
         same(seen(world, netns), other)
         world.dataplane.apply(diff(other, want))
     same(seen(world, netns), want)
+
+
+def test_an_interface_of_the_machine(world: World) -> None:
+    """It is brought to what it should be and given an address of ours; others that it has are not seen, and it is
+    never removed."""
+    world.interface("up0", UPLINK_MAC)
+    scope = Device("up0", ("192.0.2.9/32",))
+    have = world.dataplane.observe([scope])
+    world.dataplane.apply(diff(have, {key: item for key, item in INTERFACE.items() if key.kind != "sysctl"}))
+    same(world.dataplane.observe([scope]), {key: item for key, item in INTERFACE.items() if key.kind != "sysctl"})
+    world.dataplane.apply(diff(world.dataplane.observe([scope]), {}))
+    assert [key.kind for key in world.dataplane.observe([scope])] == ["link"]
+    assert world.dataplane.observe([Device("up7")]) == {}
+
+
+def test_a_rule_changes_by_another_that_comes_first(world: World) -> None:
+    """No packet is without one: the new is there before the old goes."""
+    old, new = Rule(4, 8230, 8201, src="10.1.1.16/28"), Rule(4, 8230, 8202, src="10.1.1.16/28")
+    world.dataplane.apply(diff({}, plan(old)))
+    changes = diff(plan(old), plan(new))
+    assert [str(change) for change in changes] == [f"+ {new}", f"- {old}"]
+    world.dataplane.apply(changes)
+    same(world.dataplane.observe([Host()]), plan(new))
 
 
 def test_what_somebody_removed_is_missed_and_put_back(world: World) -> None:

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from cni.errors import EnvironmentInvalid, KernelRefused
 from dataplane.diff import Change
-from dataplane.items import HOST, POD_LINK_PREFIX, Item, Key, Neigh, Nexthop, Port, Route, Sysctl, Veth, Vxlan
-from dataplane.observe import ALIAS, Pod, PodLink, Scope, Settings
+from dataplane.items import HOST, POD_LINK_PREFIX, VXLAN_LINK, Addr, Item, Key, Neigh, Nexthop, Port, Route, Sysctl, Veth, Vxlan
+from dataplane.observe import ALIAS, Device, Pod, PodLink, Scope, Settings
 from dataplane.refusal import refused
 
 SYSCTLS = {
@@ -204,6 +204,10 @@ class FakeKernel:
             names = {Key(HOST, "nft", f"{family} {name}") for family, name in scope.tables}
             yield from (item for key, item in self._state.items() if key in names)
             return
+        if isinstance(scope, Device):
+            keys = {Key(HOST, "link", scope.name), *(Addr(HOST, scope.name, one).key for one in scope.addresses)}
+            yield from (item for key, item in self._state.items() if key in keys)
+            return
         for key, item in self._state.items():
             if key in self._foreign and not (isinstance(scope, Pod) and key.kind == "link"):
                 continue
@@ -217,6 +221,8 @@ def _in_scope(scope: Scope, key: Key, item: Item) -> bool:
         return key.place == scope.netns and wanted and scope.ifname in (item.link, key.name)
     if key.place != HOST or key.kind in ("sysctl", "nft"):
         return False
+    if isinstance(item, Port) or (isinstance(item, Addr) and item.dev != VXLAN_LINK):
+        return False  # of an interface that is not ours
     if isinstance(scope, PodLink):
         return item.link == scope.name or (key.kind == "link" and key.name == scope.name)
     return not isinstance(item, Veth) or not item.alias or item.alias.startswith(ALIAS)
