@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from backends.wiring import Supplied
 from cluster.peers import Peer
+from cni.errors import Failure
 from ipam.lease import Block
 
 
 class PodCidrs:
-    """`backends.wiring.Fabric` of the node *here*."""
+    """`backends.wiring.Fabric` of a node whose ranges do not grow."""
 
-    def __init__(self, here: Peer) -> None:
-        self._here = here
-
-    def blocks(self) -> frozenset[Block]:
+    def supplied(self, here: Peer) -> Supplied:
         """One block per pod CIDR."""
-        return frozenset(Block(cidr, self._here.name) for cidr in self._here.pod_cidrs)
+        return Supplied((), (), frozenset(Block(cidr, here.name) for cidr in here.pod_cidrs))
+
+    def shortage(self, failure: Failure) -> Failure:
+        """The same: there are no more."""
+        return failure

@@ -14,7 +14,7 @@ from netaddr import IPAddress, IPNetwork
 
 from cluster.addresses import MTU_MIN
 from cluster.peers import Peer
-from cni.errors import ConfigInvalid
+from cni.errors import ConfigInvalid, Failure
 from dataplane.items import Item, Key
 from dataplane.uplink import Uplink
 from ipam.lease import Block
@@ -43,13 +43,12 @@ class Interface:
     """A network interface that a cloud gave this machine, for pods' addresses.
 
     *device* is its name here; *index* its number on the machine, 0 for the primary one; *address* its own, within
-    *subnet*; *blocks* are the addresses that the cloud delivers to it, for pods; *mtu* in bytes.
+    *subnet*; *blocks* are the addresses that the cloud delivers to it, for pods.
     """
 
     device: str
     index: int
     mac: str
-    mtu: int
     address: IPAddress
     subnet: IPNetwork
     blocks: frozenset[IPNetwork] = frozenset()
@@ -108,11 +107,23 @@ class Wiring(Protocol):
         """Everything else, for the whole set of nodes, this one among them."""
 
 
+class Supplied(NamedTuple):
+    """What a fabric gives to a node: see `Site` for *interfaces* and *networks*; *blocks* are all that pods may have
+    addresses of now."""
+
+    interfaces: tuple[Interface, ...]
+    networks: tuple[IPNetwork, ...]
+    blocks: frozenset[Block]
+
+
 class Fabric(Protocol):
     """Where addresses come from."""
 
-    def blocks(self) -> frozenset[Block]:
-        """The whole set of blocks that this node may give to pods now."""
+    def supplied(self, here: Peer) -> Supplied:
+        """What there is for the node *here* now."""
+
+    def shortage(self, failure: Failure) -> Failure:
+        """What to say where *failure* is that no address is left. TryAgain: it is worth waiting for more."""
 
 
 def pod_mtu(site: Site, overhead: int) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import pairwise
 from types import MappingProxyType
 
-from netaddr import IPAddress
+from netaddr import IPAddress, IPNetwork
 
 from cni.errors import ConfigInvalid, Exhausted, Failure, StateCorrupt, TryAgain
 from cni.spec import Attachment
@@ -117,6 +117,11 @@ class Allocator:
         lease = self._leases.pop(who, None)
         for address in lease.addresses if lease is not None else ():
             self._families[address.version].cancel(int(address))
+
+    def busy(self, network: IPNetwork, now: float) -> int:
+        """How many addresses of *network* are held or cooling down, be it offered or not."""
+        self._settle(now)
+        return self._families[network.version].busy(int(network.first), int(network.last), now)
 
     def counts(self, now: float) -> list[Counts]:
         """The state of every offered block, IPv4 first, lowest first."""

@@ -135,6 +135,13 @@ class Family:
         when = self._released.get(value)
         return 0.0 if when is None else max(0.0, self._cooldown - (now - when))
 
+    def busy(self, first: int, last: int, now: float) -> int:
+        """How many addresses from *first* to *last* are held or in cool-down, whether or not they are offered."""
+        held = sum(first <= value <= last for value in self.holders)
+        since = now - self._cooldown
+        late = chain(self._released.items(), self._elsewhere.items())
+        return held + sum(first <= value <= last and when > since for value, when in late)
+
     def next(self, now: float) -> int | None:
         """The address to give next; None when all are held or in cool-down. Nothing is taken yet."""
         self._forget(now)

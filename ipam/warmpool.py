@@ -10,7 +10,7 @@ WARM_ENI_TARGET, MAX_ENI), whose meaning they have.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -152,14 +152,14 @@ def actions(pool: Pool, settings: Settings) -> list[Action]:
     return growing + list(_shrinking(pool, settings, used))
 
 
-def shortfall(pool: Pool, interfaces_max: int) -> str:
-    """Why no more can be had, in numbers, for whoever waits."""
+def shortfall(pool: Pool, attached: int, interfaces_max: int) -> str:
+    """Why no more can be had, in numbers, for whoever waits; *attached* are all interfaces, those not for pods, too."""
     slots = sum(interface.slots for interface in pool.interfaces)
     taken = sum(len(interface.chunks) for interface in pool.interfaces)
     total = sum(chunk.size for chunk in pool.chunks)
     return (
         f"{pool.used} of {total} addresses in use, {taken} of {slots} slots taken, "
-        f"{interfaces_max - pool.interfaces_left} of {interfaces_max} interfaces attached"
+        f"{attached} of {interfaces_max} interfaces attached"
     )
 
 
@@ -182,16 +182,21 @@ def _counts_whole(settings: Settings) -> bool:
     return settings.is_prefix_mode and not is_by_address
 
 
-def _ready(chunks: Iterable[Chunk], settings: Settings) -> int:
+def _is_stopgap(chunk: Chunk, pool: Pool, settings: Settings) -> bool:
+    """Whether it was taken only because there was no prefix, and now there are some."""
+    return _counts_whole(settings) and pool.has_prefixes and chunk.size < PREFIX_SIZE
+
+
+def _ready(pool: Pool, settings: Settings) -> int:
     """How many free addresses count as warm."""
     if _counts_whole(settings):
-        return sum(chunk.size for chunk in chunks if chunk.is_empty)
-    return sum(chunk.free for chunk in chunks)
+        return sum(one.size for one in pool.chunks if one.is_empty and not _is_stopgap(one, pool, settings))
+    return pool.free
 
 
 def _missing(pool: Pool, settings: Settings) -> int:
     """How many more addresses are wanted. Pods that wait take the broken chunks' free addresses first."""
-    free, ready = pool.free, _ready(pool.chunks, settings)
+    free, ready = pool.free, _ready(pool, settings)
     for_waiting = pool.waiting - (free - ready)
     return max(0, pool.waiting - free, max(0, for_waiting) + _warm(pool, settings) - ready) - pool.coming
 
@@ -219,15 +224,18 @@ def _growth(pool: Pool, settings: Settings) -> Iterator[Action]:
 # --- less -----------------------------------------------------------------------------------------------------
 
 
-def _shrinking(pool: Pool, settings: Settings, used: Container[str]) -> Iterator[Action]:
+def _shrinking(pool: Pool, settings: Settings, used: Set[str]) -> Iterator[Action]:
     """Where more is wanted, nothing is spare, and only interfaces go that have no chunk and get none."""
-    spare = _ready(pool.chunks, settings) - _warm(pool, settings)
-    for interface in sorted(pool.interfaces, key=lambda one: (one.used, len(one.chunks), one.name)):
+    spare = _ready(pool, settings) - _warm(pool, settings)
+    for interface in sorted(pool.interfaces, key=lambda one: (one.used, one.is_fixed, len(one.chunks), one.name)):
         if interface.name in used:
             continue
         gone: list[Chunk] = []
         for chunk in _idlest(interface.chunks, settings.delay):
-            if chunk.size <= spare:
+            if _is_stopgap(chunk, pool, settings):
+                if spare >= 0 or not used:
+                    gone.append(chunk)
+            elif chunk.size <= spare:
                 gone.append(chunk)
                 spare -= chunk.size
         if len(gone) == len(interface.chunks) and not interface.is_fixed:

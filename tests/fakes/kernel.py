@@ -12,7 +12,21 @@ from dataclasses import replace
 
 from cni.errors import EnvironmentInvalid, KernelRefused
 from dataplane.diff import Change
-from dataplane.items import HOST, POD_LINK_PREFIX, VXLAN_LINK, Addr, Item, Key, Neigh, Nexthop, Port, Route, Sysctl, Veth, Vxlan
+from dataplane.items import (
+    HOST,
+    POD_LINK_PREFIX,
+    VXLAN_LINK,
+    Addr,
+    Item,
+    Key,
+    Neigh,
+    Nexthop,
+    Port,
+    Route,
+    Sysctl,
+    Veth,
+    Vxlan,
+)
 from dataplane.observe import ALIAS, Device, Pod, PodLink, Scope, Settings
 from dataplane.refusal import refused
 

@@ -1,0 +1,5 @@
+"""``aws-eni``: pods with addresses of the VPC, on elastic network interfaces (ENIs) of their node.
+
+`fabric` decides, and is pure but for the journal: what it wants of the cloud it yields, and is sent the answer. `ec2`
+and `imds` are the cloud in earnest, `pacing` how often it is asked. `wiring` is how packets get there.
+"""

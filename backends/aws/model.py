@@ -1,0 +1,130 @@
+"""What EC2 and the instance metadata say, as values. Pure.
+
+The shapes read here are those of boto3's DescribeNetworkInterfaces, DescribeSubnets and DescribeInstanceTypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from netaddr import IPAddress, IPNetwork
+
+PRIMARY: Final = 0
+"""The device index of the interface that an instance was started with."""
+CLUSTER_TAG: Final = "routable:cluster"
+"""The tag of every interface that an agent made: its value is the cluster's name."""
+NODE_TAG: Final = "routable:instance"
+"""The instance that it was made for."""
+MADE_TAG: Final = "routable:made"
+"""When it was made, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Eni:
+    """An elastic network interface: *blocks* are its secondary addresses, as /32, and its delegated prefixes.
+
+    *index* is its device index, None while it is attached to no instance; *attachment* is the attachment's id;
+    *is_kept*: it outlives its instance.
+    """
+
+    id: str
+    mac: str
+    subnet: str
+    address: IPAddress
+    index: int | None = None
+    blocks: frozenset[IPNetwork] = frozenset()
+    attachment: str = ""
+    status: str = "in-use"
+    is_kept: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def holds(self, family: int) -> int:
+        """How many slots of the interface its blocks of *family* take."""
+        return sum(block.version == family for block in self.blocks)
+
+
+class Subnet(NamedTuple):
+    """A subnet: *free* addresses are left, as far as EC2 says."""
+
+    id: str
+    cidr: IPNetwork
+    free: int
+
+
+class Limits(NamedTuple):
+    """What an instance type can have: *interfaces* on its default network card, *addresses* per interface with its own
+    among them (IPv4), *addresses6* (IPv6); *has_prefixes*: prefixes can be delegated (Nitro)."""
+
+    interfaces: int
+    addresses: int
+    addresses6: int
+    has_prefixes: bool
+
+    @property
+    def slots(self) -> int:
+        """For blocks, per interface."""
+        return self.addresses - 1
+
+
+class Seen(NamedTuple):
+    """What the instance metadata says: it lags behind EC2 by seconds."""
+
+    instance: str
+    type: str
+    region: str
+    zone: str
+    networks: tuple[IPNetwork, ...]
+    """The CIDRs of the VPC."""
+    enis: tuple[Eni, ...]
+    subnets: Mapping[str, IPNetwork]
+    """The IPv4 CIDRs of the interfaces' subnets by id."""
+    groups: tuple[str, ...]
+    """The security groups of the primary interface."""
+
+
+def eni(found: Mapping[str, Any]) -> Eni:
+    """One of the NetworkInterfaces that DescribeNetworkInterfaces and CreateNetworkInterface answer."""
+    attachment = found.get("Attachment") or {}
+    addresses = found.get("PrivateIpAddresses", ())
+    blocks = [one["PrivateIpAddress"] for one in addresses if not one.get("Primary")]
+    blocks += [one["Ipv4Prefix"] for one in found.get("Ipv4Prefixes", ())]
+    blocks += [one["Ipv6Prefix"] for one in found.get("Ipv6Prefixes", ())]
+    return Eni(
+        id=found["NetworkInterfaceId"],
+        mac=found.get("MacAddress", ""),
+        subnet=found.get("SubnetId", ""),
+        address=IPAddress(found["PrivateIpAddress"]),
+        index=attachment.get("DeviceIndex"),
+        blocks=frozenset(map(IPNetwork, blocks)),
+        attachment=attachment.get("AttachmentId", ""),
+        status=found.get("Status", ""),
+        is_kept=bool(attachment) and not attachment.get("DeleteOnTermination", False),
+        tags={one["Key"]: one["Value"] for one in found.get("TagSet", ())},
+    )
+
+
+def subnets(answer: Mapping[str, Any]) -> list[Subnet]:
+    """What DescribeSubnets answers, those with most free addresses first."""
+    found = [
+        Subnet(one["SubnetId"], IPNetwork(one["CidrBlock"]), one["AvailableIpAddressCount"])
+        for one in answer["Subnets"]
+    ]
+    return sorted(found, key=lambda one: (-one.free, one.id))
+
+
+def assigned(answer: Mapping[str, Any]) -> frozenset[IPNetwork]:
+    """The blocks that AssignPrivateIpAddresses or AssignIpv6Addresses answers."""
+    texts: Iterable[str] = (
+        *(one["PrivateIpAddress"] for one in answer.get("AssignedPrivateIpAddresses", ())),
+        *(one["Ipv4Prefix"] for one in answer.get("AssignedIpv4Prefixes", ())),
+        *answer.get("AssignedIpv6Prefixes", ()),
+    )
+    return frozenset(map(IPNetwork, texts))
+
+
+def tag_specifications(tags: Mapping[str, str]) -> list[dict[str, Any]]:
+    """*tags* for an interface, as CreateNetworkInterface takes them."""
+    pairs = [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
+    return [{"ResourceType": "network-interface", "Tags": pairs}]

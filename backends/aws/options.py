@@ -1,0 +1,30 @@
+"""What the operator chose for ``aws-eni``: see the table [aws] of ``agent.schema``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ipam.warmpool import Settings
+
+MOST: int = 15
+"""Interfaces that can be told apart by the bits of a packet's mark that are ours; more than any network card has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """*cluster* is the value of the tag of every interface that is made; *warm* what is kept ready.
+
+    Interfaces are made in one of *subnets*, or in one that has all of *subnet_tags*, or else in the instance's own;
+    with the security *groups*, or else the primary interface's. At most *interfaces* are attached, counting the primary
+    one; the first *reserved* are not for pods. With *ipv6* every pod has an address of each family.
+    """
+
+    cluster: str = "routable"
+    warm: Settings = field(default_factory=Settings)
+    interfaces: int = MOST
+    reserved: int = 0
+    subnets: tuple[str, ...] = ()
+    subnet_tags: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+    ipv6: bool = False
