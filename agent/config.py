@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 from netaddr import IPNetwork
 
-from agent.schema import NODE_NAME, SOCKET_MAX, Config, endpoint, keys, sections
+from agent.schema import LISTLESS, NODE_NAME, SOCKET_MAX, Config, endpoint, keys, sections
 from cluster import addresses, tomlfile
 from cni.errors import ConfigInvalid
 
@@ -75,10 +75,12 @@ class _File(NamedTuple):
                     raise self.wrong(key, f"unknown key; {why}")
 
     def refuse_missing(self) -> None:
+        has_list = self.document.get("backend") not in LISTLESS
         for key, one in keys().items():
             table, _, name = key.rpartition(".")
             present = self.document.get(table, {}) if table else self.document
-            if one.default is msgspec.NODEFAULT and isinstance(present, dict) and name not in present:
+            is_needed = one.default is msgspec.NODEFAULT or (key == "nodes.file" and has_list)
+            if is_needed and isinstance(present, dict) and name not in present:
                 raise ConfigInvalid(f"{self.path}: {key} is missing", f"it must be given: {one.allowed}")
 
     def convert(self) -> Config:
@@ -118,6 +120,8 @@ class _File(NamedTuple):
                 endpoint(config.metrics.listen)
             except ValueError as error:
                 raise self.wrong("metrics.listen", allowed["metrics.listen"], config.metrics.listen) from error
+        if config.backend in LISTLESS:
+            self.refuse_of_cloud(config)
         if config.masquerade.enabled and not config.masquerade.routable:
             why = "is empty while masquerade.enabled is true; list at least the pods' own ranges"
             raise self.wrong("masquerade.routable", f"{why}, or pods would not see each other's addresses")
@@ -128,6 +132,18 @@ class _File(NamedTuple):
             if value in taken:
                 raise self.wrong(key, f"is also {taken[value]}; allowed: a path of its own", value)
             taken[value] = key
+
+    def refuse_of_cloud(self, config: Config) -> None:
+        """What the cloud's addresses make impossible."""
+        if config.masquerade.enabled:
+            raise self.wrong("masquerade.enabled", f'is not for {config.backend}: use aws.snat = "external"')
+        if len(config.aws.security_groups) > 16:
+            raise self.wrong("aws.security_groups", f"allowed: {keys()['aws.security_groups'].allowed}")
+        if config.aws.reserved_enis >= config.aws.max_enis:
+            why = f"allowed: fewer than aws.max_enis, {config.aws.max_enis}, or none is left for pods"
+            raise self.wrong("aws.reserved_enis", why, config.aws.reserved_enis)
+        if config.aws.subnets and config.aws.subnet_tags:
+            raise self.wrong("aws.subnet_tags", "is given together with aws.subnets; allowed: one of the two")
 
     def node(self, hostname: str) -> str:
         """*hostname*, if it can be a node's name."""

@@ -21,7 +21,7 @@ from cni.errors import ConfigInvalid, Failure, Undecodable, bug
 
 log = logging.getLogger(__name__)
 
-Serve = Callable[[Incoming], Answer]
+Serve = Callable[[Incoming], Answer | None]
 
 
 class Switching(msgspec.Struct, frozen=True):
@@ -48,8 +48,8 @@ class Control:
             commands.PROGRESS.encode(): lambda _: self._switch.progress(),
         }
 
-    def serve(self, incoming: Incoming) -> Answer:
-        """The answer to a request."""
+    def serve(self, incoming: Incoming) -> Answer | None:
+        """The answer to a request; None: it is better served later."""
         command = self._commands.get(incoming.request.env.get("CNI_COMMAND", b""))
         if command is None:
             return self._otherwise(incoming)

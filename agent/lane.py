@@ -15,11 +15,13 @@ T = TypeVar("T")
 
 class Incoming(NamedTuple):
     """A request as it arrived: *sequence* is the answer of ``arrival`` at that moment, *is_gone* tells whether the
-    client has hung up meanwhile."""
+    client has hung up meanwhile. *has_patience*: it may be answered later. *arrived* is that time (monotonic)."""
 
     request: frame.Request
     sequence: int
     is_gone: Callable[[], bool]
+    has_patience: bool = False
+    arrived: float | None = None
 
 
 class Answer(NamedTuple):

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from netaddr import IPAddress
+from netaddr import IPAddress, IPNetwork
 
 from agent.metrics import Metrics
 from backends.podlink import pod_mac
@@ -110,6 +110,11 @@ class Ledger:
         """The state of every block that addresses come from."""
         with self._lock:
             return self._allocator.counts(self._clock())
+
+    def busy(self, network: IPNetwork) -> int:
+        """How many addresses of *network* are held or cooling down, be it offered or not."""
+        with self._lock:
+            return self._allocator.busy(network, self._clock())
 
     def history(self, address: IPAddress) -> list[Tenure]:
         """Who has and who had *address*, newest first."""

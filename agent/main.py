@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import json
 import logging
 import os
 import platform
@@ -23,12 +24,14 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final, Protocol
 
+from netaddr import IPNetwork
 from prometheus_client import CollectorRegistry
 
 import backends
 from agent import config as configuration
 from agent import logs, metrics, restore
 from agent.control import Control
+from agent.errands import Errands
 from agent.http import Http
 from agent.lane import Together
 from agent.ledger import Ledger
@@ -41,13 +44,13 @@ from agent.schema import Config
 from agent.server import Server
 from agent.spool import Spool
 from agent.status import Status
+from agent.supply import Use, supply
 from agent.survey import Surroundings, Survey
 from agent.switch import Switch
 from agent.verbs import Verbs
 from agent.way import JOURNAL, Way, restored
 from backends.wiring import Options
-from cluster.nodesfile import NodesFile
-from cni.errors import Failure, NotReady
+from cni.errors import ConfigInvalid, Failure, NotReady
 from dataplane import preflight, uplink
 from dataplane.events import Events
 from dataplane.kernel import Kernel
@@ -55,6 +58,7 @@ from dataplane.netns import Netns
 from dataplane.nft import Nft
 from dataplane.probe import silence
 from ipam.allocator import Allocator
+from ipam.store import Store
 
 log = logging.getLogger("agent")
 
@@ -136,12 +140,16 @@ def run(config: Config, life: Life) -> int:
         kernel = parts.enter_context(closing(Kernel(netns, nft)))
         boot = boot_id()
         store = restore.journal(Path(paths.state), boot)
+        refuse_other_pods(store, config.backend)
         way = Way(restored(store.recall(JOURNAL), config.backend, boot), backends.load)
+        use = Use(store)
+        source, fabric, growth = supply(config, use)
         survey = Survey(
             node=config.node,
             uplink=config.uplink,
             options=wanted(config),
-            source=NodesFile(config.nodes.file),
+            source=source,
+            fabric=fabric,
             find_uplink=uplink.find,
             wire=way.wiring,
         )
@@ -168,6 +176,7 @@ def run(config: Config, life: Life) -> int:
             reopen=lambda: restore.renewed(Path(paths.state), boot),
         )
         parts.callback(ledger.close)
+        use.ledger = ledger
         node = Node(ledger, kernel, measured)
         repair = Repair(node=node, survey=survey, dataplane=kernel, clock=time.monotonic, wall=time.time)
         switch = Switch(
@@ -181,8 +190,8 @@ def run(config: Config, life: Life) -> int:
             silence=silence,
             on_death=life.die,
         )
-        status = Status(config.node, version(), node, survey, repair, spool, switch)
-        verbs = Verbs(node, measured, status.problems)
+        status = Status(config.node, version(), node, survey, fabric, repair, spool, switch)
+        verbs = Verbs(node, measured, status.problems, fabric.shortage)
         events = parts.enter_context(closing(Events()))
         reconciler = Reconciler(
             survey=survey,
@@ -191,11 +200,12 @@ def run(config: Config, life: Life) -> int:
             spool=spool,
             serve_spooled=verbs.delete_spooled,
             events=events,
+            offered=use.resume,
             on_death=life.die,
             clock=time.monotonic,
             wall=time.time,
         )
-        reconciler.once(is_whole=True)
+        errands = Errands(*growth, reconciler.settle, life.die) if growth is not None else None
         server = Server(
             Path(paths.socket),
             Control(status, node, survey, switch, verbs.serve).serve,
@@ -206,8 +216,12 @@ def run(config: Config, life: Life) -> int:
                 b"ADD": Together(verbs.add_together, most=ADDS),
                 b"DEL": Together(verbs.delete_together, company=COMPANY),
             },
+            on_wait=errands.wake if errands is not None else lambda: None,
         )
+        use.server = server
+        reconciler.once(is_whole=True)
         served: list[Part] = [server, reconciler, switch, *port(config, registry, status, life)]
+        served += [errands] if errands is not None else []
         for part in served:
             part.start()
             parts.callback(part.stop)
@@ -216,6 +230,17 @@ def run(config: Config, life: Life) -> int:
         life.wait()
         log.info("stopping; pods keep working")
     return 1 if life.died else 0
+
+
+def refuse_other_pods(store: Store, backend: str) -> None:
+    """Raise ConfigInvalid if there are pods with addresses that *backend* knows nothing of."""
+    text = store.recall(JOURNAL)
+    before = str(json.loads(text)["active"]) if text is not None else backend
+    if not backends.are_alike(before, backend) and (pods := len(store.load())):
+        raise ConfigInvalid(
+            f"backend is {backend}, but {pods} pods on this node have addresses of backend {before}",
+            f"set backend to {before} again and drain the node first",
+        )
 
 
 def settled(reconciler: Reconciler, survey: Survey) -> Surroundings | None:
@@ -228,13 +253,20 @@ def wanted(config: Config) -> Options:
     """What the operator chose, as the backends want to know it."""
     return Options(
         mtu=config.mtu,
-        masquerade=config.masquerade.routable if config.masquerade.enabled else None,
+        masquerade=kept_addresses(config),
         vni=config.vxlan.vni,
         port=config.vxlan.port,
         direct=config.vxlan.direct,
         underlay=config.vxlan.underlay,
         kernel=kernel_version(platform.release()),
     )
+
+
+def kept_addresses(config: Config) -> tuple[IPNetwork, ...] | None:
+    """Where pods keep their own address; None where they do everywhere."""
+    if config.backend in backends.CLOUDS:
+        return config.aws.snat_exclude if config.aws.snat == "external" else None
+    return config.masquerade.routable if config.masquerade.enabled else None
 
 
 def kernel_version(release: str) -> tuple[int, int]:

@@ -26,7 +26,6 @@ from dataplane.diff import Change, diff, render
 from dataplane.items import HOST
 from dataplane.kernel import Dataplane
 from dataplane.observe import PodLink
-from ipam.lease import Block
 from ipam.store import Record
 
 log = logging.getLogger(__name__)
@@ -43,9 +42,8 @@ class Node:
         self._wiring: Wiring | None = None
         self._problem: Failure = TryAgain("the agent is starting", "it has not read the list of nodes yet")
 
-    def rewire(self, wiring: Wiring, blocks: Collection[Block]) -> None:
-        """Wire pods with *wiring* and give addresses of *blocks* from now on."""
-        self.ledger.offer(blocks)
+    def rewire(self, wiring: Wiring) -> None:
+        """Wire pods with *wiring* from now on."""
         self._wiring = wiring
 
     def refuse(self, problem: Failure) -> None:

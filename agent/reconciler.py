@@ -41,7 +41,8 @@ class Wakeful(Protocol):
 
 
 class Reconciler:
-    """One thread; *on_death* is told if it ends unasked. *clock* answers seconds, monotonic."""
+    """One thread; *on_death* is told if it ends unasked. *offered* is called after each look at what addresses there
+    are. *clock* answers seconds, monotonic."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Reconciler:
         spool: Spool,
         serve_spooled: Serve,
         events: Wakeful,
+        offered: Callable[[], None],
         on_death: Callable[[str, BaseException], None],
         clock: Callable[[], float],
         wall: Callable[[], float],
@@ -62,6 +64,7 @@ class Reconciler:
         self._spool = spool
         self._serve_spooled = serve_spooled
         self._events = events
+        self._offered = offered
         self._on_death = on_death
         self._clock = clock
         self._wall = wall
@@ -98,13 +101,16 @@ class Reconciler:
         changed = self._survey.refresh()
         now = self._survey.now
         if now is not None and now.wiring is not self._node.wiring:
-            self._node.rewire(now.wiring, now.blocks)
+            self._node.rewire(now.wiring)
             self._events.watch(now.site.links)
         elif now is None and self._survey.problem is not None:
             self._node.refuse(self._survey.problem)
         if changed or is_whole:
             self._repair.whole()
             self._whole_at = self._clock() + WHOLE
+        if now is not None:
+            self._node.ledger.offer(now.blocks)  # what they need of the kernel is there
+            self._offered()
         self._repair.quick()
         self._quick_at = self._clock() + QUICK
 

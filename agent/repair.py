@@ -20,9 +20,9 @@ from backends.wiring import Wiring
 from cni.errors import Failure
 from cni.spec import Attachment
 from dataplane.diff import Change, diff, render
-from dataplane.items import HOST, POD_LINK_PREFIX, Item, Key, NftTable, Plan, Sysctl, Veth
+from dataplane.items import HOST, POD_LINK_PREFIX, Addr, Item, Key, NftTable, Plan, Port, Sysctl, Veth
 from dataplane.kernel import Dataplane
-from dataplane.observe import Host, Settings
+from dataplane.observe import Device, Host, Scope, Settings
 from ipam.store import Record
 
 log = logging.getLogger(__name__)
@@ -93,13 +93,13 @@ class Repair:
             # Whatever of it fails is seen, and told, below.
             self._apply(diff(self._settled, around.wired.plan), {})
         records = self._node.ledger.records()
-        have = self._dataplane.observe([Host(), settings(around)])
+        have = self._dataplane.observe(scopes(around))
         for _ in range(ROUNDS):
             changes = self._allowed(diff(_of_node(have), around.wired.plan))
             if not changes:
                 break
             self._apply(changes, failing)
-            have = self._dataplane.observe([Host(), settings(around)])
+            have = self._dataplane.observe(scopes(around))
         self._settled = around.wired.plan
         self.routes = sum(key.kind == "route" for key in have)
         self._links(have, records, failing)
@@ -224,6 +224,16 @@ class Repair:
         if known is None or str(known) != str(failure):
             self.events.append(Event(self._wall(), str(failure)))
             log.error("could not be put right", extra={"what": what, "error": str(failure)})
+
+
+def scopes(around: Surroundings) -> list[Scope]:
+    """Where the node's plan is, and everything else of ours on the host."""
+    items = around.wired.plan.values()
+    addresses: dict[str, list[str]] = {item.name: [] for item in items if isinstance(item, Port)}
+    for item in items:
+        if isinstance(item, Addr) and item.dev in addresses:
+            addresses[item.dev].append(item.address)
+    return [Host(), settings(around), *(Device(name, tuple(of)) for name, of in addresses.items())]
 
 
 def settings(around: Surroundings) -> Settings:

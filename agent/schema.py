@@ -16,6 +16,9 @@ from netaddr import IPNetwork
 
 from cluster import addresses
 
+LISTLESS: Final = frozenset({"aws-eni"})
+"""The backends whose nodes need no list of the others: the network around them knows the way to every pod."""
+
 SOCKET_MAX: Final = 107
 """Bytes of a unix socket's path: sun_path less its NUL (unix(7))."""
 
@@ -67,9 +70,9 @@ class Ipam(Section, frozen=True):
 
 
 class Nodes(Section, frozen=True):
-    """Where the cluster's nodes are listed."""
+    """Where the cluster's nodes are listed; for every backend but those in `LISTLESS`."""
 
-    file: AbsolutePath
+    file: AbsolutePath = ""
 
 
 class Masquerade(Section, frozen=True):
@@ -86,6 +89,36 @@ class Vxlan(Section, frozen=True):
     port: Port = 4789
     direct: Annotated[bool, Meta(description="true or false")] = False
     underlay: Annotated[Literal["auto", "ipv4", "ipv6"], Meta(description='"auto", "ipv4" or "ipv6"')] = "auto"
+
+
+Count = Annotated[int, Meta(ge=0, le=4096, description="a number from 0 to 4096")]
+Tags = Annotated[dict[str, str], Meta(description='a table of tags, such as { "kubernetes.io/role/cni" = "1" }')]
+
+
+class Aws(Section, frozen=True):
+    """ENIs and their addresses, for backend = "aws-eni"."""
+
+    mode: Annotated[Literal["prefix", "address"], Meta(description='"prefix" or "address"')] = "prefix"
+    warm_prefixes: Count = 1
+    warm_enis: Count = 0
+    warm_addresses: Count = 0
+    minimum_addresses: Count = 0
+    max_enis: Annotated[int, Meta(ge=1, le=15, description="a number from 1 to 15")] = 15
+    reserved_enis: Annotated[int, Meta(ge=0, le=14, description="a number from 0 to 14")] = 0
+    shrink_delay: Annotated[float, Meta(ge=0, le=86400, description="seconds, 0 to 86400")] = 60.0
+    cluster: Annotated[
+        str, Meta(pattern=r"\A[ -~]{1,255}\Z", description="1 to 255 printable ASCII characters")
+    ] = "routable"
+    subnets: Annotated[
+        tuple[str, ...], Meta(description='a list of subnet ids, such as "subnet-0123456789abcdef0"')
+    ] = ()
+    subnet_tags: Tags = msgspec.field(default_factory=dict)
+    security_groups: Annotated[
+        tuple[str, ...], Meta(description='a list of at most 16 security group ids, such as "sg-0123456789abcdef0"')
+    ] = ()
+    ipv6: Annotated[bool, Meta(description="true or false")] = False
+    snat: Annotated[Literal["none", "external"], Meta(description='"none" or "external"')] = "none"
+    snat_exclude: Annotated[tuple[Cidr, ...], Meta(description='a list of CIDRs, such as "10.0.0.0/8"')] = ()
 
 
 class Paths(Section, frozen=True):
@@ -117,16 +150,17 @@ class Log(Section, frozen=True):
 
 
 class Config(Section, frozen=True):
-    """The whole file. *backend* and ``nodes.file`` have no default."""
+    """The whole file. *backend* has no default, and ``nodes.file`` must be given unless the backend needs no list."""
 
     backend: Annotated[str, Meta(description="the name of a backend")]
-    nodes: Nodes
+    nodes: Nodes = Nodes()
     node: NodeName = ""
     uplink: LinkName = ""
     mtu: Mtu = 0
     ipam: Ipam = Ipam()
     masquerade: Masquerade = Masquerade()
     vxlan: Vxlan = Vxlan()
+    aws: Aws = Aws()
     paths: Paths = Paths()
     metrics: Metrics = Metrics()
     log: Log = Log()
@@ -154,7 +188,9 @@ def keys() -> dict[str, Key]:
         for field in msgspec.structs.fields(section):
             if get_origin(field.type) is Annotated:
                 meta = next(one for one in get_args(field.type)[1:] if isinstance(one, Meta))
-                found[f"{table}.{field.name}".lstrip(".")] = Key(meta.description or "", field.default)
+                made = field.default_factory is not msgspec.NODEFAULT
+                default = field.default_factory() if made else field.default
+                found[f"{table}.{field.name}".lstrip(".")] = Key(meta.description or "", default)
     return found
 
 

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.lane import Answer, Incoming, Lane, Together
 from agent.listener import listening
@@ -37,6 +37,8 @@ READ_DEADLINE: Final = 10.0
 """Seconds for a whole request to arrive."""
 WRITE_DEADLINE: Final = 5.0
 """Seconds for a client to take its answer."""
+PATIENCE: Final = 45.0
+"""Seconds from its arrival for which a request may wait to be served: the executable waits for 60."""
 CONNECTIONS_MAX: Final = 1024
 """Connections at once; more wait in the kernel's queue."""
 _CHUNK: Final = 64 * 1024
@@ -61,22 +63,30 @@ class _Client:
         return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
+class _Waiting(NamedTuple):
+    client: _Client
+    incoming: Incoming
+    deadline: float
+
+
 class Server:
     """Serves the socket at *path* with *workers* threads.
 
-    *serve* answers a request and raises nothing; *arrival* is called when a request is complete. What has its
-    CNI_COMMAND in *together* is not served one by one. *is_trusted* judges the uid of the peer's process.
+    *serve* answers a request and raises nothing; one that it answers with None waits for `resume`, and *on_wait* is
+    told. *arrival* is called when a request is complete. What has its CNI_COMMAND in *together* is not served one by
+    one. *is_trusted* judges the uid of the peer's process.
     """
 
     def __init__(
         self,
         path: Path,
-        serve: Callable[[Incoming], Answer],
+        serve: Callable[[Incoming], Answer | None],
         arrival: Callable[[], int],
         on_death: Callable[[str, BaseException], None],
         *,
         workers: int,
         together: Mapping[bytes, Together],
+        on_wait: Callable[[], None] = lambda: None,
         is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -84,6 +94,8 @@ class Server:
         self._serve = serve
         self._arrival = arrival
         self._on_death = on_death
+        self._on_wait = on_wait
+        self._waiting: list[_Waiting] = []
         self._is_trusted = is_trusted
         self._clock = clock
         self._selector = selectors.DefaultSelector()
@@ -120,6 +132,22 @@ class Server:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for `resume`."""
+        return len(self._waiting)
+
+    def resume(self, has_hope: bool) -> None:
+        """Serve those that wait: all, if it *has_hope*, or else those whose time is over; who hung up waits no more."""
+        now = self._clock()
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            kept = [] if has_hope else [one for one in waiting if one.deadline > now and not one.client.is_gone()]
+            self._waiting = kept
+        for one in waiting if has_hope else [one for one in waiting if one not in kept]:
+            has_patience = one.deadline > now and not self._stopping
+            self._enter(one.client, one.incoming._replace(has_patience=has_patience), self._later)
+
     def stop(self) -> None:
         """Take no more requests, answer those that are whole, and remove the socket."""
         self._stopping = True
@@ -133,6 +161,7 @@ class Server:
                 self._close(client)
         for thread in self._threads:
             thread.join()
+        self.resume(has_hope=True)
         self._pool.shutdown(wait=True)
         for stream in (self._wake, self._waker):
             stream.close()
@@ -220,9 +249,9 @@ class Server:
                     return
                 request = client.reader.feed(data)
                 if request is not None:
-                    incoming = Incoming(request, self._arrival(), client.is_gone)
+                    incoming = Incoming(request, self._arrival(), client.is_gone, True, self._clock())
                     self._release(client)
-                    self._enter(client, incoming)
+                    self._enter(client, incoming, self._ready.append)
                     return
         except BlockingIOError:
             if client.stream.fileno() not in self._clients:
@@ -237,12 +266,13 @@ class Server:
             client.stream.close()
             raise
 
-    def _enter(self, client: _Client, incoming: Incoming) -> None:
+    def _enter(self, client: _Client, incoming: Incoming, do: Callable[[Callable[[], None]], None]) -> None:
+        """Have *do* somebody serve it."""
         lane = self._lanes.get(incoming.request.env.get("CNI_COMMAND", b""))
         if lane is None:
-            self._ready.append(lambda: self._serve_one(client, incoming))
+            do(lambda: self._serve_one(client, incoming))
         elif lane.enter(client, incoming):
-            self._ready.append(lambda: self._serve_lane(lane))
+            do(lambda: self._serve_lane(lane))
 
     def _release(self, client: _Client) -> None:
         """Nothing more is read from this client."""
@@ -303,7 +333,14 @@ class Server:
             raise
 
     def _serve_one(self, client: _Client, incoming: Incoming) -> None:
-        self._send(client, self._serve(incoming))
+        answer = self._serve(incoming)
+        if answer is not None:
+            self._send(client, answer)
+            return
+        arrived = incoming.arrived if incoming.arrived is not None else self._clock()
+        with self._lock:
+            self._waiting.append(_Waiting(client, incoming, arrived + PATIENCE))
+        self._on_wait()
 
     def _send(self, client: _Client, answer: Answer) -> None:
         is_delivered = False

@@ -14,6 +14,7 @@ from agent.repair import Repair
 from agent.spool import Spool
 from agent.survey import Surroundings, Survey
 from agent.switch import Switch
+from backends.wiring import Fabric
 from cni.errors import Failure, Limited, NotReady
 from ipam.family import Counts
 from ipam.store import Record, Tenure
@@ -30,6 +31,7 @@ class Status:
     version: str
     node: Node
     survey: Survey
+    fabric: Fabric
     repair: Repair
     spool: Spool
     switch: Switch
@@ -48,16 +50,23 @@ class Status:
             yield NotReady(self.node.ledger.trouble.message, self.node.ledger.trouble.details)
         counts = self.node.ledger.counts()
         if not counts:
-            yield NotReady(f"node {self.node_name} has no pod CIDRs", "give it some in the list of nodes")
+            none = NotReady(f"node {self.node_name} has no pod CIDRs", "give it some in the list of nodes")
+            yield self._not_ready_for(none)
         for family in sorted({one.block.family for one in counts}):
             pool = [one for one in counts if one.block.family == family]
             if not any(one.free for one in pool):
                 used, total = sum(one.used for one in pool), sum(one.total for one in pool)
                 cooling = sum(one.cooling for one in pool)
-                yield NotReady(
+                none = NotReady(
                     f"no free IPv{family} address: {used} of {total} in use, {cooling} cooling down",
                     "run fewer pods on this node, or give it a further pod CIDR",
                 )
+                yield self._not_ready_for(none)
+
+    def _not_ready_for(self, shortage: NotReady) -> NotReady:
+        """What the fabric says of it."""
+        failure = self.fabric.shortage(shortage).failure
+        return NotReady(failure.message, failure.details)
 
     def _limited(self) -> Iterator[Failure]:
         now = self.survey.now

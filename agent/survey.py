@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from netaddr import IPAddress
 
-from backends.podcidrs import PodCidrs
-from backends.wiring import Options, Site, Unserved, Wired, Wiring
+from backends.wiring import Fabric, Options, Site, Unserved, Wired, Wiring
 from cluster.peers import Peer, Source
 from cni.errors import Failure, TryAgain
 from dataplane.uplink import Uplink
@@ -52,6 +51,7 @@ class Survey:
         uplink: str,
         options: Options,
         source: Source,
+        fabric: Fabric,
         find_uplink: FindUplink,
         wire: Callable[[Site], Wiring],
     ) -> None:
@@ -59,6 +59,7 @@ class Survey:
         self._uplink = uplink
         self._options = options
         self._source = source
+        self._fabric = fabric
         self._find_uplink = find_uplink
         self._wire = wire
         self._now: Surroundings | None = None
@@ -108,14 +109,16 @@ class Survey:
                     "add this node to the list, or set node in the agent's configuration",
                 )
             )
-        site = Site(here, self._find_uplink(self._uplink, here.addresses), self._options)
+        found = self._fabric.supplied(here)
+        uplink = self._find_uplink(self._uplink, here.addresses)
+        site = Site(here, uplink, self._options, found.interfaces, found.networks)
         last = self._now
         wiring = self._wire(site)
         if last is not None and last.wiring is wiring and last.peers == peers:
-            return last
+            return last if last.blocks == found.blocks else last._replace(blocks=found.blocks)
         wired = wiring.node(peers)
         self._tell(wired, last)
-        return Surroundings(site, peers, wiring, wired, PodCidrs(here).blocks())
+        return Surroundings(site, peers, wiring, wired, found.blocks)
 
     def _tell(self, wired: Wired, last: Surroundings | None) -> None:
         known = set(last.unserved) if last is not None else set()

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from agent.commands import AT_REST, FINISHING, MOVING, PREPARING, WAITING
 from agent.survey import Surroundings
 from agent.way import JOURNAL, State, Way
+from backends import are_alike
 from backends.transition import Probe, Transition
 from backends.wiring import Site, Wiring
 from cluster.peers import Peer
@@ -106,6 +107,11 @@ class Switch:
         if around is None:
             raise TryAgain("the list of nodes is not known yet", "see routablectl status")
         state = self._way.state.towards(wanted)
+        if not are_alike(state.active, wanted):
+            raise ConfigInvalid(
+                f"{wanted} has its addresses from elsewhere than {state.active}, so running pods cannot keep theirs",
+                "drain this node, set backend in the agent's configuration, and start the agent anew",
+            )
         site, peers = around.site, around.peers
         new = self._load(wanted)(site)
         lost = Transition(site.here, self._load(state.active)(site), new).immovable(peers)

@@ -20,11 +20,13 @@ from agent.metrics import Metrics
 from agent.node import Node
 from agent.spool import Spooled
 from backends.podlink import GATEWAYS, HOST_MAC, link_name
+from backends.wiring import Shortage
 from cni import frame, result
 from cni.call import Call, parse, version_for_error
 from cni.errors import Drifted, Failure, TryAgain, bug
 from cni.result import Interface, Ip, Result, Route
 from cni.spec import Attachment, Verb
+from ipam.allocator import NoneLeft, NoneYet
 from ipam.store import Record
 
 log = logging.getLogger(__name__)
@@ -32,17 +34,34 @@ log = logging.getLogger(__name__)
 _DEFAULT: Final = {4: IPNetwork("0.0.0.0/0"), 6: IPNetwork("::/0")}
 
 
-class Verbs:
-    """Serves requests with *node*. *problems* answers what STATUS has to tell, the worst first."""
+class Later(Exception):
+    """The request is not answered now."""
 
-    def __init__(self, node: Node, metrics: Metrics, problems: Callable[[], Collection[Failure]]) -> None:
+
+class Verbs:
+    """Serves requests with *node*. *problems* answers what STATUS has to tell, the worst first; *shortage* what it
+    means that there is no address."""
+
+    def __init__(
+        self,
+        node: Node,
+        metrics: Metrics,
+        problems: Callable[[], Collection[Failure]],
+        shortage: Callable[[Failure], Shortage],
+    ) -> None:
         self._node = node
+        self._shortage = shortage
         self._metrics = metrics
         self._problems = problems
 
-    def serve(self, incoming: Incoming) -> Answer:
-        """The answer to a request; every failure becomes one error document."""
-        return self._guarded(incoming.request, lambda call: self._answer(call, incoming))
+    def serve(self, incoming: Incoming) -> Answer | None:
+        """The answer to a request; every failure becomes one error document. None: it is better served later."""
+        try:
+            return self._guarded(
+                incoming.request, lambda call: self._answer(call, incoming), started=incoming.arrived
+            )
+        except Later:
+            return None
 
     def add_together(self, incomings: Sequence[Incoming]) -> Callable[[], list[Answer | None]]:
         """Begin many ADDs; what is returned finishes them and gives the answers. None: better served alone."""
@@ -63,7 +82,7 @@ class Verbs:
                     answers.append(None)
                 else:
                     attached = partial(self._attached, record)
-                    answers.append(self._guarded(incoming.request, attached, call, started))
+                    answers.append(self._guarded(incoming.request, attached, call, incoming.arrived or started))
             return answers
 
         return finish
@@ -109,6 +128,8 @@ class Verbs:
                 call = call or parse(request)
                 with logs.bound(attachment=call.attachment):
                     answer = body(call)
+            except Later:
+                raise
             except Failure as failure:
                 code = failure.code
                 log.warning("refused", extra={"code": code, "error": str(failure)})
@@ -184,8 +205,19 @@ class Verbs:
         if incoming.is_gone():
             # Its DEL may have been served before: what is added now nobody would remove.
             raise TryAgain("the runtime ended its call before the ADD began", "nothing was done")
-        who = call.attachment
-        return self._attached(self._node.add(who, Asked(call.netns, call.ips, call.mac, call.pod)), call)
+        asked = Asked(call.netns, call.ips, call.mac, call.pod)
+        try:
+            record = self._node.add(call.attachment, asked)
+        except Failure as failure:
+            if not isinstance(failure, NoneYet | NoneLeft) and self._node.wiring is not None:
+                raise
+            shortage = self._shortage(failure)
+            if shortage.may_end and incoming.has_patience:
+                raise Later from failure
+            if shortage.failure is failure:
+                raise
+            raise shortage.failure from failure
+        return self._attached(record, call)
 
     def _attached(self, record: Record, call: Call) -> Answer:
         bound = logs.current()

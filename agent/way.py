@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
+from backends import are_alike
 from backends.transition import Transition
 from backends.wiring import Site, Wiring
 from cni.errors import ConfigInvalid
@@ -62,12 +63,17 @@ class State(NamedTuple):
 def restored(text: str | None, configured: str, boot: str) -> State:
     """Where to go on, after what the journal says and what the configuration wants now.
 
+    Backends whose addresses come from different sources have no way between them but to begin anew: the caller has
+    seen to it that no pods are left.
+
     ConfigInvalid: the configuration wants a third backend in the middle of a change.
     """
     if text is None:
         return State(configured, configured, configured)
     found = json.loads(text)
     is_rebooted = found.pop("boot") != boot
+    if not are_alike(found["active"], configured):
+        return State(configured, configured, configured)
     state = State(**{**found, "named": frozenset(found["named"])})
     wanted = state.wanted if state.configured == configured else configured
     if is_rebooted:

@@ -15,9 +15,23 @@ if TYPE_CHECKING:  # the names alone must not cost what a wiring imports
     from backends.wiring import Site, Wiring
 
 BACKENDS: Final[Mapping[str, str]] = MappingProxyType(
-    {"static": "backends.static:StaticWiring", "vxlan": "backends.vxlan:VxlanWiring"}
+    {
+        "static": "backends.static:StaticWiring",
+        "vxlan": "backends.vxlan:VxlanWiring",
+        "aws-eni": "backends.aws.wiring:EniWiring",
+    }
 )
 """Name, as in the agent's configuration, to "module:factory"."""
+
+
+CLOUDS: Final = frozenset({"aws-eni"})
+"""The backends that have their addresses from a cloud: all others share the pod CIDRs of the list of nodes, so a node
+can go from one of those to another under running pods."""
+
+
+def are_alike(one: str, other: str) -> bool:
+    """Whether a node can go from one backend to the other under running pods: the addresses stay what they are."""
+    return one == other or CLOUDS.isdisjoint((one, other))
 
 
 def load(name: str) -> Callable[[Site], Wiring]:

@@ -21,7 +21,7 @@ _FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding
 
 # A pod's packet must come from where a packet to its source address would go: the same pod's link. Link-local
 # sources are the neighbour discovery of a pod for its own link and go no further than this host.
-_SOURCE_CHECK: Final = f"""\
+SOURCE_CHECK: Final = f"""\
 	chain source {{
 		type filter hook prerouting priority raw; policy accept;
 		iifname "{POD_LINK_PREFIX}*" ip6 saddr fe80::/10 ip6 daddr {{ fe80::/10, ff02::/16 }} accept
@@ -34,15 +34,25 @@ def common(site: Site) -> Iterator[Item]:
     for cidr in site.here.pod_cidrs:
         # Packets to an address that no pod has would follow the default route and come back, again and again.
         yield Route(HOST, str(cidr), unreachable=True)
-    for family in site.families:
-        yield Sysctl(HOST, _FORWARDING[family], "1")
+    yield from forwarding(site.families)
     yield table(site.here.pod_cidrs, site.options.masquerade)
+
+
+def forwarding(families: Iterable[int]) -> Iterator[Sysctl]:
+    """What makes a router of the node."""
+    for family in families:
+        yield Sysctl(HOST, _FORWARDING[family], "1")
+
+
+def elements(networks: Iterable[IPNetwork]) -> str:
+    """An anonymous set, for a rule of nft's."""
+    return f"{{ {', '.join(map(str, networks))} }}"
 
 
 def table(pod_cidrs: Sequence[IPNetwork], masquerade: Sequence[IPNetwork] | None) -> NftTable:
     """The nft table: source check of every pod and, unless *masquerade* is None, the node's address for what pods
     send outside of those ranges. A family of which no range is given is not masqueraded."""
-    chains = [_SOURCE_CHECK]
+    chains = [SOURCE_CHECK]
     if masquerade is not None:
         rules = [rule for family in (4, 6) for rule in _masquerade(family, pod_cidrs, masquerade)]
         body = "".join(f"\t\t{rule}\n" for rule in rules)
@@ -196,8 +206,8 @@ def families(peer: Peer) -> tuple[int, ...]:
 
 def _masquerade(family: int, pod_cidrs: Sequence[IPNetwork], routable: Collection[IPNetwork]) -> Iterator[str]:
     word = {4: "ip", 6: "ip6"}[family]
-    ours = [str(cidr) for cidr in pod_cidrs if cidr.version == family]
-    others = [str(cidr) for cidr in routable if cidr.version == family]
+    ours = [cidr for cidr in pod_cidrs if cidr.version == family]
+    others = [cidr for cidr in routable if cidr.version == family]
     if ours and others:
-        ranges = f"{word} saddr {{ {', '.join(ours)} }} {word} daddr != {{ {', '.join(others)} }}"
+        ranges = f"{word} saddr {elements(ours)} {word} daddr != {elements(others)}"
         yield f'{ranges} oifname != "{POD_LINK_PREFIX}*" masquerade'

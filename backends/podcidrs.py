@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.wiring import Supplied
+from backends.wiring import Shortage, Supplied
 from cluster.peers import Peer
 from cni.errors import Failure
 from ipam.lease import Block
@@ -15,6 +15,6 @@ class PodCidrs:
         """One block per pod CIDR."""
         return Supplied((), (), frozenset(Block(cidr, here.name) for cidr in here.pod_cidrs))
 
-    def shortage(self, failure: Failure) -> Failure:
-        """The same: there are no more."""
-        return failure
+    def shortage(self, failure: Failure) -> Shortage:
+        """There are no more."""
+        return Shortage(failure, may_end=False)

@@ -76,7 +76,8 @@ class Site:
     @property
     def families(self) -> tuple[int, ...]:
         """The families of this node's pods: 4, 6."""
-        return tuple(sorted({cidr.version for cidr in self.here.pod_cidrs}))
+        blocks = (block for one in self.interfaces for block in one.blocks)
+        return tuple(sorted({cidr.version for cidr in (*self.here.pod_cidrs, *blocks)}))
 
 
 class Unserved(NamedTuple):
@@ -116,14 +117,21 @@ class Supplied(NamedTuple):
     blocks: frozenset[Block]
 
 
+class Shortage(NamedTuple):
+    """What to tell a pod for which there is no address, and whether that *may_end* by itself soon, so that it waits."""
+
+    failure: Failure
+    may_end: bool
+
+
 class Fabric(Protocol):
     """Where addresses come from."""
 
     def supplied(self, here: Peer) -> Supplied:
         """What there is for the node *here* now."""
 
-    def shortage(self, failure: Failure) -> Failure:
-        """What to say where *failure* is that no address is left. TryAgain: it is worth waiting for more."""
+    def shortage(self, failure: Failure) -> Shortage:
+        """What *failure*, that there is no address, means here."""
 
 
 def pod_mtu(site: Site, overhead: int) -> int:

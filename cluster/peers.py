@@ -7,7 +7,7 @@ from typing import Protocol
 
 from netaddr import IPAddress, IPNetwork
 
-from cni.errors import ConfigInvalid
+from cni.errors import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Source(Protocol):
         """The last good set; empty until the first successful ``refresh``."""
 
     @property
-    def error(self) -> ConfigInvalid | None:
+    def error(self) -> Failure | None:
         """Why the source as it is now cannot be used (``nodes`` stays as it was); None when it can."""
 
     def refresh(self) -> bool:

@@ -11,7 +11,7 @@ from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK
 
 from cni.errors import ConfigInvalid
 from dataplane import rtnl
-from dataplane.items import HOST
+from dataplane.items import HOST, POD_LINK_PREFIX
 from dataplane.netlink import Socket
 
 
@@ -60,6 +60,19 @@ def find(name: str, addresses: Collection[IPAddress]) -> Uplink:
         if link.name == chosen:
             return Uplink(link.name, link.mtu, tuple(sorted(held[link.name])), link.up and link.carrier)
     raise ConfigInvalid(f"uplink is {name}, but there is no such link", f"links: {_shown(held)}")
+
+
+def by_mac() -> dict[str, str]:
+    """The names of the machine's own links by their hardware addresses: of several with the same, such as a VLAN on top
+    of another, the one that is no such thing."""
+    sock = Socket()
+    try:
+        links = sock.dump(RTM_GETLINK, rtnl.IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0), rtnl.link)
+    finally:
+        sock.close()
+    own = [link for link in links if not link.name.startswith(POD_LINK_PREFIX)]
+    own.sort(key=lambda link: link.kind in ("", "veth"))
+    return {link.mac: link.name for link in own}
 
 
 def _by_address(held: dict[str, list[IPNetwork]], addresses: Collection[IPAddress]) -> str:

@@ -20,6 +20,14 @@ from ipam.family import Counts, Family
 from ipam.lease import Block, Lease, Leased
 
 
+class NoneYet(TryAgain):
+    """There is no address now, but there will be."""
+
+
+class NoneLeft(Exhausted):
+    """Every address is in use."""
+
+
 class Allocator:
     """Gives one address per family out of the offered blocks; *cooldown* is in seconds.
 
@@ -86,7 +94,7 @@ class Allocator:
             return self._leases[who]
         families = [family for family in self._families.values() if family.ranges]
         if not families:
-            raise TryAgain(
+            raise NoneYet(
                 f"no address for {who} yet: this node has no block of pod addresses",
                 "it is waiting to be given one; if this lasts, check the node's pod CIDRs and the backend",
             )
@@ -179,12 +187,12 @@ def _none_left(family: Family, who: Attachment, now: float) -> Failure:
     oldest = next(iter(family.released), None)
     source = None if oldest is None else family.range_of(oldest)
     if oldest is None or source is None:
-        return Exhausted(
+        return NoneLeft(
             f"{message} in {_named(family)}",
             "give this node a larger or a further block of pod addresses, or run fewer pods on it",
         )
     left = _seconds(family.cooling(oldest, now))
-    return TryAgain(
+    return NoneYet(
         f"{message}, {len(family.released)} cooling down",
         f"next free in {left} (block {source.block.network})",
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
+from backends.steps import Settle, Wait
+
 T = TypeVar("T")
 
 
@@ -20,16 +22,6 @@ class Call(NamedTuple):
 
 class Look(NamedTuple):
     """Read the instance metadata; the answer is a `backends.aws.model.Seen`."""
-
-
-class Settle(NamedTuple):
-    """Wait until the kernel and the addresses that are offered are as the fabric says now; there is no answer."""
-
-
-class Wait(NamedTuple):
-    """Wait that many seconds, or until there is something to do; there is no answer."""
-
-    seconds: float
 
 
 Step: TypeAlias = Call | Look | Settle | Wait

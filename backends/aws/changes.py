@@ -14,12 +14,13 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from netaddr import IPNetwork
 
-from backends.aws.calls import Refused, Settle, Steps, Wait
+from backends.aws.calls import Refused, Steps
 from backends.aws.cloud import Cloud, Later
 from backends.aws.inventory import STALE, Intent, Inventory
 from backends.aws.model import CLUSTER_TAG, MADE_TAG, NODE_TAG, PRIMARY, Eni, Subnet, assigned, eni, tag_specifications
 from backends.aws.obstacles import FULL, NOT_FOUND, Obstacles
 from backends.aws.options import Options
+from backends.steps import Settle, Wait
 from ipam.warmpool import PREFIX_SIZE
 
 log = logging.getLogger(__name__)

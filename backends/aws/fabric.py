@@ -16,7 +16,7 @@ from netaddr import IPNetwork
 
 from backends.aws import limits as table
 from backends.aws import model
-from backends.aws.calls import Look, Lost, Refused, Settle, Steps, Wait
+from backends.aws.calls import Look, Lost, Refused, Steps
 from backends.aws.changes import Changes, Instance
 from backends.aws.changes import Usage as Busy
 from backends.aws.cloud import Cloud, Later
@@ -26,7 +26,8 @@ from backends.aws.obstacles import DENIED, Obstacles
 from backends.aws.options import Options
 from backends.aws.pacing import Pacer
 from backends.aws.sweep import Sweep
-from backends.wiring import Interface, Supplied
+from backends.steps import Settle, Wait
+from backends.wiring import Interface, Shortage, Supplied
 from cluster.peers import Peer
 from cni.errors import Exhausted, Failure, TryAgain
 from ipam.family import Counts
@@ -60,8 +61,6 @@ class Fabric:
     *devices* answers the names of the machine's links by hardware address, *clock* seconds since the epoch, *random*
     numbers from 0 to 1, *token* a new ClientToken.
     """
-
-    error: Failure | None = None
 
     def __init__(
         self,
@@ -109,6 +108,11 @@ class Fabric:
 
     # --- what others read -------------------------------------------------------------------------------------
 
+    @property
+    def error(self) -> Failure | None:
+        """See `cluster.peers.Source.error`."""
+        return None if self.nodes else self.problem
+
     def refresh(self) -> bool:
         """See `cluster.peers.Source.refresh`."""
         is_new, self._told = self.nodes != self._told, self.nodes
@@ -130,20 +134,21 @@ class Fabric:
         networks = seen.networks if seen is not None else ()
         return Supplied(tuple(interface for _, interface in found), networks, frozenset(offered))
 
-    def shortage(self, failure: Failure) -> Failure:
-        """Why there is no address for a pod now. TryAgain: more are on their way, or may be."""
+    def shortage(self, failure: Failure) -> Shortage:
+        """See `backends.wiring.Fabric.shortage`: how many there are, and what is waited for or stands in the way."""
         pool, most = self._pool(), self._most()
         if self._seen is None or pool is None:
-            return self.problem
+            return Shortage(self.problem, may_end=True)
         obstacles = self.obstacles.all()
         left = f"no address is free: {shortfall(pool, len(self.inventory.enis), most)}"
         if self._can_grow(pool):
             reason = "waiting for EC2, which gives no answers" if self.cloud.is_silent else "waiting for more of EC2"
-            return TryAgain(f"{left}, {reason}", str(obstacles[0]) if obstacles else "")
+            return Shortage(TryAgain(f"{left}, {reason}", str(obstacles[0]) if obstacles else ""), may_end=True)
         if obstacles:
             kind = type(obstacles[0])
-            return kind(f"{left}; {obstacles[0].message}", obstacles[0].details)
-        return Exhausted(left, "this instance can have no more: run fewer pods on it, or use a larger type")
+            return Shortage(kind(f"{left}; {obstacles[0].message}", obstacles[0].details), may_end=False)
+        remedy = "this instance can have no more: run fewer pods on it, or use a larger type"
+        return Shortage(Exhausted(left, remedy), may_end=False)
 
     def _can_grow(self, pool: Pool) -> bool:
         wanted = actions(replace(pool, waiting=pool.free + 1), self._options.warm)

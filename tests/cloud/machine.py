@@ -15,10 +15,11 @@ from typing import Any
 from netaddr import IPAddress, IPNetwork
 
 from backends.aws import model
-from backends.aws.calls import Call, Look, Lost, Settle, Step, Steps, Wait, failed
+from backends.aws.calls import Call, Look, Lost, Step, Steps, failed
 from backends.aws.fabric import Fabric
 from backends.aws.model import Seen
 from backends.aws.options import Options
+from backends.steps import Settle, Wait
 from cluster.peers import Peer
 from cni.errors import Exhausted, TryAgain
 from cni.spec import Attachment

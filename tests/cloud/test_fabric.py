@@ -170,7 +170,7 @@ def test_the_instances_limit_is_named() -> None:
     machine = place.machine()
     machine.add(433)
     machine.run(60)
-    shortage = machine.fabric.shortage(NO_ADDRESS)
+    shortage = machine.fabric.shortage(NO_ADDRESS).failure
     assert isinstance(shortage, Exhausted)
     assert shortage.message == (
         "no address is free: 432 of 432 addresses in use, 27 of 27 slots taken, 3 of 3 interfaces attached"
@@ -212,7 +212,7 @@ def test_a_full_subnet_is_named_and_another_is_used() -> None:
     machine.add(80)
     machine.run(60)
     assert {nic.subnet.id for nic in place.region.attached(machine.instance)} == {place.subnet, second}
-    shortage = machine.fabric.shortage(NO_ADDRESS)
+    shortage = machine.fabric.shortage(NO_ADDRESS).failure
     assert isinstance(shortage, Exhausted)
     assert "has no free address" in str(shortage)
     assert machine.differences() == []
@@ -224,7 +224,7 @@ def test_the_vpcs_units_are_named(place: Place) -> None:
     machine = place.machine()
     machine.add(17)
     machine.run(10)
-    assert "network address units" in machine.fabric.shortage(NO_ADDRESS).message
+    assert "network address units" in machine.fabric.shortage(NO_ADDRESS).failure.message
     place.region.units = 10
     machine.run(120)
     well(machine)
@@ -247,7 +247,7 @@ def test_an_interface_that_cannot_be_attached_is_deleted(place: Place) -> None:
     machine.run(60)
     assert ("AttachNetworkInterface", "AttachmentLimitExceeded") in place.region.calls
     assert len(place.region.nics) == 3
-    assert isinstance(machine.fabric.shortage(NO_ADDRESS), Exhausted)
+    assert isinstance(machine.fabric.shortage(NO_ADDRESS).failure, Exhausted)
     machine.parked.clear()
     machine.run(REST)
     assert not [one for one in machine.differences() if "left behind" in one]
@@ -259,7 +259,7 @@ def test_what_may_not_be_called_is_named(place: Place) -> None:
     machine = place.machine()
     machine.add(1)
     machine.run(10)
-    shortage = machine.fabric.shortage(NO_ADDRESS)
+    shortage = machine.fabric.shortage(NO_ADDRESS).failure
     assert isinstance(shortage, FabricRefused)
     assert "AssignPrivateIpAddresses" in str(shortage)
     place.region.denied = {"DescribeInstanceTypes"}
@@ -276,7 +276,7 @@ def test_throttling_is_waited_out(place: Place) -> None:
     faults = [place.region.fail("AssignPrivateIpAddresses", nth, "throttle") for nth in range(1, 5)]
     machine.add(1)
     machine.run(1.5)
-    assert isinstance(machine.fabric.shortage(NO_ADDRESS), TryAgain)
+    assert isinstance(machine.fabric.shortage(NO_ADDRESS).failure, TryAgain)
     machine.run(30)
     assert all(fault.is_consumed for fault in faults)
     well(machine)
@@ -294,7 +294,7 @@ def test_no_answers_at_all(place: Place) -> None:
     assert len(machine.pods) == 16
     assert sum(place.region.calls.values()) < 30
     assert machine.fabric.cloud.is_silent
-    assert "gives no answers" in machine.fabric.shortage(NO_ADDRESS).message
+    assert "gives no answers" in machine.fabric.shortage(NO_ADDRESS).failure.message
     place.region.faults.clear()
     machine.run(300)
     well(machine)

@@ -21,6 +21,7 @@ from agent.repair import Repair
 from agent.survey import Surroundings, Survey
 from agent.switch import Silence, Switch
 from agent.way import JOURNAL, Way, restored
+from backends.podcidrs import PodCidrs
 from backends.wiring import Options
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
@@ -103,6 +104,7 @@ class World:
             uplink="",
             options=Options(),
             source=self.nodes,
+            fabric=PodCidrs(),
             find_uplink=lambda name, addresses: UPLINK,
             wire=self.way.wiring,
         )
@@ -122,7 +124,8 @@ class World:
             reopen=self._reopened,
         )
         self.node = Node(ledger, self.kernel, metrics)
-        self.node.rewire(around.wiring, around.blocks)
+        self.node.rewire(around.wiring)
+        ledger.offer(around.blocks)
         self.repair = Repair(
             node=self.node, survey=self.survey, dataplane=self.kernel, clock=lambda: self.now, wall=lambda: self.now
         )
@@ -167,8 +170,9 @@ class World:
         around = self.survey.now
         assert around is not None
         if around.wiring is not self.node.wiring:
-            self.node.rewire(around.wiring, around.blocks)
+            self.node.rewire(around.wiring)
         self.repair.whole()
+        self.node.ledger.offer(around.blocks)
         self.repair.quick()
 
     def add(self, who: Attachment, netns: str, asked: Asked | None = None) -> Record:

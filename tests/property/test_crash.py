@@ -17,6 +17,7 @@ from agent.metrics import Metrics, Snapshot
 from agent.repair import Repair
 from agent.spool import Spooled
 from agent.verbs import Verbs
+from backends.podcidrs import PodCidrs
 from backends.podlink import link_name
 from backends.static import StaticWiring
 from cni import frame
@@ -291,7 +292,7 @@ def test_a_delete_among_many_does_not_wait_for_a_request_under_way(world: Callab
 
     around = one.survey.now
     assert around is not None
-    one.node.rewire(Slow(around.site), around.blocks)
+    one.node.rewire(Slow(around.site))
     one.add(POD, NETNS)
     assert done == [{OLD: None}]
     assert set(one.node.ledger.records()) == {POD}
@@ -335,7 +336,7 @@ def test_a_pass_over_the_pods_gives_way_to_requests(world: Callable[[str], World
                 repair.quick()
             return super().pod(record)
 
-    one.node.rewire(Slow(around.site), around.blocks)
+    one.node.rewire(Slow(around.site))
     one.kernel.drift(Key(HOST, "link", link_name(OLD)), None)
     one.add(POD, NETNS)
     assert 0.4 < sum(pauses) <= 0.6
@@ -345,7 +346,7 @@ def test_a_pass_over_the_pods_gives_way_to_requests(world: Callable[[str], World
 def test_spooled_deletes_end_what_was_there_when_they_were_written(world: Callable[[str], World]) -> None:
     """Together; what was added later is left alone, what is not known or no DEL is done with, and a failure is told."""
     one = world("spooled")
-    verbs = Verbs(one.node, Metrics(CollectorRegistry(), Snapshot, {}), list)
+    verbs = Verbs(one.node, Metrics(CollectorRegistry(), Snapshot, {}), list, PodCidrs().shortage)
     one.now += 100
     one.add(POD, NETNS)
 

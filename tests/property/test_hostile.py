@@ -27,6 +27,7 @@ from agent.metrics import Metrics, Snapshot, page
 from agent.spool import Spool
 from agent.status import Status
 from agent.verbs import Verbs
+from backends.podcidrs import PodCidrs
 from cni import errors, frame
 from cni.errors import Failure, Unreadable
 from cni.spec import VERSIONS, Attachment, Verb
@@ -50,8 +51,8 @@ class Agent:
         world = self.world
         spool = Spool(directory / "spool", lambda: world.now)
         spool.prepare()
-        status = Status("node-a", "0", world.node, world.survey, world.repair, spool, world.switch)
-        self.verbs = Verbs(world.node, Metrics(self.registry, Snapshot, {}), status.problems)
+        status = Status("node-a", "0", world.node, world.survey, PodCidrs(), world.repair, spool, world.switch)
+        self.verbs = Verbs(world.node, Metrics(self.registry, Snapshot, {}), status.problems, PodCidrs().shortage)
         self.control = Control(status, world.node, world.survey, world.switch, self.verbs.serve)
         self.bugs: list[str] = []
 
@@ -61,7 +62,9 @@ class Agent:
         together = {b"ADD": self.verbs.add_together, b"DEL": self.verbs.delete_together}
         serve = together.get(request.env.get("CNI_COMMAND", b""))
         (answer,) = serve([incoming])() if serve else [None]
-        return answer or self.control.serve(incoming)
+        answer = answer or self.control.serve(incoming)
+        assert answer is not None, "only a fabric that grows lets a request wait"
+        return answer
 
     def state(self) -> object:
         """All that a refused request must not change."""
@@ -280,10 +283,11 @@ def test_a_bug_in_a_command_is_an_answer_too(agent: Agent) -> None:
 
     world = agent.world
     spool = Spool(Path("/nowhere"), time.time)
-    broken = Broken("node-a", "0", world.node, world.survey, world.repair, spool, world.switch)
+    broken = Broken("node-a", "0", world.node, world.survey, PodCidrs(), world.repair, spool, world.switch)
     control = Control(broken, world.node, world.survey, world.switch, agent.verbs.serve)
     request = frame.Request({"CNI_COMMAND": commands.STATUS.encode()}, b"{}")
     answer = control.serve(Incoming(request, 0, lambda: False))
+    assert answer is not None
     document = json.loads(answer.response.stdout)
     assert (answer.response.code, document["code"]) == (1, 999)
     assert "ZeroDivisionError: a bug" in document["details"]

@@ -188,7 +188,7 @@ def test_minimum_and_warm_addresses() -> None:
 def test_why_no_more_can_be_had_is_told_in_numbers() -> None:
     """Which limit it is, for the error that a pod gets."""
     full = replace(FIRST, slots=1)
-    text = warmpool.shortfall(Pool((full,), waiting=20, interfaces_left=0), 3)
+    text = warmpool.shortfall(Pool((full,), waiting=20, interfaces_left=0), 3, 3)
     assert text == "3 of 16 addresses in use, 1 of 1 slots taken, 3 of 3 interfaces attached"
 
 

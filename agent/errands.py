@@ -1,0 +1,76 @@
+"""The thread in which a fabric that grows lives: it has done what the fabric yields, one step after the other.
+
+What always holds: a step that fails is told the fabric, which decides; only a bug ends the thread, and with it the
+process.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from backends.steps import Life, Settle, Wait
+
+log = logging.getLogger(__name__)
+
+
+class Errands:
+    """*perform* does a step that is neither `Settle` nor `Wait`, and raises *failures* alone; *settle* returns when the
+    kernel has what is wanted; *on_death* is told if the thread ends unasked."""
+
+    def __init__(
+        self,
+        life: Life,
+        perform: Callable[[Any], Any],
+        failures: type[Exception],
+        settle: Callable[[], object],
+        on_death: Callable[[str, BaseException], None],
+    ) -> None:
+        self._life = life
+        self._perform = perform
+        self._failures = failures
+        self._settle = settle
+        self._on_death = on_death
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fabric", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the step under way: what was begun is in the journal."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join()
+
+    def wake(self) -> None:
+        """There is something to do: end a wait now. Any thread may call."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        try:
+            self._live()
+        except Exception as error:
+            log.exception("the fabric died")
+            self._on_death(self._thread.name, error)
+
+    def _live(self) -> None:
+        answer: Any = None
+        failure: Exception | None = None
+        while not self._stop.is_set():
+            step = self._life.send(answer) if failure is None else self._life.throw(failure)
+            answer = failure = None
+            if isinstance(step, Wait):
+                self._wake.wait(step.seconds)
+                self._wake.clear()
+            elif isinstance(step, Settle):
+                self._settle()
+            else:
+                try:
+                    answer = self._perform(step)
+                except self._failures as error:
+                    failure = error

@@ -1,0 +1,120 @@
+"""Where a node's addresses, and the other nodes, come from: the list of nodes, or a cloud."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from netaddr import IPNetwork
+
+from agent.ledger import Ledger
+from agent.schema import Aws, Config
+from agent.server import Server
+from backends.aws import live
+from backends.aws.calls import CloudError
+from backends.aws.fabric import Fabric as EniFabric
+from backends.aws.options import Options
+from backends.podcidrs import PodCidrs
+from backends.steps import Life
+from backends.wiring import Fabric
+from cluster.nodesfile import NodesFile
+from cluster.peers import Source
+from dataplane import uplink
+from ipam.family import Counts
+from ipam.store import Store
+from ipam.warmpool import Settings
+
+
+class Growth(NamedTuple):
+    """What a fabric that grows needs done: see `agent.errands`."""
+
+    life: Life
+    perform: Callable[[Any], Any]
+    failures: type[Exception]
+
+
+class Supply(NamedTuple):
+    """The other nodes, the addresses, and what has more of these come, if anything does."""
+
+    source: Source
+    fabric: Fabric
+    growth: Growth | None = None
+
+
+@dataclass(slots=True)
+class Use:
+    """What a fabric needs of parts that are made after it: `backends.aws.fabric.Usage` and its journal. *store* is read
+    at the start; what is to be kept goes through the ledger, which may have another store by then."""
+
+    store: Store
+    ledger: Ledger | None = None
+    server: Server | None = None
+
+    def counts(self) -> Sequence[Counts]:
+        """See there."""
+        return self.ledger.counts() if self.ledger is not None else ()
+
+    def busy(self, block: IPNetwork) -> int:
+        """See `backends.aws.changes.Usage`."""
+        return self.ledger.busy(block) if self.ledger is not None else 0
+
+    def waiting(self) -> int:
+        """See there."""
+        return self.server.waiting if self.server is not None else 0
+
+
+    def resume(self) -> None:
+        """Have requests that wait for addresses served, if there may be some."""
+        if self.server is not None:
+            self.server.resume(any(one.free for one in self.counts()))
+
+    def recall(self, name: str) -> str | None:
+        """See `backends.aws.inventory.Journal`."""
+        return self.store.recall(name)
+
+    def remember(self, name: str, value: str) -> None:
+        """See `backends.aws.inventory.Journal`."""
+        assert self.ledger is not None, "the fabric lives in a thread that starts last"
+        self.ledger.remember(name, value)
+
+
+def supply(config: Config, use: Use) -> Supply:
+    """What *config* says."""
+    if config.backend != "aws-eni":
+        return Supply(NodesFile(config.nodes.file), PodCidrs())
+    fabric = EniFabric(
+        node=config.node,
+        options=wanted(config.aws),
+        journal=use,
+        usage=use,
+        devices=uplink.by_mac,
+        clock=time.time,
+        random=random.random,
+        token=live.token,
+    )
+    return Supply(fabric, fabric, Growth(fabric.life(), live.Live(fabric, os.environ).perform, CloudError))
+
+
+def wanted(aws: Aws) -> Options:
+    """The table [aws] as the backend wants to know it."""
+    return Options(
+        cluster=aws.cluster,
+        warm=Settings(
+            is_prefix_mode=aws.mode == "prefix",
+            warm_addresses=aws.warm_addresses or None,
+            minimum_addresses=aws.minimum_addresses or None,
+            warm_prefixes=aws.warm_prefixes,
+            warm_interfaces=aws.warm_enis,
+            delay=aws.shrink_delay,
+        ),
+        interfaces=aws.max_enis,
+        reserved=aws.reserved_enis,
+        subnets=aws.subnets,
+        subnet_tags=aws.subnet_tags,
+        groups=aws.security_groups,
+        ipv6=aws.ipv6,
+    )

@@ -1,0 +1,210 @@
+"""EC2 and the instance metadata of the emulated region over HTTP, for clients that are not ours to change."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+from tests.cloud import query
+from tests.cloud.region import NoAnswer, Refusal, Region
+
+
+class _Server(ThreadingHTTPServer):
+    """On a port of its own. Connections are made in the namespace that *listener* was opened in."""
+
+    daemon_threads = True
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler], listener: socket.socket | None) -> None:
+        super().__init__(("127.0.0.1", 0), handler, bind_and_activate=listener is None)
+        if listener is not None:
+            self.socket.close()
+            self.socket = listener
+            self.server_address = listener.getsockname()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    timeout = 30.0
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Tests say themselves what was asked."""
+
+    def answer(self, status: int, body: bytes, kind: str = "text/plain") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+
+
+class Endpoint:
+    """A server in a thread: a context manager."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler], listener: socket.socket | None) -> None:
+        self._server = _Server(handler, listener)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Ec2(Endpoint):
+    """The API of *region*: signed requests alone. *keys* are the access keys that were used, *delay* (seconds) is how
+    long each answer takes."""
+
+    def __init__(self, region: Region, listener: socket.socket | None = None) -> None:
+        self.keys: list[str] = []
+        self.delay = 0.0
+        protocol, lock = query.Protocol(), threading.Lock()
+
+        class Handler(_Handler):
+            def do_POST(handler) -> None:  # noqa: N805 - the base class's name; self is the endpoint's
+                body = handler.rfile.read(int(handler.headers["Content-Length"]))
+                try:
+                    self.keys.append(_access_key(handler.headers.get("Authorization", "")))
+                    action, parameters = protocol.read(body)
+                    time.sleep(self.delay)
+                    with lock:
+                        answer = protocol.write(action, region.call(action, parameters))
+                except Refusal as refusal:
+                    handler.answer(refusal.status, query.error(refusal), "text/xml")
+                except NoAnswer:
+                    handler.close_connection = True
+                    handler.connection.shutdown(socket.SHUT_RDWR)
+                else:
+                    handler.answer(200, answer, "text/xml;charset=UTF-8")
+
+        super().__init__(Handler, listener)
+
+
+def _access_key(authorization: str) -> str:
+    method, _, rest = authorization.partition(" Credential=")
+    if method != "AWS4-HMAC-SHA256" or "Signature=" not in rest:
+        raise Refusal("AuthFailure", "AWS was not able to validate the provided access credentials", 401)
+    return rest.partition("/")[0]
+
+
+class Imds(Endpoint):
+    """The metadata of one *instance*, version 2 alone: without a token that is still good there is nothing.
+
+    *credentials* answers what its role has now: access key and seconds until it expires.
+    """
+
+    def __init__(
+        self,
+        region: Region,
+        instance: str,
+        listener: socket.socket | None = None,
+        credentials: Callable[[], tuple[str, float]] = lambda: ("AKIDROLE", 3600.0),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.tokens: dict[str, float] = {}
+        """By when each ends."""
+        self.is_down = False
+
+        class Handler(_Handler):
+            def do_PUT(handler) -> None:  # noqa: N805 - as above
+                ttl = handler.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
+                if handler.path != "/latest/api/token" or not ttl.isdigit() or not 1 <= int(ttl) <= 21600:
+                    handler.answer(400, b"")
+                    return
+                token = f"token-{len(self.tokens)}"
+                self.tokens[token] = clock() + int(ttl)
+                handler.answer(200, token.encode())
+
+            def do_GET(handler) -> None:  # noqa: N805 - as above
+                token = handler.headers.get("X-aws-ec2-metadata-token", "")
+                if self.is_down:
+                    handler.answer(503, b"")
+                elif self.tokens.get(token, 0.0) <= clock():
+                    handler.answer(401, b"")
+                else:
+                    found = _lookup(metadata(region, instance, credentials, clock()), handler.path)
+                    handler.answer(404 if found is None else 200, (found or "").encode())
+
+        super().__init__(Handler, listener)
+
+
+def _lookup(tree: Mapping[str, Any], path: str) -> str | None:
+    found: Any = tree
+    for word in path.strip("/").split("/"):
+        if not isinstance(found, Mapping) or word not in found:
+            return None
+        found = found[word]
+    if isinstance(found, Mapping):
+        return "\n".join(f"{name}/" if isinstance(one, Mapping) else name for name, one in found.items())
+    return str(found)
+
+
+def metadata(region: Region, instance: str, credentials: Callable[[], tuple[str, float]], now: float) -> dict[str, Any]:
+    """The whole tree, as the metadata lags behind the truth."""
+    one = region.instances[instance]
+    shown = region.seen(instance)
+    primary = next(row for row in shown if row["Attachment"]["DeviceIndex"] == 0)
+    document = {
+        "instanceId": instance,
+        "instanceType": one.type,
+        "region": one.subnet.zone[:-1],
+        "availabilityZone": one.subnet.zone,
+        "privateIp": primary["PrivateIpAddress"],
+    }
+    key, left = credentials()
+    role = {
+        "Code": "Success",
+        "AccessKeyId": key,
+        "SecretAccessKey": "secret",
+        "Token": "session",
+        "Expiration": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + left)),
+    }
+    return {
+        "latest": {
+            "dynamic": {"instance-identity": {"document": json.dumps(document)}},
+            "meta-data": {
+                "instance-id": instance,
+                "instance-type": one.type,
+                "mac": primary["MacAddress"],
+                "local-ipv4": primary["PrivateIpAddress"],
+                "placement": {"region": document["region"], "availability-zone": one.subnet.zone},
+                "iam": {"security-credentials": {"node": json.dumps(role)}},
+                "network": {"interfaces": {"macs": {row["MacAddress"]: _interface(region, row) for row in shown}}},
+            },
+        }
+    }
+
+
+def _interface(region: Region, row: Mapping[str, Any]) -> dict[str, str]:
+    subnet = region.subnets[row["SubnetId"]]
+    found = {
+        "device-number": str(row["Attachment"]["DeviceIndex"]),
+        "interface-id": row["NetworkInterfaceId"],
+        "mac": row["MacAddress"],
+        "local-ipv4s": "\n".join(one["PrivateIpAddress"] for one in row["PrivateIpAddresses"]),
+        "ipv4-prefix": "\n".join(one["Ipv4Prefix"] for one in row["Ipv4Prefixes"]),
+        "ipv6-prefix": "\n".join(one["Ipv6Prefix"] for one in row["Ipv6Prefixes"]),
+        "security-group-ids": "\n".join(one["GroupId"] for one in row["Groups"]),
+        "subnet-id": subnet.id,
+        "subnet-ipv4-cidr-block": str(subnet.addresses.cidr),
+        "vpc-id": subnet.vpc,
+        "vpc-ipv4-cidr-blocks": "\n".join(map(str, region.vpcs[subnet.vpc])),
+    }
+    return {name: value for name, value in found.items() if value}
