@@ -59,6 +59,7 @@ class Node:
     settings: dict[str, Any]
     agent: subprocess.Popen[bytes] | None = None
     pods: list[Pod] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
     _names: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -91,7 +92,9 @@ class Node:
         line = self.place.enter("setpriv", "--pdeathsig", "KILL", "--bounding-set", power, "--inh-caps", power, "--")
         line += [sys.executable, "-m", "agent.main", "--config", str(self.config)]
         with self.log.open("ab") as log:
-            self.agent = subprocess.Popen(line, stdout=log, stderr=log, cwd=Path(__file__).parent.parent)
+            self.agent = subprocess.Popen(
+                line, stdout=log, stderr=log, cwd=Path(__file__).parent.parent, env={**os.environ, **self.environment}
+            )
 
     def await_ready(self) -> None:
         """Wait until the agent answers. Failed: it does not."""
@@ -213,22 +216,20 @@ def built(
     name = f"lab{os.getpid()}-{next(_NUMBERS)}"
     families = FAMILIES[family]
     with ExitStack() as cleanup:
-        directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="routable-")))
-        compiler = None if form == "python" else shutil.which("cc")
-        python = Path(getattr(sys, "_base_executable", sys.executable))
-        installed = install.install(directory / "bin", python, compiler)
-        if form is not None and installed.form != form:
-            raise Failed(f"the executable cannot be had in the form {form}: {installed.reason}")
-        fabric = _made(cleanup, f"{name}-fabric")
-        _sysctls(fabric, families)
+        directory, executable = home(cleanup, form)
+        fabric = place(cleanup, f"{name}-fabric")
+        route(fabric, families)
         if not is_routed:
             _bridge(fabric, "br0", mtu)
         made = []
         for number in range(1, nodes + 1):
-            node = _node(cleanup, name, number, families, directory, installed.path, backend, dict(settings or {}))
+            cidrs = {4: f"10.244.{number}.0/24", 6: f"2001:db8:{number}::/64"}
+            own = {"backend": backend, "nodes": {"file": str(directory / "nodes.toml")}, **(settings or {})}
+            node = node_at(cleanup, name, number, directory, executable, own)
+            node.pod_cidrs = [cidrs[one] for one in families]
             _join(fabric, node.place, number, families, is_routed, mtu)
             made.append(node)
-        outside = _made(cleanup, f"{name}-outside")
+        outside = place(cleanup, f"{name}-outside")
         _join(fabric, outside, 100, families, is_routed, mtu)
         lab = Lab(
             name,
@@ -255,6 +256,17 @@ def built(
         yield lab
 
 
+def home(cleanup: ExitStack, form: Literal["c", "python"] | None = None) -> tuple[Path, Path]:
+    """A directory for a lab's files, and the executable there."""
+    directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="routable-")))
+    compiler = None if form == "python" else shutil.which("cc")
+    python = Path(getattr(sys, "_base_executable", sys.executable))
+    installed = install.install(directory / "bin", python, compiler)
+    if form is not None and installed.form != form:
+        raise Failed(f"the executable cannot be had in the form {form}: {installed.reason}")
+    return directory, installed.path
+
+
 def _address(number: int, family: int, is_routed: bool) -> str:
     if family == 4:
         return f"192.0.2.{number}" if not is_routed else f"198.51.{number}.2"
@@ -265,16 +277,17 @@ def _gateway(number: int, family: int) -> str:
     return f"198.51.{number}.1" if family == 4 else f"2001:db8:ffff:{number}::1"
 
 
-def _made(cleanup: ExitStack, name: str) -> Place:
-    place = Place.make(name)
-    cleanup.callback(place.remove)
+def place(cleanup: ExitStack, name: str) -> Place:
+    """A namespace that goes with the lab."""
+    made = Place.make(name)
+    cleanup.callback(made.remove)
     # The uplinks of real nodes have been up for long; these would not solicit neighbours for their first second or two.
-    place.sysctl("net/ipv6/conf/default/accept_dad", "0")
-    return place
+    made.sysctl("net/ipv6/conf/default/accept_dad", "0")
+    return made
 
 
-def _sysctls(place: Place, families: Sequence[int]) -> None:
-    """A router's."""
+def route(place: Place, families: Sequence[int]) -> None:
+    """Make a router of *place*."""
     place.sysctl("net/ipv4/ip_forward", "1")
     if 6 in families:
         place.sysctl("net/ipv6/conf/all/forwarding", "1")
@@ -301,38 +314,17 @@ def _join(fabric: Place, place: Place, number: int, families: Sequence[int], is_
             place.ip(f"-{family} route add default via {_gateway(number, family)}")
 
 
-def _node(
-    cleanup: ExitStack,
-    lab: str,
-    number: int,
-    families: Sequence[int],
-    directory: Path,
-    executable: Path,
-    backend: str,
-    settings: dict[str, Any],
+def node_at(
+    cleanup: ExitStack, lab: str, number: int, directory: Path, executable: Path, settings: Mapping[str, Any]
 ) -> Node:
+    """A node that goes with the lab: its namespace, and an agent with *settings* that is not started yet."""
     name = f"node-{'abcdefghij'[number - 1]}"
-    home = directory / name
-    home.mkdir(mode=0o700)
-    paths = {"socket": home / "agent.sock", "state": home / "state.db", "spool": home / "spool"}
-    whole = {
-        "backend": backend,
-        "node": name,
-        "nodes": {"file": str(directory / "nodes.toml")},
-        "paths": {key: str(path) for key, path in paths.items()},
-        **settings,
-    }
-    cidrs = {4: f"10.244.{number}.0/24", 6: f"2001:db8:{number}::/64"}
-    node = Node(
-        name,
-        number,
-        _made(cleanup, f"{lab}-{name}"),
-        home,
-        [],
-        [cidrs[family] for family in families],
-        Runtime(executable, paths["socket"], paths["spool"]),
-        whole,
-    )
+    own = directory / name
+    own.mkdir(mode=0o700)
+    paths = {"socket": own / "agent.sock", "state": own / "state.db", "spool": own / "spool"}
+    whole = {"node": name, "paths": {key: str(path) for key, path in paths.items()}, **settings}
+    runtime = Runtime(executable, paths["socket"], paths["spool"])
+    node = Node(name, number, place(cleanup, f"{lab}-{name}"), own, [], [], runtime, whole)
     cleanup.callback(_end, node)
     return node
 

@@ -10,7 +10,7 @@ WARM_ENI_TARGET, MAX_ENI), whose meaning they have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -148,8 +148,7 @@ def actions(pool: Pool, settings: Settings) -> list[Action]:
     growing = list(_growth(pool, settings))
     if pool.waiting or pool.coming:
         return growing
-    used = {action.interface for action in growing if isinstance(action, Assign)}
-    return growing + list(_shrinking(pool, settings, used))
+    return growing + list(_shrinking(pool, settings, growing))
 
 
 def shortfall(pool: Pool, attached: int, interfaces_max: int) -> str:
@@ -224,8 +223,9 @@ def _growth(pool: Pool, settings: Settings) -> Iterator[Action]:
 # --- less -----------------------------------------------------------------------------------------------------
 
 
-def _shrinking(pool: Pool, settings: Settings, used: Set[str]) -> Iterator[Action]:
+def _shrinking(pool: Pool, settings: Settings, growing: Sequence[Action]) -> Iterator[Action]:
     """Where more is wanted, nothing is spare, and only interfaces go that have no chunk and get none."""
+    used = {action.interface for action in growing if isinstance(action, Assign)}
     spare = _ready(pool, settings) - _warm(pool, settings)
     for interface in sorted(pool.interfaces, key=lambda one: (one.used, one.is_fixed, len(one.chunks), one.name)):
         if interface.name in used:
@@ -233,7 +233,7 @@ def _shrinking(pool: Pool, settings: Settings, used: Set[str]) -> Iterator[Actio
         gone: list[Chunk] = []
         for chunk in _idlest(interface.chunks, settings.delay):
             if _is_stopgap(chunk, pool, settings):
-                if spare >= 0 or not used:
+                if not growing:
                     gone.append(chunk)
             elif chunk.size <= spare:
                 gone.append(chunk)

@@ -75,7 +75,7 @@ class Ec2(Endpoint):
     def __init__(self, region: Region, listener: socket.socket | None = None) -> None:
         self.keys: list[str] = []
         self.delay = 0.0
-        protocol, lock = query.Protocol(), threading.Lock()
+        protocol = query.Protocol()
 
         class Handler(_Handler):
             def do_POST(handler) -> None:  # noqa: N805 - the base class's name; self is the endpoint's
@@ -84,8 +84,7 @@ class Ec2(Endpoint):
                     self.keys.append(_access_key(handler.headers.get("Authorization", "")))
                     action, parameters = protocol.read(body)
                     time.sleep(self.delay)
-                    with lock:
-                        answer = protocol.write(action, region.call(action, parameters))
+                    answer = protocol.write(action, region.call(action, parameters))
                 except Refusal as refusal:
                     handler.answer(refusal.status, query.error(refusal), "text/xml")
                 except NoAnswer:

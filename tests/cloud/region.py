@@ -7,6 +7,7 @@ the quotas that AWS publishes; where these are silent, the stricter reading was 
 from __future__ import annotations
 
 import copy
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -120,6 +121,7 @@ class Region:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
+        self._lock = threading.RLock()
         self.attach_delay = self.detach_delay = self.staleness = self.lag = 0.0
         self.denied: set[str] = set()
         self.has_buckets = True
@@ -185,14 +187,19 @@ class Region:
     def attached(self, instance: str) -> list[Nic]:
         """The interfaces whose devices the instance has now."""
         now = self.clock()
-        return [
-            nic
-            for nic in list(self.instances[instance].nics.values())
-            if self._settled(nic) and nic.attachment is not None and now >= nic.attachment.since + self.attach_delay
-        ]
+        with self._lock:
+            return [
+                nic
+                for nic in list(self.instances[instance].nics.values())
+                if self._settled(nic) and nic.attachment is not None and now >= nic.attachment.since + self.attach_delay
+            ]
 
     def seen(self, instance: str) -> list[dict[str, Any]]:
         """What the instance's metadata knows of its interfaces."""
+        with self._lock:
+            return self._seen(instance)
+
+    def _seen(self, instance: str) -> list[dict[str, Any]]:
         names = list(self._versions) if self.lag else [nic.id for nic in self.instances[instance].nics.values()]
         shown = (self._as_of(name, self.lag) for name in names)
         return [one for one in shown if one is not None and one.get("Attachment", {}).get("InstanceId") == instance]
@@ -200,7 +207,11 @@ class Region:
     # --- the API ----------------------------------------------------------------------------------------------
 
     def call(self, action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """One call. Refusal: an error of the API; NoAnswer: by a fault, and it may have been done."""
+        """One call. Refusal: an error of the API; NoAnswer: by a fault, and it may have been done. Any thread may."""
+        with self._lock:
+            return self._called(action, parameters)
+
+    def _called(self, action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         fault = self._fault(action)
         try:
             if fault == "lost_before":

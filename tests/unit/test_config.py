@@ -15,7 +15,7 @@ from agent import config, schema
 from agent.config import Config
 from cni.errors import ConfigInvalid
 
-BACKENDS = ("static", "vxlan")
+BACKENDS = ("static", "vxlan", "aws-eni")
 LEAST = 'backend = "vxlan"\n[nodes]\nfile = "/etc/routable/nodes.toml"\n'
 
 
@@ -50,6 +50,23 @@ def test_fills_in_every_default(path: Path) -> None:
         "nodes": {"file": "/etc/routable/nodes.toml"},
         "masquerade": {"enabled": False, "routable": ()},
         "vxlan": {"vni": 4096, "port": 4789, "direct": False, "underlay": "auto"},
+        "aws": {
+            "mode": "prefix",
+            "warm_prefixes": 1,
+            "warm_enis": 0,
+            "warm_addresses": 0,
+            "minimum_addresses": 0,
+            "max_enis": 15,
+            "reserved_enis": 0,
+            "shrink_delay": 60.0,
+            "cluster": "routable",
+            "subnets": (),
+            "subnet_tags": {},
+            "security_groups": (),
+            "ipv6": False,
+            "snat": "none",
+            "snat_exclude": (),
+        },
         "paths": {
             "socket": "/run/routable/agent.sock",
             "state": "/var/lib/routable/routable.db",
@@ -137,8 +154,8 @@ def test_names_file_line_key_value_and_what_is_allowed(path: Path, top: str, res
         ("", "agent.toml: backend is missing: it must be given: the name of a backend"),
         ('backend = "static"', "agent.toml: nodes.file is missing: it must be given: an absolute path"),
         ('backend = "static"\n[nodes]\n', "agent.toml: nodes.file is missing: it must be given: an absolute path"),
-        (LEAST.replace("vxlan", "vxlam"), 'is "vxlam": allowed: "static", "vxlan"; did you mean "vxlan"?'),
-        (LEAST.replace("vxlan", "bgp"), 'line 1: backend is "bgp": allowed: "static", "vxlan"'),
+        (LEAST.replace("vxlan", "vxlam"), 'is "vxlam": allowed: "aws-eni", "static", "vxlan"; did you mean "vxlan"?'),
+        (LEAST.replace("vxlan", "bgp"), 'line 1: backend is "bgp": allowed: "aws-eni", "static", "vxlan"'),
         (LEAST.replace('"vxlan"', "vxlan"), "agent.toml, line 1, column 11: is not TOML: Invalid value"),
         (LEAST + LEAST, "agent.toml, line 5, column 7: is not TOML: Cannot declare"),
         (LEAST.replace("[nodes]", "[[nodes]]"), "agent.toml, line 2: nodes is "),
@@ -178,9 +195,28 @@ def test_reads_where_to_listen(path: Path, listen: str, endpoint: tuple[str, int
     assert load(path, f'{LEAST}[metrics]\nlisten = "{listen}"').metrics.endpoint == endpoint
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[masquerade]\nenabled = true", 'line 3: masquerade.enabled: is not for aws-eni: use aws.snat = "external"'),
+        ("[aws]\nmax_enis = 2\nreserved_enis = 2", "aws.reserved_enis is 2: allowed: fewer than aws.max_enis, 2"),
+        ('[aws]\nsubnets = ["subnet-1"]\nsubnet_tags = { a = "b" }', "aws.subnet_tags: is given together with"),
+        ('[aws]\nmode = "prefixes"', 'aws.mode is "prefixes": allowed: "prefix" or "address"'),
+        ("[aws]\nmax_enis = 16", "aws.max_enis is 16: allowed: a number from 1 to 15"),
+        ('[aws]\ncluster = ""', "aws.cluster is"),
+        ('[aws]\nsnat_exclude = ["10.0.0.1/8"]', "aws.snat_exclude[0]"),
+        ("[aws]\nwarm_prefix = 1", "did you mean aws.warm_prefixes?"),
+    ],
+)
+def test_the_cloud_has_rules_of_its_own(path: Path, text: str, complaint: str) -> None:
+    """It needs no list of nodes; what contradicts it is refused by its key."""
+    assert load(path, 'backend = "aws-eni"').aws.mode == "prefix"
+    assert complaint in refusal(path, f'backend = "aws-eni"\n{text}')
+
+
 def test_every_key_says_what_is_allowed() -> None:
     """No key of the schema lacks the sentence that a complaint about it ends with."""
-    assert len(schema.keys()) == 18
+    assert len(schema.keys()) == 33
     assert [key for key, one in schema.keys().items() if not one.allowed] == []
 
 
