@@ -190,7 +190,7 @@ def run(config: Config, life: Life) -> int:
             silence=silence,
             on_death=life.die,
         )
-        status = Status(config.node, version(), node, survey, fabric, repair, spool, switch)
+        status = Status(config.node, version(), node, survey, fabric, repair, spool, switch, use.waiting)
         verbs = Verbs(node, measured, status.problems, fabric.shortage)
         events = parts.enter_context(closing(Events()))
         reconciler = Reconciler(

@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from backends.wiring import Report
 from cni.spec import Verb
 from ipam.family import Counts
 
@@ -48,6 +49,8 @@ class Snapshot:
     repairs: Mapping[str, int] = field(default_factory=dict)
     nodes_stale: bool = False
     spooled: int = 0
+    waiting: int = 0
+    cloud: Report | None = None
 
 
 class _Clocked:
@@ -92,6 +95,7 @@ class _AtScrape(Collector):
             ("routable_routes", "Routes of ours in the kernel.", now.routes),
             ("routable_nodes_stale", "1 while the last good list of nodes stands in for a bad one.", now.nodes_stale),
             ("routable_spooled", "DELs that wait in the spool directory.", now.spooled),
+            ("routable_waiting", "ADDs that wait for an address.", now.waiting),
         ):
             yield GaugeMetricFamily(name, help_text, float(value))
         counts: tuple[tuple[str, str, Callable[[Counts], int]], ...] = (
@@ -108,6 +112,22 @@ class _AtScrape(Collector):
         for kind, number in sorted(now.repairs.items()):
             repairs.add_metric((kind,), float(number))
         yield repairs
+        if now.cloud is not None:
+            yield from _of_cloud(now.cloud)
+
+
+def _of_cloud(report: Report) -> Iterator[Metric]:
+    for name, help_text, value in (
+        ("routable_cloud_interfaces", "Interfaces attached to this node.", report.interfaces),
+        ("routable_cloud_interfaces_max", "Interfaces that it can have.", report.most),
+        ("routable_cloud_obstacles", "Limits and refusals in the way of more addresses.", len(report.obstacles)),
+        ("routable_cloud_under_way", "Changes of the cloud whose end is not known.", len(report.under_way)),
+    ):
+        yield GaugeMetricFamily(name, help_text, float(value))
+    calls = CounterMetricFamily("routable_cloud_calls", "Calls of the cloud's API.", labels=("action", "error"))
+    for labels, count in sorted(report.calls.items()):
+        calls.add_metric(labels, float(count))
+    yield calls
 
 
 class Metrics:

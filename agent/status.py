@@ -4,7 +4,7 @@ of the metrics. Read-only; nothing here costs more than a copy of what is in mem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from agent.repair import Repair
 from agent.spool import Spool
 from agent.survey import Surroundings, Survey
 from agent.switch import Switch
-from backends.wiring import Fabric
+from backends.wiring import Fabric, Report
 from cni.errors import Failure, Limited, NotReady
 from ipam.family import Counts
 from ipam.store import Record, Tenure
@@ -35,6 +35,7 @@ class Status:
     repair: Repair
     spool: Spool
     switch: Switch
+    waiting: Callable[[], int]
 
     def problems(self) -> list[Failure]:
         """What is wrong, the worst first: `NotReady` (an ADD could not be served now), then `Limited` (existing pods
@@ -51,7 +52,7 @@ class Status:
         counts = self.node.ledger.counts()
         if not counts:
             none = NotReady(f"node {self.node_name} has no pod CIDRs", "give it some in the list of nodes")
-            yield self._not_ready_for(none)
+            yield from self._not_ready_for(none)
         for family in sorted({one.block.family for one in counts}):
             pool = [one for one in counts if one.block.family == family]
             if not any(one.free for one in pool):
@@ -61,12 +62,13 @@ class Status:
                     f"no free IPv{family} address: {used} of {total} in use, {cooling} cooling down",
                     "run fewer pods on this node, or give it a further pod CIDR",
                 )
-                yield self._not_ready_for(none)
+                yield from self._not_ready_for(none)
 
-    def _not_ready_for(self, shortage: NotReady) -> NotReady:
-        """What the fabric says of it."""
-        failure = self.fabric.shortage(shortage).failure
-        return NotReady(failure.message, failure.details)
+    def _not_ready_for(self, none: NotReady) -> Iterator[Failure]:
+        """What the fabric says of it: nothing where an ADD would wait for a moment and then be served."""
+        shortage = self.fabric.shortage(none)
+        if not shortage.may_end:
+            yield NotReady(shortage.failure.message, shortage.failure.details)
 
     def _limited(self) -> Iterator[Failure]:
         now = self.survey.now
@@ -93,6 +95,8 @@ class Status:
             repairs=self.repair.counts,
             nodes_stale=self.survey.stale is not None,
             spooled=len(self.spool),
+            waiting=self.waiting(),
+            cloud=self.fabric.report(),
         )
 
     def document(self) -> dict[str, Any]:
@@ -113,6 +117,8 @@ class Status:
             "repairs": dict(self.repair.counts),
             "events": [{"time": one.time, "text": one.text} for one in self.repair.events],
             "spooled": len(self.spool),
+            "waiting": self.waiting(),
+            "cloud": _cloud(self.fabric.report()),
         }
 
 
@@ -131,6 +137,13 @@ def history(tenures: list[Tenure]) -> list[dict[str, Any]]:
         }
         for one in tenures
     ]
+
+
+def _cloud(report: Report | None) -> Mapping[str, Any] | None:
+    if report is None:
+        return None
+    calls = [{"action": action, "error": error, "count": count} for (action, error), count in report.calls.items()]
+    return {**report._asdict(), "calls": calls}
 
 
 def _few(names: list[str]) -> str:

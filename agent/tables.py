@@ -115,6 +115,11 @@ def _head(document: Document) -> str:
         lines += [f"  {peer}: {why}" for peer, why in sorted(switch["waiting"].items())[:_SHOWN]]
     elif switch["configured"] != switch["to"]:
         lines.append(f"the configuration still says {switch['configured']}: set backend to {switch['to']} there")
+    cloud = document["cloud"]
+    if cloud:
+        lines.append(f"{cloud['cloud']}: {cloud['interfaces']} of {cloud['most']} interfaces")
+        lines += [f"  {one}" for one in (*cloud["obstacles"], *(f"under way: {one}" for one in cloud["under_way"]))]
+    lines += [f"{document['waiting']} pods wait for an address"] if document["waiting"] else []
     problems = document["problems"]
     lines += [": ".join(filter(None, (f"problem {one['code']}", one["msg"], one["details"]))) for one in problems]
     lines += [] if problems else ["ready, no problems"]

@@ -18,3 +18,6 @@ class PodCidrs:
     def shortage(self, failure: Failure) -> Shortage:
         """There are no more."""
         return Shortage(failure, may_end=False)
+
+    def report(self) -> None:
+        """There is no cloud."""

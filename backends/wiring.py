@@ -6,7 +6,7 @@ unserved with the reason, never routed the wrong way.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -124,6 +124,18 @@ class Shortage(NamedTuple):
     may_end: bool
 
 
+class Report(NamedTuple):
+    """What a cloud gives and refuses: *interfaces* of *most* are attached, *obstacles* stand in the way of more,
+    *under_way* are changes whose end is not known; *calls* are counted by action and error, '' for none."""
+
+    cloud: str
+    interfaces: int
+    most: int
+    obstacles: tuple[str, ...]
+    under_way: tuple[str, ...]
+    calls: Mapping[tuple[str, str], int]
+
+
 class Fabric(Protocol):
     """Where addresses come from."""
 
@@ -132,6 +144,9 @@ class Fabric(Protocol):
 
     def shortage(self, failure: Failure) -> Shortage:
         """What *failure*, that there is no address, means here."""
+
+    def report(self) -> Report | None:
+        """How the cloud is doing; None where there is none."""
 
 
 def pod_mtu(site: Site, overhead: int) -> int:

@@ -27,7 +27,7 @@ from backends.aws.options import Options
 from backends.aws.pacing import Pacer
 from backends.aws.sweep import Sweep
 from backends.steps import Settle, Wait
-from backends.wiring import Interface, Shortage, Supplied
+from backends.wiring import Interface, Report, Shortage, Supplied
 from cluster.peers import Peer
 from cni.errors import Exhausted, Failure, TryAgain
 from ipam.family import Counts
@@ -141,14 +141,27 @@ class Fabric:
             return Shortage(self.problem, may_end=True)
         obstacles = self.obstacles.all()
         left = f"no address is free: {shortfall(pool, len(self.inventory.enis), most)}"
+        if self._can_grow(pool) and self.cloud.is_silent:
+            return Shortage(TryAgain(f"{left}, and EC2 gives no answers", "the agent goes on asking"), may_end=False)
         if self._can_grow(pool):
-            reason = "waiting for EC2, which gives no answers" if self.cloud.is_silent else "waiting for more of EC2"
-            return Shortage(TryAgain(f"{left}, {reason}", str(obstacles[0]) if obstacles else ""), may_end=True)
+            details = str(obstacles[0]) if obstacles else ""
+            return Shortage(TryAgain(f"{left}, waiting for more of EC2", details), may_end=True)
         if obstacles:
             kind = type(obstacles[0])
             return Shortage(kind(f"{left}; {obstacles[0].message}", obstacles[0].details), may_end=False)
         remedy = "this instance can have no more: run fewer pods on it, or use a larger type"
         return Shortage(Exhausted(left, remedy), may_end=False)
+
+    def report(self) -> Report:
+        """See `backends.wiring.Fabric.report`."""
+        return Report(
+            cloud="EC2",
+            interfaces=len(self.inventory.enis),
+            most=self._most(),
+            obstacles=tuple(map(str, self.obstacles.all())),
+            under_way=tuple(f"{one.kind} {one.eni or one.subnet}" for one in self.inventory.intents),
+            calls=dict(self.cloud.calls),
+        )
 
     def _can_grow(self, pool: Pool) -> bool:
         wanted = actions(replace(pool, waiting=pool.free + 1), self._options.warm)

@@ -127,6 +127,8 @@ class Region:
         self.has_buckets = True
         self.units = 64_000
         self.faults: list[Fault] = []
+        self.on_call: Callable[[bool], None] = lambda is_after: None
+        """Called before each call is done, and after; it may raise NoAnswer."""
         self.calls: Counter[tuple[str, str]] = Counter()
         """By action and error code, '' for success."""
         self.vpcs: dict[str, list[IPNetwork]] = {}
@@ -214,6 +216,7 @@ class Region:
     def _called(self, action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         fault = self._fault(action)
         try:
+            self.on_call(False)
             if fault == "lost_before":
                 raise NoAnswer
             if fault in ("throttle", "error500", "error503"):
@@ -226,6 +229,7 @@ class Region:
             self.calls[action, "lost"] += 1
             raise
         self.calls[action, ""] += 1
+        self.on_call(True)
         if fault == "lost_after":
             raise NoAnswer
         return answer

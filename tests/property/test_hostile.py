@@ -51,7 +51,8 @@ class Agent:
         world = self.world
         spool = Spool(directory / "spool", lambda: world.now)
         spool.prepare()
-        status = Status("node-a", "0", world.node, world.survey, PodCidrs(), world.repair, spool, world.switch)
+        parts = world.node, world.survey, PodCidrs(), world.repair, spool, world.switch
+        status = Status("node-a", "0", *parts, lambda: 0)
         self.verbs = Verbs(world.node, Metrics(self.registry, Snapshot, {}), status.problems, PodCidrs().shortage)
         self.control = Control(status, world.node, world.survey, world.switch, self.verbs.serve)
         self.bugs: list[str] = []
@@ -283,7 +284,7 @@ def test_a_bug_in_a_command_is_an_answer_too(agent: Agent) -> None:
 
     world = agent.world
     spool = Spool(Path("/nowhere"), time.time)
-    broken = Broken("node-a", "0", world.node, world.survey, PodCidrs(), world.repair, spool, world.switch)
+    broken = Broken("node-a", "0", world.node, world.survey, PodCidrs(), world.repair, spool, world.switch, lambda: 0)
     control = Control(broken, world.node, world.survey, world.switch, agent.verbs.serve)
     request = frame.Request({"CNI_COMMAND": commands.STATUS.encode()}, b"{}")
     answer = control.serve(Incoming(request, 0, lambda: False))

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from agent import metrics
 from agent.metrics import Metrics, Snapshot
+from backends.wiring import Report
 from cni.spec import Verb
 from ipam.family import Counts
 from ipam.lease import Block
@@ -110,6 +111,8 @@ def test_shows_what_is_at_the_moment_of_the_scrape(registry: CollectorRegistry) 
             repairs={"route": 3, "link": 1},
             nodes_stale=True,
             spooled=2,
+            waiting=5,
+            cloud=Report("EC2", 2, 3, ("full",), (), {("DescribeSubnets", ""): 4, ("DescribeSubnets", "Lost"): 1}),
         )
 
     Metrics(registry, snapshot, INFO)
@@ -124,11 +127,18 @@ def test_shows_what_is_at_the_moment_of_the_scrape(registry: CollectorRegistry) 
         "routable_routes 7.0",
         "routable_nodes_stale 1.0",
         "routable_spooled 2.0",
+        "routable_waiting 5.0",
         'routable_addresses{block="10.1.0.0/24",owner="a"} 253.0',
         'routable_addresses_free{block="10.1.0.0/24",owner="a"} 250.0',
         'routable_addresses_cooling{block="10.1.0.0/24",owner="a"} 1.0',
         'routable_repairs_total{kind="link"} 1.0',
         'routable_repairs_total{kind="route"} 3.0',
+        "routable_cloud_interfaces 2.0",
+        "routable_cloud_interfaces_max 3.0",
+        "routable_cloud_obstacles 1.0",
+        "routable_cloud_under_way 0.0",
+        'routable_cloud_calls_total{action="DescribeSubnets",error=""} 4.0',
+        'routable_cloud_calls_total{action="DescribeSubnets",error="Lost"} 1.0',
     ]
     assert lines(registry, "routable_leases") == ["routable_leases 2.0"]
 

@@ -51,6 +51,8 @@ def document(**changes: Any) -> dict[str, Any]:
         "repairs": {},
         "events": [],
         "spooled": 0,
+        "waiting": 0,
+        "cloud": None,
         "switch": change(),
         **changes,
     }

@@ -1,0 +1,389 @@
+"""Real agents on a VPC of namespaces, with EC2 and the metadata over HTTP: packets, repair, waiting, death."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from agent import commands
+from demo import traffic
+from demo.lab import Node, eventually
+from demo.place import Place
+from demo.runtime import Pod, Refused
+from demo.vpc import OUTSIDE, Vpc, built
+from tests.cloud.region import NoAnswer
+
+AWS = {"mode": "address", "minimum_addresses": 8, "shrink_delay": 1.0}
+SINGLE = {"aws": AWS, "ipam": {"cooldown": 1.0}}
+"""A t3.medium has five addresses for pods per interface: eight are on two."""
+SIZE = 200_000
+DATAGRAM = 8000
+"""Bytes: what goes through at the VPC's MTU of 9001 in one packet."""
+
+
+@pytest.fixture(scope="module")
+def vpc() -> Iterator[Vpc]:
+    """Two nodes with eight pods each, on two interfaces."""
+    with built(settings=SINGLE) as found:
+        for node in found.nodes:
+            for _ in range(8):
+                node.add()
+        yield found
+
+
+def by_interface(vpc: Vpc, node: Node) -> dict[int, Pod]:
+    """A pod on each interface of the node."""
+    found: dict[int, Pod] = {}
+    for nic in vpc.region.attached(vpc.instances[node.name]):
+        held = {str(block.ip) for block in nic.blocks}
+        for pod in node.pods:
+            if nic.attachment and pod.addresses[0] in held:
+                found[nic.attachment.index] = pod
+    assert sorted(found) == [0, 1]
+    return found
+
+
+def test_pods_reach_each_other_across_nodes_and_interfaces(vpc: Vpc) -> None:
+    """Every pair, both ways, by TCP and UDP at full size: the receiver sees the pod's own address, and the VPC drops
+    nothing for its source."""
+    before = vpc.router.dropped()
+    pods = [pod for node in vpc.nodes for pod in by_interface(vpc, node).values()]
+    assert len(pods) == 4
+    for one, other in itertools.permutations(pods, 2):
+        seen = traffic.seen_by_tcp(one.place, other.place, other.addresses[0], size=SIZE)
+        assert seen == one.addresses[0]
+        assert traffic.seen_by_udp(one.place, other.place, other.addresses[0], size=DATAGRAM) == one.addresses[0]
+    assert vpc.router.dropped() == before
+
+
+def test_pods_of_one_node_reach_each_other_within_it(vpc: Vpc) -> None:
+    """The packets of pods on different interfaces do not leave the node: its routes to pods come before anything."""
+    node = vpc.nodes[0]
+    one, other = by_interface(vpc, node).values()
+    sent = [_sent(node, device) for device in ("ens5", "ens6")]
+    assert traffic.seen_by_tcp(one.place, other.place, other.addresses[0], size=SIZE) == one.addresses[0]
+    assert sum(_sent(node, device) for device in ("ens5", "ens6")) - sum(sent) < SIZE // 10
+
+
+def _sent(node: Node, device: str) -> int:
+    (link,) = json.loads(node.place.ip(f"-s -j link show {device}"))
+    return int(link["stats64"]["tx"]["bytes"])
+
+
+def test_the_outside_and_the_nodes_reach_pods_directly(vpc: Vpc) -> None:
+    """No translation in either direction, on either interface."""
+    for node in vpc.nodes:
+        for pod in by_interface(vpc, node).values():
+            address = pod.addresses[0]
+            for see in (traffic.seen_by_tcp, traffic.seen_by_udp):
+                assert see(vpc.outside, pod.place, address) == OUTSIDE
+                assert see(pod.place, vpc.outside, OUTSIDE) == address
+                other = next(one for one in vpc.nodes if one is not node)
+                assert see(node.place, pod.place, address) == str(vpc.nic(node, 0).address)
+                assert see(other.place, pod.place, address) == str(vpc.nic(other, 0).address)
+
+
+@pytest.mark.parametrize("target", [0, 1], ids=["to-primary-pod", "to-secondary-pod"])
+@pytest.mark.parametrize("entry", [0, 1], ids=["by-primary", "by-secondary"])
+def test_what_comes_in_by_a_nodeport_goes_back_the_same_way(vpc: Vpc, entry: int, target: int) -> None:
+    """An address of the node, translated to a pod's on the same or another interface: TCP and UDP work, and the VPC,
+    which checks the sources, drops nothing."""
+    node = vpc.nodes[0]
+    pod = by_interface(vpc, node)[target]
+    nic = vpc.nic(node, entry)
+    before = vpc.router.dropped()
+    rule = f"ip daddr {nic.address} meta l4proto {{ tcp, udp }} th dport 30080 dnat to {pod.addresses[0]}:8080"
+    chain = f"chain nodeport {{ type nat hook prerouting priority dstnat; {rule}; }}"
+    node.place.run("nft", "-f", "-", stdin=f"table ip services {{ {chain}; }}")
+    try:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            assert _answered(vpc.outside, pod.place, (str(nic.address), 30080), 8080, kind) == OUTSIDE
+    finally:
+        node.place.run("nft", "delete", "table", "ip", "services")
+    assert vpc.router.dropped() == before
+
+
+def test_the_node_itself_answers_on_every_interface(vpc: Vpc) -> None:
+    """By the interface that the question came in on."""
+    node = vpc.nodes[0]
+    before = vpc.router.dropped()
+    for index in (0, 1):
+        address = str(vpc.nic(node, index).address)
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            assert _answered(vpc.outside, node.place, (address, 9090), 9090, kind, bound=address) == OUTSIDE
+    assert vpc.router.dropped() == before
+
+
+def _answered(
+    client: Place, server: Place, target: tuple[str, int], port: int, kind: socket.SocketKind, bound: str = "0.0.0.0"
+) -> str:
+    """The address that a server on *port* sees of a client that asks *target*, once the client has its answer."""
+    family = socket.AF_INET
+    with closing(server.socket(family, kind)) as listener, closing(client.socket(family, kind)) as asker:
+        for end in (listener, asker):
+            end.settimeout(traffic.PATIENCE)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((bound, port))
+        if kind == socket.SOCK_STREAM:
+            listener.listen()
+        asker.connect(target)
+        asker.send(b"question")
+        if kind == socket.SOCK_DGRAM:
+            _, peer = listener.recvfrom(100)
+            listener.sendto(b"answer", peer)
+        else:
+            accepted, peer = listener.accept()
+            with closing(accepted):
+                accepted.settimeout(traffic.PATIENCE)
+                accepted.recv(100)
+                accepted.send(b"answer")
+        assert asker.recv(100) == b"answer"
+        return str(peer[0])
+
+
+def test_the_vpc_checks_sources(vpc: Vpc) -> None:
+    """What the wiring must get right is really checked: a pod's address on the wrong interface is dropped and counted;
+    and a pod that forges an address gets no packet out of its node."""
+    node = vpc.nodes[0]
+    pods = by_interface(vpc, node)
+    before = vpc.router.dropped()
+    node.place.ip("rule add priority 1 from all to 203.0.113.9 lookup main")
+    try:
+        with pytest.raises(OSError, match="timed out"):
+            traffic.seen_by_udp(pods[1].place, vpc.outside, OUTSIDE)
+    finally:
+        node.place.ip("rule del priority 1")
+    assert vpc.router.dropped() > before
+    before = vpc.router.dropped()
+    forged = pods[0].addresses[0]
+    pods[1].place.ip(f"address add {forged}/32 dev eth0")
+    try:
+        with pytest.raises(OSError, match="timed out"):
+            traffic.seen_by_udp(pods[1].place, vpc.outside, OUTSIDE, source=forged)
+    finally:
+        pods[1].place.ip(f"address del {forged}/32 dev eth0")
+    assert vpc.router.dropped() == before
+
+
+# --- repair ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    [
+        "ip rule flush",
+        "ip route flush table 8201",
+        "ip link set ens6 down",
+        "ip address flush dev ens6",
+        "nft delete table inet routable",
+        "sh -c 'echo 1 > /proc/sys/net/ipv4/conf/ens6/rp_filter'",
+    ],
+)
+def test_what_somebody_broke_is_mended_within_two_seconds(vpc: Vpc, breaks: str) -> None:
+    """Rules, the tables of interfaces, the interfaces themselves, their addresses and settings; and it is counted."""
+    node = vpc.nodes[0]
+    before = _shape(node)
+    count = sum(node.status()["repairs"].values())
+    node.place.run("sh", "-c", breaks)
+    if "rule flush" in breaks:
+        node.place.ip("rule add priority 0 lookup local")
+        node.place.ip("rule add priority 32766 lookup main")
+    eventually("the node is as it was", lambda: _shape(node) == before, patience=2.0)
+    eventually("it is counted", lambda: sum(node.status()["repairs"].values()) > count, patience=2.0)
+    pod = by_interface(vpc, node)[1]
+    assert traffic.seen_by_tcp(vpc.outside, pod.place, pod.addresses[0]) == OUTSIDE
+
+
+def _shape(node: Node) -> list[str]:
+    lines = [line for line in node.place.ip("rule").splitlines() if "proto 82" in line]
+    lines += node.place.ip("route show table 8201").splitlines() if "8201" in "".join(lines) else []
+    lines += [line for line in node.place.ip("-o link show ens6").splitlines() if "state UP" in line]
+    lines += node.place.ip("-o -4 address show ens6").splitlines()
+    lines += node.place.run("nft", "list", "tables").splitlines()
+    return [*sorted(lines), node.place.run("cat", "/proc/sys/net/ipv4/conf/ens6/rp_filter")]
+
+
+def test_status_and_metrics_tell_of_the_cloud(vpc: Vpc) -> None:
+    """Blocks by interface, calls by action, and nothing that is wrong."""
+    node = vpc.nodes[0]
+    status = node.status()
+    owners = {one["owner"] for one in status["pool"]}
+    assert owners == {nic.id for nic in vpc.region.attached(vpc.instances[node.name])}
+    metrics = node.metrics()
+    assert 'routable_cloud_calls_total{action="AssignPrivateIpAddresses",error=""}' in metrics
+    assert "routable_cloud_interfaces 2.0" in metrics
+    assert "routable_cloud_obstacles 0.0" in metrics
+    assert "EC2: 2 of 3 interfaces" in node.ctl("status")
+
+
+# --- translation, IPv6 ----------------------------------------------------------------------------------------
+
+
+def test_packets_to_outside_of_the_vpc_take_the_nodes_address() -> None:
+    """With snat = "external": not within the VPC, not to excluded ranges, and not what answers the outside."""
+    settings = {"aws": {**AWS, "snat": "external", "snat_exclude": ["198.51.100.0/24"]}}
+    with built(nodes=1, settings=settings) as vpc:
+        vpc.outside.ip("address add 198.51.100.9/32 dev eth0")
+        vpc.router.place.ip("route add 198.51.100.9/32 dev out")
+        (node,) = vpc.nodes
+        for _ in range(8):
+            node.add()
+        primary = str(vpc.nic(node, 0).address)
+        for pod in by_interface(vpc, node).values():
+            own = pod.addresses[0]
+            for see in (traffic.seen_by_tcp, traffic.seen_by_udp):
+                assert see(pod.place, vpc.outside, OUTSIDE) == primary
+                assert see(pod.place, vpc.outside, "198.51.100.9") == own
+                assert see(pod.place, node.place, primary) == own
+                assert see(vpc.outside, pod.place, own) == OUTSIDE
+        assert vpc.router.dropped() == 0
+
+
+def test_pods_with_both_families() -> None:
+    """An IPv6 prefix beside the IPv4 prefix: every pod is reached by both from everywhere."""
+    with built(settings={"aws": {"ipv6": True}}) as vpc:
+        one, other = (node.add() for node in vpc.nodes)
+        assert [":" in address for address in one.addresses] == [False, True]
+        for address in other.addresses:
+            source = one.address(6 if ":" in address else 4)
+            assert traffic.seen_by_tcp(one.place, other.place, address, size=SIZE) == source
+            assert traffic.seen_by_udp(vpc.outside, other.place, address) in (OUTSIDE, "2001:db8:ffff::9")
+        assert vpc.router.dropped() == 0
+        vpc.nodes[0].runtime.check(one)
+
+
+# --- waiting, limits ------------------------------------------------------------------------------------------
+
+
+def test_a_burst_waits_for_an_interface_and_is_served() -> None:
+    """Fifteen pods at once on a node that has one address: nobody is refused, though interfaces must come first."""
+    settings = {"aws": {"mode": "address", "warm_addresses": 1}}
+    with built(nodes=1, settings=settings) as vpc:
+        (node,) = vpc.nodes
+        with ThreadPoolExecutor(15) as pool:
+            pods = list(pool.map(lambda _: node.add(), range(15)))
+        assert len({pod.addresses[0] for pod in pods}) == 15
+        assert vpc.region.calls["CreateNetworkInterface", ""] == 2
+        full = "15 of 15 addresses in use, 15 of 15 slots taken, 3 of 3 interfaces attached"
+        with pytest.raises(Refused, match=full) as caught:
+            node.add()
+        assert caught.value.code == 100
+        with pytest.raises(Refused) as caught:
+            node.runtime.call("STATUS")
+        assert caught.value.code == 50
+        node.delete(pods[0])
+        with pytest.raises(Refused) as caught:
+            node.add()  # it cools down
+        assert caught.value.code in (11, 100)
+
+
+def test_a_pod_that_waits_keeps_nobody_from_being_served() -> None:
+    """While EC2 is slow, more ADDs wait than there are threads; DEL and the status are answered at once; who hangs up
+    is forgotten."""
+    with built(nodes=1, settings={"aws": {"mode": "address", "warm_addresses": 1}}) as vpc:
+        (node,) = vpc.nodes
+        first = node.add()
+        vpc.ec2[0].delay = 3.0
+        with ThreadPoolExecutor(12) as pool:
+            waiting = [pool.submit(node.add) for _ in range(10)]
+            eventually("they wait", lambda: node.status()["waiting"] >= 8)
+            node.delete(first)
+            assert node.status()["leases"] == [] or len(node.status()["leases"]) <= 2
+            vpc.ec2[0].delay = 0.0
+            assert len({pod.result().addresses[0] for pod in waiting}) == 10
+        eventually("nobody waits", lambda: node.status()["waiting"] == 0)
+
+
+# --- EC2 out of order, death ------------------------------------------------------------------------------------
+
+
+def test_a_start_without_ec2() -> None:
+    """The metadata is enough: pods go on, and new ones get what is free."""
+    with built(nodes=1, settings=SINGLE) as vpc:
+        (node,) = vpc.nodes
+        pods = [node.add() for _ in range(6)]
+        eventually("all are there", lambda: sum(one["total"] for one in node.status()["pool"]) == 8)
+        for nth in range(1, 10_000):
+            vpc.region.fail("*", nth, "error500")
+        node.stop(signal.SIGKILL)
+        node.launch()
+        node.await_ready()
+        more = node.add()
+        for pod in (*pods, more):
+            assert traffic.seen_by_tcp(vpc.outside, pod.place, pod.addresses[0]) == OUTSIDE
+        vpc.region.faults.clear()
+
+
+def agrees(vpc: Vpc, node: Node) -> bool:
+    """Whether the agent offers what EC2 has, everything that is there is somebody's, and nothing is under way."""
+    attached = vpc.region.attached(vpc.instances[node.name])
+    status = node.status()
+    offered = {(one["owner"], one["block"]) for one in status["pool"]}
+    true = {(nic.id, str(block)) for nic in attached for block in nic.blocks}
+    is_whole = len(vpc.region.nics) == len(attached)
+    bound = all(nic.attachment is not None and nic.attachment.goes for nic in attached)
+    return offered == true and is_whole and bound and not status["cloud"]["under_way"]
+
+
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("nth", range(1, 11))
+def test_the_process_is_killed_at_every_call(nth: int, is_after: bool) -> None:
+    """SIGKILL when its n-th call arrives at EC2, before it is done or after: a new process makes it good."""
+    with built(nodes=1, settings=SINGLE, is_started=False) as vpc:
+        (node,) = vpc.nodes
+        node.write_config()
+        node.launch()
+        killed = threading.Event()
+        _kill_at(vpc, node, nth, is_after, killed)
+        with ThreadPoolExecutor(8) as pool:
+            adds = [pool.submit(_tried, node) for _ in range(8)]
+            done = [add.result() for add in adds]
+        if not killed.is_set():
+            for pod in list(node.pods):
+                node.delete(pod)
+            assert killed.wait(20), "the scenario has fewer calls than that"
+        assert node.agent is not None
+        node.agent.wait(20)
+        node.launch()
+        node.await_ready()
+        eventually("EC2 and the agent agree", lambda: agrees(vpc, node), patience=30)
+        for pod in [one for one in done if one is not None and one in node.pods]:
+            assert traffic.seen_by_tcp(vpc.outside, pod.place, pod.addresses[0]) == OUTSIDE
+
+
+def _tried(node: Node) -> Pod | None:
+    try:
+        return node.add()
+    except Refused:
+        return None
+
+
+def _kill_at(vpc: Vpc, node: Node, nth: int, is_after: bool, killed: threading.Event) -> None:
+    counts = {False: itertools.count(1), True: itertools.count(1)}
+
+    def on_call(has_been_done: bool) -> None:
+        agent = node.agent
+        if next(counts[has_been_done]) == nth and has_been_done == is_after and agent is not None:
+            os.kill(agent.pid, signal.SIGKILL)
+            agent.wait(20)
+            killed.set()
+            raise NoAnswer
+
+    vpc.region.on_call = on_call
+
+
+def test_commands_know_nothing_of_another_cloud(vpc: Vpc) -> None:
+    """A node cannot be switched to a backend whose addresses come from elsewhere, and is told why."""
+    from cni.errors import Failure
+
+    with pytest.raises(Failure, match="static has its addresses from elsewhere than aws-eni"):
+        commands.ask(str(vpc.nodes[0].runtime.socket), commands.SWITCH, {"backend": "static"})
