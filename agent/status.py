@@ -79,6 +79,13 @@ class Status:
         if now.unserved:
             names = _few([one.peer for one in now.unserved])
             yield Limited(f"pods on these nodes cannot be reached: {names}", now.unserved[0].why)
+        report = self.fabric.report()
+        if report is not None and report.undelivered:
+            names = _few(list(report.undelivered))
+            yield Limited(
+                f"{report.cloud} does not deliver these pods' addresses here any more: {names}",
+                "somebody took them from the node's interfaces: delete these pods to have them made anew",
+            )
         failing = self.repair.failing
         if failing:
             yield Limited(f"could not be put right: {_few(list(failing))}", str(next(iter(failing.values()))))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from netaddr import IPNetwork
+from netaddr import IPAddress, IPNetwork
 
 from agent.ledger import Ledger
 from agent.schema import Aws, Config
@@ -66,6 +66,11 @@ class Use:
         """See there."""
         return self.server.waiting if self.server is not None else 0
 
+
+    def addresses(self) -> list[IPAddress]:
+        """See there."""
+        records = self.ledger.records().values() if self.ledger is not None else ()
+        return [address for record in records for address in record.lease.addresses]
 
     def resume(self) -> None:
         """Have requests that wait for addresses served, if there may be some."""

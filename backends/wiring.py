@@ -126,7 +126,8 @@ class Shortage(NamedTuple):
 
 class Report(NamedTuple):
     """What a cloud gives and refuses: *interfaces* of *most* are attached, *obstacles* stand in the way of more,
-    *under_way* are changes whose end is not known; *calls* are counted by action and error, '' for none."""
+    *under_way* are changes whose end is not known; *calls* are counted by action and error, '' for none. *undelivered*
+    are pods' addresses that the cloud does not deliver to this node any more."""
 
     cloud: str
     interfaces: int
@@ -134,6 +135,7 @@ class Report(NamedTuple):
     obstacles: tuple[str, ...]
     under_way: tuple[str, ...]
     calls: Mapping[tuple[str, str], int]
+    undelivered: tuple[str, ...] = ()
 
 
 class Fabric(Protocol):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from netaddr import IPNetwork
+from netaddr import IPAddress, IPNetwork, IPSet
 
 from backends.aws import limits as table
 from backends.aws import model
@@ -53,6 +53,9 @@ class Usage(Busy, Protocol):
 
     def waiting(self) -> int:
         """How many pods wait for an address."""
+
+    def addresses(self) -> Collection[IPAddress]:
+        """Those that pods have."""
 
 
 class Fabric:
@@ -98,6 +101,7 @@ class Fabric:
         self._limits: Limits | None = None
         self._limits_at = 0.0
         self._describe_at = 0.0
+        self._has_described = False
         self._resume_at = 0.0
         self._subnets: Mapping[str, IPNetwork] = {}
         self._idle_since: dict[str, float] = {}
@@ -127,7 +131,7 @@ class Fabric:
             Block(block, one.id, reserve=False)
             for one, interface in found
             for block in interface.blocks - gone
-            if block.version == 6 or interface.index >= self._options.reserved
+            if self._is_for_pods(one) and (block.version == 6 or interface.index >= self._options.reserved)
         ]
         if self._options.ipv6 and {block.family for block in offered} != {4, 6}:
             offered = []  # a pod that is added now would never have an address of the other family
@@ -137,8 +141,11 @@ class Fabric:
     def shortage(self, failure: Failure) -> Shortage:
         """See `backends.wiring.Fabric.shortage`: how many there are, and what is waited for or stands in the way."""
         pool, most = self._pool(), self._most()
-        if self._seen is None or pool is None:
+        if self._seen is None:
             return Shortage(self.problem, may_end=True)
+        if pool is None:
+            unknown = f"how many addresses a {self._seen.type} can have is not known yet"
+            return Shortage(TryAgain(unknown, "EC2 (DescribeInstanceTypes) has not answered"), may_end=True)
         obstacles = self.obstacles.all()
         left = f"no address is free: {shortfall(pool, len(self.inventory.enis), most)}"
         if self._can_grow(pool) and self.cloud.is_silent:
@@ -161,7 +168,13 @@ class Fabric:
             obstacles=tuple(map(str, self.obstacles.all())),
             under_way=tuple(f"{one.kind} {one.eni or one.subnet}" for one in self.inventory.intents),
             calls=dict(self.cloud.calls),
+            undelivered=tuple(map(str, self._undelivered())),
         )
+
+    def _undelivered(self) -> list[IPAddress]:
+        """Addresses of pods that are on none of the interfaces any more."""
+        blocks = IPSet(block for one in self.inventory.enis.values() for block in one.blocks)
+        return sorted(one for one in self._usage.addresses() if one not in blocks) if self._seen is not None else []
 
     def _can_grow(self, pool: Pool) -> bool:
         wanted = actions(replace(pool, waiting=pool.free + 1), self._options.warm)
@@ -185,7 +198,8 @@ class Fabric:
                 yield Wait(AGAIN)
                 continue
             self._subnets = dict(seen.subnets)
-            if self.inventory.is_new:  # nothing was taken away lately, so what the metadata shows is there
+            if self.inventory.is_new and all(one.index == PRIMARY for one in seen.enis):
+                # No agent was here before: what the metadata shows is there, and nobody's but ours.
                 self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
             self.inventory.seen(seen.enis)
             primary = next(one for one in seen.enis if one.index == PRIMARY)
@@ -247,6 +261,7 @@ class Fabric:
         here = [{"Name": "attachment.instance-id", "Values": [self._instance().id]}]
         found = yield from self.cloud.all("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=here)
         self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
+        self._has_described = True
         held = {one.id: one.blocks for one in self.inventory.enis.values()}
         changed = self.inventory.described(map(model.eni, found))
         for one in self.inventory.enis.values():
@@ -346,7 +361,7 @@ class Fabric:
         has_prefixes = limits.has_prefixes and self.obstacles.of(Obstacles.PREFIXES) is None
         pooled = []
         for one, interface in self._interfaces():
-            if interface.index < self._options.reserved:
+            if interface.index < self._options.reserved or not self._is_for_pods(one):
                 continue
             chunks = tuple(self._chunk(block, counts) for block in sorted(one.blocks - gone) if block.version == 4)
             room = 0 if self._is_barred(one) else limits.slots - one.holds(4)
@@ -381,14 +396,21 @@ class Fabric:
     def _most(self) -> int:
         return min(self._options.interfaces, self._limits.interfaces) if self._limits is not None else 0
 
+    def _is_for_pods(self, one: Eni) -> bool:
+        """Whether it is the agent's business: the primary interface, and those that an agent made."""
+        return one.index == PRIMARY or self.inventory.is_ours(one)
+
+    def _is_wired(self, one: Eni) -> bool:
+        """Whether it is, or pods use it and EC2 has not yet been asked whose it is: the journal was lost."""
+        return self._is_for_pods(one) or (not self._has_described and any(map(self._usage.busy, one.blocks)))
+
     def _interfaces(self) -> list[tuple[Eni, Interface]]:
-        """The interfaces that are the agent's business: the primary one, and those that an agent made."""
+        """The interfaces that pods use, by their index."""
         devices = self._devices()
         found = []
         for one in self.inventory.enis.values():
-            is_ours = one.index == PRIMARY or self.inventory.is_ours(one)
             subnet, device = self._subnets.get(one.subnet), devices.get(one.mac)
-            if is_ours and one.index is not None and subnet is not None and device is not None:
+            if self._is_wired(one) and one.index is not None and subnet is not None and device is not None:
                 found.append((one, Interface(device, one.index, one.mac, one.address, subnet, one.blocks)))
         return sorted(found, key=lambda pair: pair[1].index)
 

@@ -241,7 +241,7 @@ class Machine:
 
     def differences(self) -> list[str]:
         """Between what EC2 has and what the agent knows; nothing, once all is at rest."""
-        found = []
+        found = [f"undelivered: {one}" for one in self.fabric.report().undelivered]
         for nic in self.region.nics.values():
             if nic.attachment is None:
                 found.append(f"{nic.id} is left behind")

@@ -350,6 +350,63 @@ def test_what_ec2_took_away_is_offered_no_more(place: Place) -> None:
     well(machine)
 
 
+def test_an_address_that_ec2_took_from_a_pod_is_told(place: Place) -> None:
+    """The pod keeps it, since only its deletion helps, and the operator is told which."""
+    machine = place.machine()
+    machine.run(5)
+    machine.add(1)
+    (nic,) = place.region.nics.values()
+    texts = [str(block) for block in nic.blocks]
+    place.region.call("UnassignPrivateIpAddresses", {"NetworkInterfaceId": nic.id, "Ipv4Prefixes": texts})
+    machine.run(700)
+    (address,) = machine.addresses()
+    assert machine.fabric.report().undelivered == (str(address),)
+    machine.delete(1)
+    assert machine.fabric.report().undelivered == ()
+
+
+def test_a_lost_journal_loses_no_interface(place: Place) -> None:
+    """Pods on an interface that only the metadata still knows keep their wiring, even while EC2 gives no answers; it is
+    not given to others before EC2 has said that it is ours."""
+    machine = place.machine()
+    machine.run(5)
+    machine.add(150)
+    machine.run(30)
+    machine.journal.kept.clear()
+    for nth in range(1, 1000):
+        place.region.fail("*", nth, "error500")
+    machine.crash()
+    machine.run(20)
+    supplied = machine.fabric.supplied(machine.here)
+    assert [one.index for one in supplied.interfaces] == [0, 1]
+    primary = next(nic for nic in place.region.nics.values() if nic.attachment and nic.attachment.index == 0)
+    assert {block.owner for block in supplied.blocks} == {primary.id}
+    place.region.faults.clear()
+    machine.run(200)
+    assert len({block.owner for block in machine.fabric.supplied(machine.here).blocks}) == 2
+    machine.run(REST)
+    well(machine)
+
+
+def test_an_interface_of_somebody_else_is_left_alone(place: Place) -> None:
+    """Attached, but without our tag: not wired, not filled, not deleted."""
+    machine = place.machine()
+    machine.run(5)
+    foreign = place.region.call("CreateNetworkInterface", {"SubnetId": place.subnet, "Ipv4PrefixCount": 1})
+    name = foreign["NetworkInterface"]["NetworkInterfaceId"]
+    attach = {"NetworkInterfaceId": name, "InstanceId": machine.instance, "DeviceIndex": 1}
+    place.region.call("AttachNetworkInterface", attach)
+    machine.run(1300)
+    assert name in machine.fabric.inventory.enis
+    supplied = machine.fabric.supplied(machine.here)
+    assert [one.index for one in supplied.interfaces] == [0]
+    machine.add(250)
+    machine.run(60)
+    assert place.region.nics[name].attachment is not None
+    assert len(place.region.nics[name].blocks) == 1
+    assert not machine.addresses() & set(place.region.nics[name].blocks[0])
+
+
 def test_a_dead_nodes_interface_is_deleted_by_another(place: Place) -> None:
     """By tag and age: not a young one, nor one of another cluster, nor one that nobody tagged."""
     dead, alive = place.machine(), place.machine(seed=1)
