@@ -11,9 +11,11 @@ class Settle(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Wait that many seconds, or until there is something to do; there is no answer."""
+    """Wait that many seconds, or until there is something to do; there is no answer. Who is told of every change of the
+    pool by then may wait as long as *most*."""
 
     seconds: float
+    most: float
 
 
 Life: TypeAlias = Generator[Any, Any, None]

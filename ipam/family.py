@@ -4,7 +4,7 @@ Addresses are plain integers here and no block is ever enumerated, so a /16 and 
 What always holds: an address of an offered block is *held* (by an attachment), *released* (remembered with
 the time of its release) or *unknown* (never given, or released so long ago that it was forgotten), and each
 block knows how many it has of each. Unknown ones are given first, then the least recently released one that
-has cooled down.
+has cooled down; but a block of which nothing is held is begun last, since a source that grows takes such blocks back.
 """
 
 from __future__ import annotations
@@ -145,12 +145,20 @@ class Family:
     def next(self, now: float) -> int | None:
         """The address to give next; None when all are held or in cool-down. Nothing is taken yet."""
         self._forget(now)
-        while self._queue:
-            if self._queue[0].unknown:
-                return self._queue[0].seek(self.holders, self._released)
+        while self._queue and not self._queue[0].unknown:
             self._queue.popleft().is_queued = False
-        oldest = next(iter(self._released), None)
-        return None if oldest is None or self.cooling(oldest, now) else oldest
+        cooled = takewhile(lambda value: not self.cooling(value, now), self._released)
+        if not self._queue:
+            return next(cooled, None)
+        begun = next((each for each in self._queue if each.held and each.unknown), None)
+        if begun is not None:
+            return begun.seek(self.holders, self._released)
+        again = next((value for value in cooled if self._is_begun(value)), None)
+        return again if again is not None else self._queue[0].seek(self.holders, self._released)
+
+    def _is_begun(self, value: int) -> bool:
+        each = self.range_of(value)
+        return each is not None and each.held > 0
 
     def take(self, value: int, who: Attachment) -> Block:
         """Let *who* hold an address that is free in an offered block; the answer is that block."""

@@ -201,7 +201,7 @@ class Changes:
         """Until that is so, or the time is over: then whoever looks next goes on from what is."""
         deadline = self._clock() + APPEARS
         while not is_so() and self._clock() < deadline:
-            yield Wait(LOOK)
+            yield Wait(LOOK, LOOK)
 
     def _fewer(self, chunks: int, error: Refused, subnet: str, name: str = "") -> int:
         """How many to ask for after a refusal: of what a subnet has too few of, half as many; 0: it is no use."""
@@ -265,7 +265,7 @@ class Changes:
         while found is not None and found.status != "available":
             if self._clock() >= deadline:
                 return  # it is looked at again
-            yield Wait(DETACHES)
+            yield Wait(DETACHES, DETACHES)
             found = yield from self.described(intent.eni)
         if found is not None:
             try:

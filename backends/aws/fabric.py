@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 TICK: Final = 1.0
 """Seconds between looks at the pool, unless a pod waits."""
+IDLE: Final = 10.0
+"""Seconds between looks of one who is told of every change of the pool: time passes for what cools down and idles."""
 REFRESH: Final = 600.0
 """Seconds between EC2's words on what there is, at most; at least half as many, so that nodes do not ask together."""
 AGAIN: Final = 3.0
@@ -186,7 +188,8 @@ class Fabric:
         """Never ends."""
         yield from self._arrive()
         while True:
-            yield Wait((yield from self._turn()))
+            pause = yield from self._turn()
+            yield Wait(min(TICK, pause), pause)
 
     def _arrive(self) -> Steps[None]:
         while self._seen is None:
@@ -195,7 +198,7 @@ class Fabric:
             except Lost as error:
                 self.problem = TryAgain("the instance metadata cannot be read", str(error))
                 log.error("the instance metadata cannot be read", extra={"error": str(error)})
-                yield Wait(AGAIN)
+                yield Wait(AGAIN, AGAIN)
                 continue
             self._subnets = dict(seen.subnets)
             if self.inventory.is_new and all(one.index == PRIMARY for one in seen.enis):
@@ -209,7 +212,7 @@ class Fabric:
 
     def _turn(self) -> Steps[float]:
         """Everything once, until something was done; the seconds until there may be more to do."""
-        pause = TICK
+        pause = IDLE
         for part in (self._learn, self._resume, self._describe, self._extend, self._balance, self._tidy):
             try:
                 if (yield from part()):

@@ -73,13 +73,20 @@ class Walk(RuleBasedStateMachine):
         return {address for address, when in self.released.items() if self.now - when < COOLDOWN}
 
     def candidates(self, family: int) -> set[IPAddress]:
-        """Never used ones if there are any, else those that were released first and have cooled down."""
-        offered = {address for block in self.blocks if block.family == family for address in usable(block)}
+        """Never used ones if there are any, else those that were released first and have cooled down; of blocks that
+        nobody has an address of only if there is none in another."""
+        blocks = [set(usable(block)) for block in self.blocks if block.family == family]
+        offered = set().union(*blocks)
+        begun = set().union(*(block for block in blocks if block & self.held()))
         if unused := offered - self.held() - self.released.keys():
-            return unused
-        waiting = offered & self.released.keys()
+            return unused & begun or self.released_first(begun) or unused
+        return self.released_first(offered)
+
+    def released_first(self, offered: set[IPAddress]) -> set[IPAddress]:
+        """Of *offered* those that were released first, of those that have cooled down."""
+        waiting = (offered & self.released.keys()) - self.cooling()
         first = min((self.released[address] for address in waiting), default=0.0)
-        return {address for address in waiting if self.released[address] == first} - self.cooling()
+        return {address for address in waiting if self.released[address] == first}
 
     def end(self, record: Record) -> None:
         for address in record.lease.addresses:

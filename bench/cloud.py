@@ -1,0 +1,237 @@
+"""Simulates thousands of nodes that share the token buckets of one AWS account: a cold start of all, then churn of pods.
+
+``python -m bench.cloud [--nodes N …] [--pods P] [--json FILE] [--plot FILE]``. The fabric, the policy and the allocator
+are the product's own, EC2 is the tests' strict model with the quotas that AWS publishes, and the clock is virtual.
+Beside it the same with one address per call, as plugins do that answer each pod by a call of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import heapq
+import json
+import logging
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from backends.aws.options import Options
+from bench.curves import Curve, drawn
+from ipam.warmpool import Settings
+from tests.cloud.machine import Clock, Machine
+from tests.cloud.region import BUCKETS, Region
+
+TYPE: Final = "m5.xlarge"
+LIMIT: Final = 3600.0
+"""Seconds of the virtual clock after which a cold start is broken off."""
+CHURN: Final = 600.0
+"""Seconds of churn after it; each node replaces a pod every `EACH` seconds."""
+EACH: Final = 30.0
+ASSIGN: Final = "AssignPrivateIpAddresses"
+ALL: Final = "all that is needed in one call"
+ONE: Final = "one address per call"
+
+
+class OneByOne(Machine):
+    """Asks for the address of one pod at a time."""
+
+    def waiting(self) -> int:
+        return min(1, len(self.parked))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """*served* pods of *pods* had an address after *seconds*; *bound* is the least that the buckets allow for as many
+    calls. *calls* and *throttled* are by action, of the cold start and then of the churn."""
+
+    name: str
+    nodes: int
+    pods: int
+    served: int
+    seconds: float
+    bound: float
+    calls: dict[str, int]
+    throttled: dict[str, int]
+    churned: int
+    churn_calls: dict[str, int]
+    curve: list[tuple[float, int]]
+    took: float
+
+
+def main() -> int:
+    """Run and tell."""
+    parser = argparse.ArgumentParser(prog="python -m bench.cloud", description=__doc__)
+    parser.add_argument("--nodes", type=int, nargs="+", metavar="N", default=[50, 500, 5000])
+    parser.add_argument("--pods", type=int, metavar="P", default=20, help="per node; default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG of the largest there")
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)  # thousands of nodes that are throttled say so
+    outcomes = [
+        outcome for nodes in options.nodes for name in (ALL, ONE) for outcome in [simulated(name, nodes, options.pods)]
+    ]
+    print(table(outcomes))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+    if options.plot:
+        options.plot.write_text(picture([one for one in outcomes if one.nodes == max(options.nodes)]))
+    return 0
+
+
+def simulated(name: str, nodes: int, pods: int) -> Outcome:
+    """A cold start of *nodes* with *pods* each, all at once, and churn if all of these were served."""
+    started = time.monotonic()
+    clock = Clock()
+    region = Region(clock)
+    region.attach_delay, region.units = 3.0, 256_000
+    vpc = region.add_vpc("10.0.0.0/8")
+    subnets = [region.add_subnet(vpc, f"10.{number}.0.0/16") for number in range(8)]
+    kind, warm = (Machine, Settings()) if name == ALL else (OneByOne, Settings(False, warm_addresses=0))
+    begin = clock.now
+    machines = [
+        kind(region, clock, region.run_instance(TYPE, subnets[number % 8]), Options(warm=warm), seed=number)
+        for number in range(nodes)
+    ]
+    gc.freeze()
+    for machine in machines:
+        machine.is_told = True
+        machine.add(pods)
+    run = Run(machines, clock, name)
+    served_at = run.until_served(begin + LIMIT)
+    cold, calls = run.curve, _calls(region)
+    throttled = {action: count for (action, code), count in region.calls.items() if code == "RequestLimitExceeded"}
+    served = sum(len(machine.pods) for machine in machines)
+    churned = run.churn(CHURN) if served == nodes * pods else 0
+    after = {action: count - calls[action] for action, count in _calls(region).items() if count > calls[action]}
+    return Outcome(
+        name=name,
+        nodes=nodes,
+        pods=nodes * pods,
+        served=served,
+        seconds=round(served_at - begin, 1),
+        bound=round(bound(nodes if name == ALL else nodes * pods - calls["CreateNetworkInterface"]), 1),
+        calls=dict(calls),
+        throttled=throttled,
+        churned=churned,
+        churn_calls=after,
+        curve=cold,
+        took=round(time.monotonic() - started, 1),
+    )
+
+
+def bound(calls: int) -> float:
+    """Seconds that so many calls of AssignPrivateIpAddresses take at least, by the bucket of the account."""
+    capacity, refill = BUCKETS[""]
+    return max(0.0, (calls - capacity) / refill)
+
+
+def _calls(region: Region) -> Counter[str]:
+    return Counter({action: count for (action, code), count in region.calls.items() if not code})
+
+
+class Run:
+    """Time passes for *machines*, each turned when its own time comes or when a pod of it comes or goes."""
+
+    def __init__(self, machines: Sequence[Machine], clock: Clock, name: str) -> None:
+        self._machines = machines
+        self._clock = clock
+        self._name = name
+        self._begin = clock.now
+        self._due = [clock.now] * len(machines)
+        self._queue = [(clock.now, number) for number in range(len(machines))]
+        self._random = random.Random(1)
+        self.curve: list[tuple[float, int]] = [(0.0, 0)]
+
+    def until_served(self, end: float) -> float:
+        """When the last pod had its address, or *end*."""
+        left = {number for number, machine in enumerate(self._machines) if machine.parked}
+        served, told, shown = 0, 0.0, 0.0
+        while left and self._queue[0][0] < end:
+            number = self._turn()
+            machine = self._machines[number]
+            if number in left and not machine.parked:
+                left.discard(number)
+            now = self._clock.now - self._begin
+            if now - told >= 1.0:
+                told = now
+                served = sum(len(one.pods) for one in self._machines)
+                self.curve.append((round(now, 1), served))
+            if time.monotonic() - shown > 1.0:
+                shown = time.monotonic()
+                self._show(now, served)
+        self.curve.append((round(self._clock.now - self._begin, 1), sum(len(one.pods) for one in self._machines)))
+        print(file=sys.stderr)
+        return self._clock.now
+
+    def churn(self, seconds: float) -> int:
+        """Each node replaces a pod again and again; how many pods came."""
+        start = self._clock.now
+        end = start + seconds
+        events = [(start + self._random.random() * EACH, number) for number in range(len(self._machines))]
+        heapq.heapify(events)
+        count = 0
+        while self._queue[0][0] < end or events[0][0] < end:
+            if events[0][0] < self._queue[0][0]:
+                when, number = heapq.heappop(events)
+                self._clock.now = max(self._clock.now, when)
+                self._machines[number].delete(1)
+                self._machines[number].add(1)
+                self._put(number, self._clock.now)
+                heapq.heappush(events, (when + EACH, number))
+                count += 1
+            else:
+                self._turn()
+        return count
+
+    def _turn(self) -> int:
+        while True:
+            when, number = heapq.heappop(self._queue)
+            if when == self._due[number]:
+                break  # or else it was turned sooner, by an event
+        self._clock.now = max(self._clock.now, when)
+        self._put(number, self._clock.now + self._machines[number].turn())
+        return number
+
+    def _put(self, number: int, when: float) -> None:
+        self._due[number] = when
+        heapq.heappush(self._queue, (when, number))
+
+    def _show(self, now: float, served: int) -> None:
+        print(f"\r{len(self._machines)} nodes, {self._name}: {now:6.0f} s, {served} pods", end="", file=sys.stderr)
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """What came out, for people."""
+    lines = [
+        f"{'nodes':>6} {'':31} {'pods served':>16} {'within':>8} {'bound':>8} {'assign/pod':>10} {'throttled':>9} "
+        f"{'churned':>8} {'calls':>6}"
+    ]
+    for one in outcomes:
+        assigns = one.calls.get(ASSIGN, 0)
+        lines.append(
+            f"{one.nodes:6} {one.name:31} {one.served:7} of {one.pods:6} {one.seconds:7.0f}s {one.bound:7.0f}s "
+            f"{assigns / max(1, one.served):10.3f} {one.throttled.get(ASSIGN, 0):9} "
+            f"{one.churned:8} {sum(one.churn_calls.values()):6}"
+        )
+        others = ", ".join(f"{count} {action}" for action, count in sorted(one.calls.items()) if action != ASSIGN)
+        lines.append(f"{'':6} besides: {others or 'nothing'}; simulated in {one.took:.0f} s")
+    return "\n".join(lines)
+
+
+def picture(outcomes: Sequence[Outcome]) -> str:
+    """Pods with an address over time, and the buckets' bound."""
+    curves = [Curve(f"{one.name}", one.curve, "#3b7dd8" if one.name == ALL else "#d87f3b") for one in outcomes]
+    first = outcomes[0]
+    limits = [Curve("what the account's bucket allows at best", [(0.0, 0), (first.bound, first.pods)], "#999", "5 4")]
+    title = f"Cold start of {first.nodes} nodes with {first.pods // first.nodes} pods each, all at once (simulated)"
+    return drawn(title, "seconds", "pods with an address", [*curves, *limits])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
