@@ -1,6 +1,7 @@
 # make demo | make test | make bench: each sets up what it needs by itself, on a fresh Debian 12 as root or not.
 #
 #   make demo [BACKEND=static|vxlan] [FAMILY=v4|v6|dual]     the main job before one's eyes
+#   make demo BACKEND=aws-eni                                the same on an emulated VPC
 #   make demo SWITCH=1                                       the backend changes under running pods
 #   make test [TESTS="tests/unit -k spool"]                  lint, types, import contracts, all tests
 #   make clean                                               removes what set-up made here
@@ -34,7 +35,7 @@ setup-test: .venv/ready-test
 	@deploy/packages.sh --optional gcc libc6-dev
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing the Python packages into .venv"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws]'
 	@$(BIN)/routablectl install $(BIN)
 	@touch $@
 
@@ -42,7 +43,7 @@ setup-test: .venv/ready-test
 	@deploy/packages.sh gcc libc6-dev containernetworking-plugins iptables
 	@deploy/packages.sh --optional podman crun busybox-static
 	@echo "installing the packages for the tests into .venv"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws,test]'
 	@touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""Simulates thousands of nodes that share the token buckets of one AWS account: a cold start of all, then churn of pods.
+"""Simulates thousands of nodes on the token buckets of one AWS account: a cold start of all, then churn of pods.
 
 ``python -m bench.cloud [--nodes N …] [--pods P] [--json FILE] [--plot FILE]``. The fabric, the policy and the allocator
 are the product's own, EC2 is the tests' strict model with the quotas that AWS publishes, and the clock is virtual.

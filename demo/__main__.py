@@ -1,6 +1,7 @@
 """``make demo``: the main job on a cluster of three nodes, before one's eyes. Exit code 1 if a claim did not hold.
 
-BACKEND=static|vxlan and FAMILY=v4|v6|dual choose what is shown; SWITCH=1 changes the backend under running pods.
+BACKEND=static|vxlan|aws-eni and FAMILY=v4|v6|dual choose what is shown; SWITCH=1 changes the backend under running
+pods, between the first two.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import time
 from collections.abc import Mapping
 
 from demo import isolate, show
+from demo.aws import Aws
 from demo.change import Change
 from demo.lab import FAMILIES, Family, Lab, built
 from demo.place import Failed
 from demo.runtime import Refused
 from demo.text import Printer
 
-BACKENDS = ("static", "vxlan")
+BACKENDS = ("static", "vxlan", "aws-eni")
 PODS = 2
 
 
@@ -31,9 +33,9 @@ def main(environment: Mapping[str, str]) -> int:
     if not isolate.is_isolated():
         isolate.execute([sys.executable, "-m", "demo"])
     try:
-        if environment.get("SWITCH"):
+        if environment.get("SWITCH") or backend == "aws-eni":
             out = Printer()
-            faults = Change(backend, families, out).run()
+            faults = Aws(out).run() if backend == "aws-eni" else Change(backend, families, out).run()
             out.step("all claims held" if not faults else f"{faults} claims did not hold")
             return 1 if faults else 0
         return Demo(backend, families).run()

@@ -72,6 +72,40 @@ def seen_by_udp(sender: Place, receiver: Place, address: str, source: str = "", 
     return str(peer[0])
 
 
+def answered(
+    client: Place,
+    server: Place,
+    target: tuple[str, int],
+    port: int,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    bound: str = "0.0.0.0",
+) -> str:
+    """The address that a server at *bound* and *port* sees of a client that asks *target*, which something on the way
+    translates, once the client has its answer. OSError: it does not get one."""
+    family = family_of(target[0])
+    with closing(server.socket(family, kind)) as listener, closing(client.socket(family, kind)) as asker:
+        for end in (listener, asker):
+            end.settimeout(PATIENCE)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((bound, port))
+        if kind == socket.SOCK_STREAM:
+            listener.listen()
+        asker.connect(target)
+        asker.send(b"question")
+        if kind == socket.SOCK_DGRAM:
+            _, peer = listener.recvfrom(100)
+            listener.sendto(b"answer", peer)
+        else:
+            accepted, peer = listener.accept()
+            with closing(accepted):
+                accepted.settimeout(PATIENCE)
+                accepted.recv(100)
+                accepted.send(b"answer")
+        if asker.recv(100) != b"answer":
+            raise OSError("the answer is another's")
+        return str(peer[0])
+
+
 def _echo(stream: socket.socket, size: int) -> None:
     left = size
     while left:

@@ -10,14 +10,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 import pytest
 
 from agent import commands
 from demo import traffic
 from demo.lab import Node, eventually
-from demo.place import Place
 from demo.runtime import Pod, Refused
 from demo.vpc import OUTSIDE, Vpc, built
 from tests.cloud.region import NoAnswer
@@ -106,7 +104,7 @@ def test_what_comes_in_by_a_nodeport_goes_back_the_same_way(vpc: Vpc, entry: int
     node.place.run("nft", "-f", "-", stdin=f"table ip services {{ {chain}; }}")
     try:
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-            assert _answered(vpc.outside, pod.place, (str(nic.address), 30080), 8080, kind) == OUTSIDE
+            assert traffic.answered(vpc.outside, pod.place, (str(nic.address), 30080), 8080, kind) == OUTSIDE
     finally:
         node.place.run("nft", "delete", "table", "ip", "services")
     assert vpc.router.dropped() == before
@@ -119,35 +117,8 @@ def test_the_node_itself_answers_on_every_interface(vpc: Vpc) -> None:
     for index in (0, 1):
         address = str(vpc.nic(node, index).address)
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-            assert _answered(vpc.outside, node.place, (address, 9090), 9090, kind, bound=address) == OUTSIDE
+            assert traffic.answered(vpc.outside, node.place, (address, 9090), 9090, kind, bound=address) == OUTSIDE
     assert vpc.router.dropped() == before
-
-
-def _answered(
-    client: Place, server: Place, target: tuple[str, int], port: int, kind: socket.SocketKind, bound: str = "0.0.0.0"
-) -> str:
-    """The address that a server on *port* sees of a client that asks *target*, once the client has its answer."""
-    family = socket.AF_INET
-    with closing(server.socket(family, kind)) as listener, closing(client.socket(family, kind)) as asker:
-        for end in (listener, asker):
-            end.settimeout(traffic.PATIENCE)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((bound, port))
-        if kind == socket.SOCK_STREAM:
-            listener.listen()
-        asker.connect(target)
-        asker.send(b"question")
-        if kind == socket.SOCK_DGRAM:
-            _, peer = listener.recvfrom(100)
-            listener.sendto(b"answer", peer)
-        else:
-            accepted, peer = listener.accept()
-            with closing(accepted):
-                accepted.settimeout(traffic.PATIENCE)
-                accepted.recv(100)
-                accepted.send(b"answer")
-        assert asker.recv(100) == b"answer"
-        return str(peer[0])
 
 
 def test_the_vpc_checks_sources(vpc: Vpc) -> None:
