@@ -2,7 +2,8 @@
 
 Pure: no clock, no cloud. A pod that waits comes first, then what is kept warm, then giving back. What always holds:
 doing what is answered leads to rest, so a pool never swings between growing and shrinking; an interface never gets
-more chunks than it has slots; nothing that is used or cools down is given back.
+more chunks than it has slots; nothing that is used or cools down is given back; no interface stays for the sake of
+warm addresses that others have room for.
 
 The words of the settings are those of the Amazon VPC CNI (WARM_IP_TARGET, MINIMUM_IP_TARGET, WARM_PREFIX_TARGET,
 WARM_ENI_TARGET, MAX_ENI), whose meaning they have.
@@ -148,6 +149,7 @@ def actions(pool: Pool, settings: Settings) -> list[Action]:
     growing = list(_growth(pool, settings))
     if pool.waiting or pool.coming:
         return growing
+    growing = growing or list(_moving(pool, settings))
     return growing + list(_shrinking(pool, settings, growing))
 
 
@@ -204,20 +206,46 @@ def _missing(pool: Pool, settings: Settings) -> int:
 
 
 def _growth(pool: Pool, settings: Settings) -> Iterator[Action]:
-    missing = _missing(pool, settings)
-    size = PREFIX_SIZE if settings.is_prefix_mode and pool.has_prefixes else 1
-    left = -(-missing // size) if missing > 0 else 0
-    # The roomiest first: fewest calls.
-    for interface in sorted(pool.interfaces, key=lambda one: -one.room):
-        chunks = min(left, interface.room)
-        if chunks > 0:
-            yield Assign(interface.name, chunks, size)
-            left -= chunks
+    size = _size(pool, settings)
+    left = -(-max(0, _missing(pool, settings)) // size)
+    for assign in _assigns(pool.interfaces, left, size):
+        yield assign
+        left -= assign.chunks
     for _ in range(pool.interfaces_left):
         chunks = min(left, pool.slots_of_new)
         if chunks > 0:
             yield Create(chunks, size)
             left -= chunks
+
+
+def _moving(pool: Pool, settings: Settings) -> Iterator[Assign]:
+    """What the interface that is to go next has warm, on others: then the next turn takes it away."""
+    order = _by_use(pool)
+    if settings.is_prefix_mode and not pool.has_prefixes or not order or order[0].is_fixed:
+        return
+    leaving, *others = order
+    if len(_idlest(leaving.chunks, settings.delay)) < len(leaving.chunks):
+        return
+    held = sum(chunk.size for chunk in leaving.chunks if not _is_stopgap(chunk, pool, settings))
+    missed = held - (_ready(pool, settings) - _warm(pool, settings))
+    size = _size(pool, settings)
+    chunks = -(-missed // size)
+    if 0 < chunks <= sum(interface.room for interface in others):
+        yield from _assigns(others, chunks, size)
+
+
+def _size(pool: Pool, settings: Settings) -> int:
+    """How many addresses a new chunk has."""
+    return PREFIX_SIZE if settings.is_prefix_mode and pool.has_prefixes else 1
+
+
+def _assigns(interfaces: Sequence[Interface], chunks: int, size: int) -> Iterator[Assign]:
+    """As many of *chunks* as there is room for, the roomiest first: fewest calls."""
+    for interface in sorted(interfaces, key=lambda one: -one.room):
+        share = min(chunks, interface.room)
+        if share > 0:
+            yield Assign(interface.name, share, size)
+            chunks -= share
 
 
 # --- less -----------------------------------------------------------------------------------------------------
@@ -227,7 +255,7 @@ def _shrinking(pool: Pool, settings: Settings, growing: Sequence[Action]) -> Ite
     """Where more is wanted, nothing is spare, and only interfaces go that have no chunk and get none."""
     used = {action.interface for action in growing if isinstance(action, Assign)}
     spare = _ready(pool, settings) - _warm(pool, settings)
-    for interface in sorted(pool.interfaces, key=lambda one: (one.used, one.is_fixed, len(one.chunks), one.name)):
+    for interface in _by_use(pool):
         if interface.name in used:
             continue
         gone: list[Chunk] = []
@@ -242,6 +270,11 @@ def _shrinking(pool: Pool, settings: Settings, growing: Sequence[Action]) -> Ite
             yield Delete(interface.name)
         elif gone:
             yield Unassign(interface.name, tuple(chunk.name for chunk in gone))
+
+
+def _by_use(pool: Pool) -> list[Interface]:
+    """In which order they give back: the least used first, of unused ones those that can go before those that stay."""
+    return sorted(pool.interfaces, key=lambda one: (one.used, one.is_fixed, len(one.chunks), one.name))
 
 
 def _idlest(chunks: Sequence[Chunk], delay: float) -> list[Chunk]:
