@@ -221,7 +221,7 @@ def _growth(pool: Pool, settings: Settings) -> Iterator[Action]:
 def _moving(pool: Pool, settings: Settings) -> Iterator[Assign]:
     """What the interface that is to go next has warm, on others: then the next turn takes it away."""
     order = _by_use(pool)
-    if settings.is_prefix_mode and not pool.has_prefixes or not order or order[0].is_fixed:
+    if (settings.is_prefix_mode and not pool.has_prefixes) or not order or order[0].is_fixed:
         return
     leaving, *others = order
     if len(_idlest(leaving.chunks, settings.delay)) < len(leaving.chunks):
