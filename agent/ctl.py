@@ -17,7 +17,7 @@ import backends
 from agent import commands, tables
 from agent import config as configuration
 from agent.machine import DEFAULT_CONFIG, exclusive, version
-from agent.schema import Config, Paths
+from agent.schema import Aws, Config, Paths
 from cni.errors import Failure
 
 _LOOK: Final = 0.1
@@ -68,6 +68,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     uninstall.add_argument("--yes", action="store_true", help="also while pods have addresses: they lose them")
     uninstall.set_defaults(run=_uninstall)
+    pods = commands.add_parser(
+        "max-pods",
+        help="how many pods a node on AWS can have: for kubelet's --max-pods",
+        description="Prints the number. Mode and interfaces are those of the agent's configuration, if there is one "
+        "for aws-eni, unless they are given here. What the type can have is looked up in a built-in table, or asked "
+        "of EC2 (DescribeInstanceTypes) if that does not have it.",
+    )
+    pods.add_argument("--instance-type", metavar="TYPE", required=True, help="such as m5.large")
+    pods.add_argument("--mode", choices=("prefix", "address"), help="what an interface's slots are filled with")
+    pods.add_argument("--max-enis", type=int, metavar="N", help="interfaces that are attached at most")
+    pods.add_argument("--reserved-enis", type=int, metavar="N", help="first interfaces that are not for pods")
+    pods.add_argument("--uncapped", action="store_true", help="also more than 110, or 250 from 30 processors on")
+    pods.add_argument("--ask", action="store_true", help="ask EC2 even if the table has the type")
+    region = os.environ.get("AWS_REGION")  # which boto3 itself does not read
+    pods.add_argument("--region", metavar="REGION", default=region, help="where to ask; default: AWS_REGION")
+    pods.add_argument("--json", action="store_true", help="with the limits it follows from, for programs")
+    pods.set_defaults(run=_max_pods)
     return parser
 
 
@@ -128,6 +145,26 @@ def _uninstall(options: argparse.Namespace) -> int:
             print(line)  # noqa: T201
     finally:
         os.close(descriptor)
+    return 0
+
+
+def _max_pods(options: argparse.Namespace) -> int:
+    # Imported here: nothing else needs the backend.
+    from backends.aws import limits, live
+
+    is_there = options.config != DEFAULT_CONFIG or Path(DEFAULT_CONFIG).exists()
+    aws = _config(options).aws if is_there else Aws()
+    mode = options.mode or aws.mode
+    found = live.limits_of(options.instance_type, options.region, is_asked=options.ask)
+    pods = limits.max_pods(
+        found,
+        is_prefix_mode=mode == "prefix",
+        reserved=aws.reserved_enis if options.reserved_enis is None else options.reserved_enis,
+        most=aws.max_enis if options.max_enis is None else options.max_enis,
+        is_capped=not options.uncapped,
+    )
+    document = {"max_pods": pods, "instance_type": options.instance_type, "mode": mode, **found._asdict()}
+    print(json.dumps(document, indent=2) if options.json else pods)  # noqa: T201
     return 0
 
 

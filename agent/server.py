@@ -145,7 +145,7 @@ class Server:
             kept = [] if has_hope else [one for one in waiting if one.deadline > now and not one.client.is_gone()]
             self._waiting = kept
         for one in waiting if has_hope else [one for one in waiting if one not in kept]:
-            has_patience = one.deadline > now and not self._stopping
+            has_patience = one.deadline > now and not self._stopping and not one.client.is_gone()
             self._enter(one.client, one.incoming._replace(has_patience=has_patience), self._later)
 
     def stop(self) -> None:

@@ -66,7 +66,6 @@ class Use:
         """See there."""
         return self.server.waiting if self.server is not None else 0
 
-
     def addresses(self) -> list[IPAddress]:
         """See there."""
         records = self.ledger.records().values() if self.ledger is not None else ()
@@ -88,9 +87,10 @@ class Use:
 
 
 def supply(config: Config, use: Use) -> Supply:
-    """What *config* says."""
+    """What *config* says. ConfigInvalid: what its backend needs is not installed."""
     if config.backend != "aws-eni":
         return Supply(NodesFile(config.nodes.file), PodCidrs())
+    live.refuse_without_library()
     fabric = EniFabric(
         node=config.node,
         options=wanted(config.aws),

@@ -24,9 +24,13 @@ _UNSURE: Final = 599
 
 
 class Ec2:
-    """The API of *region*. Where it is can be changed by AWS_ENDPOINT_URL_EC2, as for every AWS client."""
+    """The API of *region*; None: of the region that the environment names.
 
-    def __init__(self, region: str) -> None:
+    Where it is can be changed by AWS_ENDPOINT_URL_EC2, as for every AWS client. Refused: no client can be made, for
+    example since no region is named.
+    """
+
+    def __init__(self, region: str | None) -> None:
         config = Config(
             region_name=region,
             retries={"total_max_attempts": 1},
@@ -35,7 +39,10 @@ class Ec2:
             max_pool_connections=1,
             user_agent_extra="routable",
         )
-        self._client = boto3.session.Session().client("ec2", config=config)
+        try:
+            self._client = boto3.session.Session().client("ec2", config=config)
+        except BotoCoreError as error:
+            raise Refused("EC2", type(error).__name__, str(error)) from error
 
     def call(self, call: Call) -> dict[str, Any]:
         """One call. Refused, Throttled, Lost: see there."""

@@ -13,30 +13,31 @@ from typing import Any, Final
 from backends.aws.model import Limits
 from ipam.warmpool import PREFIX_SIZE
 
-_COMMON: Final[Mapping[str, tuple[int, int]]] = {
-    "medium": (2, 4),
-    "large": (3, 10),
-    "xlarge": (4, 15),
-    "2xlarge": (4, 15),
-    "4xlarge": (8, 30),
-    "8xlarge": (8, 30),
-    "9xlarge": (8, 30),
-    "12xlarge": (8, 30),
-    "16xlarge": (15, 50),
-    "18xlarge": (15, 50),
-    "24xlarge": (15, 50),
-    "32xlarge": (15, 50),
-    "48xlarge": (15, 50),
-    "metal": (15, 50),
+_COMMON: Final[Mapping[str, tuple[int, int, int]]] = {
+    "medium": (2, 4, 1),
+    "large": (3, 10, 2),
+    "xlarge": (4, 15, 4),
+    "2xlarge": (4, 15, 8),
+    "4xlarge": (8, 30, 16),
+    "8xlarge": (8, 30, 32),
+    "9xlarge": (8, 30, 36),
+    "12xlarge": (8, 30, 48),
+    "16xlarge": (15, 50, 64),
+    "18xlarge": (15, 50, 72),
+    "24xlarge": (15, 50, 96),
+    "32xlarge": (15, 50, 128),
+    "48xlarge": (15, 50, 192),
+    "metal": (15, 50, 64),
 }
-_BURSTABLE: Final[Mapping[str, tuple[int, int]]] = {
-    "nano": (2, 2),
-    "micro": (2, 2),
-    "small": (3, 4),
-    "medium": (3, 6),
-    "large": (3, 12),
-    "xlarge": (4, 15),
-    "2xlarge": (4, 15),
+"""By size: interfaces, IPv4 addresses of each, processors (of "metal": at least)."""
+_BURSTABLE: Final[Mapping[str, tuple[int, int, int]]] = {
+    "nano": (2, 2, 2),
+    "micro": (2, 2, 2),
+    "small": (3, 4, 2),
+    "medium": (3, 6, 2),
+    "large": (3, 12, 2),
+    "xlarge": (4, 15, 4),
+    "2xlarge": (4, 15, 8),
 }
 _FAMILIES: Final = frozenset(
     f"{letter}{generation}"
@@ -60,6 +61,7 @@ def described(answer: Mapping[str, Any]) -> Limits:
         addresses=network["Ipv4AddressesPerInterface"],
         addresses6=network.get("Ipv6AddressesPerInterface", 0),
         has_prefixes=found.get("Hypervisor") == "nitro" or bool(found.get("BareMetal")),
+        processors=found.get("VCpuInfo", {}).get("DefaultVCpus", 0),
     )
 
 
@@ -67,15 +69,17 @@ def known(instance_type: str) -> Limits | None:
     """What the table has of a type such as "m5.large"; None for one that it does not have."""
     family, _, size = instance_type.partition(".")
     table = _COMMON if family in _FAMILIES else _BURSTABLE if family in ("t3", "t3a", "t4g") else {}
-    found = table.get(size.partition("-")[0])
-    return Limits(*found, found[1], has_prefixes=True) if found else None
+    if (found := table.get(size.partition("-")[0])) is None:
+        return None
+    interfaces, addresses, processors = found
+    return Limits(interfaces, addresses, addresses6=addresses, has_prefixes=True, processors=processors)
 
 
-def max_pods(limits: Limits, *, is_prefix_mode: bool, reserved: int = 0, processors: int | None = None) -> int:
-    """What kubelet's --max-pods should say: all that addresses can be had for, with *reserved* interfaces not for pods;
-    where *processors* are given, no more than such a machine should run."""
+def max_pods(limits: Limits, *, is_prefix_mode: bool, reserved: int = 0, most: int = 15, is_capped: bool = True) -> int:
+    """What kubelet's --max-pods should say: all that addresses can be had for by at most *most* interfaces, of which
+    *reserved* are not for pods; if *is_capped*, no more than such a machine should run."""
     size = PREFIX_SIZE if is_prefix_mode and limits.has_prefixes else 1
-    pods = (limits.interfaces - reserved) * limits.slots * size + _HOST_PODS
-    if processors is None:
-        return pods
-    return min(pods, next(most for least, most in _SENSIBLE if processors >= least))
+    interfaces = max(0, min(most, limits.interfaces) - reserved)
+    pods = interfaces * limits.slots * size + _HOST_PODS
+    cap = next(most for least, most in _SENSIBLE if limits.processors >= least)
+    return min(pods, cap) if is_capped else pods

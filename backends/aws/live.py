@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
-from backends.aws.calls import Call, Look, Lost
+from backends.aws import limits
+from backends.aws.calls import Call, CloudError, Look, Lost
 from backends.aws.fabric import Fabric
 from backends.aws.imds import ENDPOINT, Imds
-from backends.aws.model import Seen
+from backends.aws.model import Limits, Seen
+from cni.errors import ConfigInvalid, FabricRefused
 
 
 class Live:
@@ -35,6 +38,32 @@ class Live:
                 raise Lost(step.action, "NoRegion", "the instance metadata has not said yet where this is")
             self._call = Ec2(self._region).call
         return self._call(step)
+
+
+def refuse_without_library() -> None:
+    """Raise ConfigInvalid where boto3 is not installed: at the start, not at the first call."""
+    if find_spec("boto3") is None:
+        raise ConfigInvalid("the AWS library, boto3, is not installed", "install routable[aws], or boto3 beside it")
+
+
+def limits_of(instance_type: str, region: str | None, *, is_asked: bool) -> Limits:
+    """What *instance_type* can have: the built-in table's word, or EC2's if that has none or *is_asked*.
+
+    Raises:
+        ConfigInvalid: boto3 is not installed; FabricRefused: EC2 has no answer, and what to look at.
+    """
+    found = limits.known(instance_type)
+    if found is not None and not is_asked:
+        return found
+    refuse_without_library()
+    from backends.aws.ec2 import Ec2
+
+    try:
+        answer = Ec2(region).call(Call("DescribeInstanceTypes", {"InstanceTypes": [instance_type]}))
+    except CloudError as error:
+        remedy = "see that the name is right, and that this machine may ask EC2 (credentials, AWS_REGION or --region)"
+        raise FabricRefused(f"what a {instance_type} can have is not known: {error}", remedy) from error
+    return limits.described(answer)
 
 
 def token() -> str:

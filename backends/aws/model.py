@@ -61,6 +61,7 @@ class Limits(NamedTuple):
     addresses: int
     addresses6: int
     has_prefixes: bool
+    processors: int
 
     @property
     def slots(self) -> int:

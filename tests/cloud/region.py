@@ -37,17 +37,18 @@ class Shape(NamedTuple):
 
     cards: tuple[int, ...]
     addresses: int
+    processors: int
     is_nitro: bool = True
 
 
 TYPES: Mapping[str, Shape] = {
-    "t2.medium": Shape((3,), 6, is_nitro=False),
-    "t3.medium": Shape((3,), 6),
-    "m5.large": Shape((3,), 10),
-    "m5.xlarge": Shape((4,), 15),
-    "m5.4xlarge": Shape((8,), 30),
-    "m5.24xlarge": Shape((15,), 50),
-    "p4d.24xlarge": Shape((15, 15, 15, 15), 50),
+    "t2.medium": Shape((3,), 6, 2, is_nitro=False),
+    "t3.medium": Shape((3,), 6, 2),
+    "m5.large": Shape((3,), 10, 2),
+    "m5.xlarge": Shape((4,), 15, 4),
+    "m5.4xlarge": Shape((8,), 30, 16),
+    "m5.24xlarge": Shape((15,), 50, 96),
+    "p4d.24xlarge": Shape((15, 15, 15, 15), 50, 96),
 }
 BUCKETS: Mapping[str, tuple[float, float]] = {
     "Describe": (100, 20),
@@ -326,7 +327,9 @@ class Region:
                 "Ipv6AddressesPerInterface": shape.addresses,
             }
             hypervisor = "nitro" if shape.is_nitro else "xen"
-            found.append({"InstanceType": name, "Hypervisor": hypervisor, "NetworkInfo": info})
+            processors = {"DefaultVCpus": shape.processors}
+            one = {"InstanceType": name, "Hypervisor": hypervisor, "VCpuInfo": processors, "NetworkInfo": info}
+            found.append(one)
         return {"InstanceTypes": found}
 
     # --- interfaces -------------------------------------------------------------------------------------------

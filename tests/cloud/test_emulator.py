@@ -15,11 +15,14 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from netaddr import IPNetwork
 
-from backends.aws import model
+from agent import ctl, schema, supply
+from backends.aws import live, model
 from backends.aws.calls import Call, Lost, Refused, Throttled
 from backends.aws.ec2 import Ec2 as Client
 from backends.aws.imds import Imds as Metadata
 from backends.aws.limits import described, known
+from cni.errors import ConfigInvalid
+from ipam.store import Store
 from tests.cloud.endpoint import Ec2, Imds
 from tests.cloud.machine import Clock
 from tests.cloud.region import TYPES, Region
@@ -151,6 +154,43 @@ def test_limits_are_described_as_the_table_has_them(cloud: Cloud) -> None:
     with pytest.raises(ClientError) as caught:
         cloud.ec2.describe_instance_types(InstanceTypes=["m5.huge"])
     assert code(caught) == "InvalidInstanceType"
+
+
+def test_how_many_pods_is_told_by_the_table_or_by_ec2(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """``routablectl max-pods``: a number; EC2 is asked only for what the table does not have, or on demand."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", cloud.endpoint.url)
+    settings = tmp_path / "agent.toml"
+    settings.write_text('backend = "aws-eni"\n[aws]\nmode = "address"\nreserved_enis = 1\n')
+
+    def run(*arguments: str) -> str:
+        code = ctl.main(["--config", os.fspath(settings), "max-pods", *arguments])
+        done = capsys.readouterr()
+        return f"{code} {done.out}{done.err}".rstrip()
+
+    assert run("--instance-type", "m5.large") == "0 20"
+    assert run("--instance-type", "m5.large", "--reserved-enis", "0", "--mode", "prefix") == "0 110"
+    assert cloud.region.calls.total() == 0
+    assert run("--instance-type", "p4d.24xlarge", "--region", "eu-west-1", "--uncapped") == "0 688"
+    assert run("--instance-type", "m5.large", "--region", "eu-west-1", "--ask") == "0 20"
+    assert cloud.region.calls == {("DescribeInstanceTypes", ""): 2}
+    document = json.loads(run("--instance-type", "t3.medium", "--json")[2:])
+    assert (document["max_pods"], document["interfaces"], document["addresses"]) == (12, 3, 6)
+    unknown = run("--instance-type", "z9.huge", "--region", "eu-west-1")
+    assert unknown.startswith("1 routablectl: what a z9.huge can have is not known: DescribeInstanceTypes: Invalid")
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    assert "see that the name is right" in run("--instance-type", "z9.huge")
+
+
+def test_without_boto3_the_agent_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """At its start, not at the first call of a thread that then dies."""
+    store = Store(tmp_path / "journal", "boot", 0.0)
+    monkeypatch.setattr(live, "find_spec", lambda name: None)
+    with pytest.raises(ConfigInvalid, match=r"boto3, is not installed: install routable\[aws\]"):
+        supply.supply(schema.Config(backend="aws-eni"), supply.Use(store))
+    store.close()
 
 
 def test_prefixes_need_an_aligned_hole(cloud: Cloud) -> None:

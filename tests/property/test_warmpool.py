@@ -84,7 +84,7 @@ def test_it_comes_to_rest(pool: Pool, targets: Settings) -> None:
     """Growing and shrinking never take turns: only that an interface can go is a reason to grow elsewhere, and it goes
     in the turn after. At rest none is left whose warm addresses the others have room for."""
     for _ in range(2):
-        turns = []
+        turns: list[set[type]] = []
         while (found := warmpool.actions(pool, targets)) and len(turns) < 2 * len(pool.interfaces) + 3:
             turns.append({type(action) for action in found})
             pool = done(pool, found)

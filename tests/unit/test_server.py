@@ -57,11 +57,13 @@ def died(thread: str, error: BaseException) -> None:
 
 def made(
     path: Path,
-    serve: Callable[[Incoming], Answer] = echo,
+    serve: Callable[[Incoming], Answer | None] = echo,
     arrival: Callable[[], int] = lambda: 0,
     on_death: Callable[[str, BaseException], None] = died,
     is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
     together: Together | None = None,
+    on_wait: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Server:
     return Server(
         path,
@@ -71,12 +73,17 @@ def made(
         workers=3,
         together={b"DEL": together or Together(echoes)},
         is_trusted=is_trusted,
+        on_wait=on_wait,
+        clock=clock,
     )
 
 
 @contextmanager
 def serving(
-    path: Path, serve: Callable[[Incoming], Answer] = echo, arrival: Callable[[], int] = lambda: 0, **options: Any
+    path: Path,
+    serve: Callable[[Incoming], Answer | None] = echo,
+    arrival: Callable[[], int] = lambda: 0,
+    **options: Any,
 ) -> Iterator[Server]:
     server = made(path, serve, arrival, **options)
     server.start()
@@ -370,3 +377,82 @@ def test_a_bug_in_what_finishes_a_batch_is_told_too(path: Path) -> None:
         slow.may_go_on.set()
     server.stop()
     assert told == ["more: a bug"]
+
+
+class Patient:
+    """Has nothing to serve with until it *has_something*; who has no patience any more is told so."""
+
+    def __init__(self) -> None:
+        self.has_something = False
+        self.told = threading.Semaphore(0)
+
+    def __call__(self, incoming: Incoming) -> Answer | None:
+        if self.has_something:
+            return echo(incoming)
+        return None if incoming.has_patience else Answer(frame.Response(1, b"nothing came"))
+
+    def on_wait(self) -> None:
+        self.told.release()
+
+
+@contextmanager
+def parked(path: Path, patient: Patient, *texts: bytes, **options: Any) -> Iterator[tuple[Server, list[socket.socket]]]:
+    """A server in which a request with each of *texts* waits, and the streams that wait for their answers."""
+    with serving(path, patient, on_wait=patient.on_wait, **options) as server, ExitStack() as stack:
+        streams = [stack.enter_context(connected(path)) for _ in texts]
+        for stream, text in zip(streams, texts, strict=True):
+            stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"ADD"}, text)))
+            assert patient.told.acquire(timeout=DEADLINE)
+        yield server, streams
+
+
+def test_who_cannot_be_served_now_waits_and_is_served_when_there_is_hope(path: Path) -> None:
+    """Without a thread of its own; others are served meanwhile; without hope nobody is asked again."""
+    patient = Patient()
+    with parked(path, patient, b"one", b"two") as (server, streams):
+        assert server.waiting == 2
+        server.resume(has_hope=False)
+        assert server.waiting == 2
+        patient.has_something = True
+        assert asked(path, b"another").stdout == b"another"
+        server.resume(has_hope=True)
+        assert [answer(stream).stdout for stream in streams] == [b"one", b"two"]
+        assert server.waiting == 0
+
+
+def test_hope_that_was_vain_lets_it_wait_on(path: Path) -> None:
+    """The time for which it may is counted from its arrival."""
+    patient, now = Patient(), [0.0]
+    with parked(path, patient, b"one", clock=lambda: now[0]) as (server, streams):
+        now[0] = module.PATIENCE / 2
+        server.resume(has_hope=True)
+        assert patient.told.acquire(timeout=DEADLINE)
+        assert server.waiting == 1
+        now[0] = module.PATIENCE + 1
+        server.resume(has_hope=False)
+        assert answer(streams[0]) == frame.Response(1, b"nothing came")
+        assert server.waiting == 0
+
+
+def test_who_hung_up_waits_no_more(path: Path) -> None:
+    """And its descriptor is given back."""
+    patient = Patient()
+    with parked(path, patient, b"one", b"two") as (server, streams):
+        streams[0].close()
+        server.resume(has_hope=False)
+        assert server.waiting == 1
+        patient.has_something = True
+        server.resume(has_hope=True)
+        assert answer(streams[1]).stdout == b"two"
+
+
+def test_at_the_end_those_that_wait_are_answered(path: Path) -> None:
+    """They are told that nothing came, instead of being hung up on."""
+    patient = Patient()
+    server = made(path, patient, on_wait=patient.on_wait)
+    server.start()
+    with connected(path) as stream:
+        stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"ADD"}, b"one")))
+        assert patient.told.acquire(timeout=DEADLINE)
+        server.stop()
+        assert answer(stream) == frame.Response(1, b"nothing came")

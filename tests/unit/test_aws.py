@@ -1,0 +1,203 @@
+"""The parts of ``aws-eni`` that are pure: instance types, the pace of calls, what stands in the way, the plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from netaddr import IPAddress, IPNetwork
+
+from backends.aws import pacing
+from backends.aws.calls import Lost, Refused, Throttled, failed
+from backends.aws.limits import known, max_pods
+from backends.aws.obstacles import FOR_NOW, FRAGMENTED, Obstacles
+from backends.aws.pacing import Pacer
+from backends.aws.wiring import EniWiring
+from backends.wiring import Interface, Options, Site
+from cluster.peers import Peer
+from cni.errors import Exhausted, FabricRefused
+from dataplane.items import Item, Key, NftTable
+from dataplane.uplink import Uplink
+
+# --- how many pods ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "pods"),
+    [("t3.small", 11), ("t3.medium", 17), ("m5.large", 29), ("c5.xlarge", 58), ("m6i.4xlarge", 234), ("r5.metal", 737)],
+)
+def test_with_single_addresses_they_are_as_many_as_amazons_list_says(name: str, pods: int) -> None:
+    """eni-max-pods.txt: interfaces x (addresses - 1) + 2."""
+    limits = known(name)
+    assert limits is not None
+    assert max_pods(limits, is_prefix_mode=False, is_capped=False) == pods
+
+
+def test_with_prefixes_the_machine_is_the_limit() -> None:
+    """110, or 250 from 30 processors on, as Amazon's calculator has it; less where less can be had."""
+    small, large = known("m5.large"), known("m5.24xlarge")
+    assert small is not None and large is not None
+    assert max_pods(small, is_prefix_mode=True) == 110
+    assert max_pods(large, is_prefix_mode=True) == 250
+    assert max_pods(small, is_prefix_mode=True, is_capped=False) == 3 * 9 * 16 + 2
+    assert max_pods(small._replace(has_prefixes=False), is_prefix_mode=True) == 29
+    assert max_pods(small, is_prefix_mode=False, reserved=1) == 20
+    assert max_pods(small, is_prefix_mode=False, most=2) == 20
+    assert max_pods(small, is_prefix_mode=False, most=1, reserved=3) == 2
+
+
+def test_what_the_table_does_not_have_it_does_not_guess() -> None:
+    """EC2 is asked instead."""
+    assert [known(name) for name in ("z9.large", "m5.huge", "m5", "", "t3.metal")] == [None] * 5
+
+
+# --- the pace ----------------------------------------------------------------------------------------------------
+
+
+def test_a_burst_then_a_steady_rate_for_each_action() -> None:
+    """The bucket of one action is not that of another."""
+    pacer = Pacer(lambda: 1.0)
+    for _ in range(int(pacing.CAPACITY)):
+        assert pacer.delay("A", 100.0) == 0
+        pacer.spend("A", 100.0)
+    assert pacer.delay("A", 100.0) == pytest.approx(1 / pacing.REFILL)
+    assert pacer.delay("B", 100.0) == 0
+    assert pacer.delay("A", 100.0 + 1 / pacing.REFILL) == pytest.approx(0)
+
+
+def test_throttling_doubles_the_pause_and_an_answer_ends_it() -> None:
+    """Between half of it and all, by chance; of this action alone."""
+    for random, share in ((0.0, 0.5), (1.0, 1.0)):
+        pacer = Pacer(lambda random=random: random)  # type: ignore[misc]
+        now, pauses = 0.0, []
+        for _ in range(9):
+            pacer.throttled("A", now)
+            pauses.append(pacer.delay("A", now))
+            now += pauses[-1]
+        longest = [min(pacing.LONGEST, pacing.FIRST * 2**n) for n in range(9)]
+        assert pauses == pytest.approx([one * share for one in longest])
+        assert pacer.delay("B", now) == 0
+        pacer.answered("A")
+        pacer.throttled("A", now)
+        assert pacer.delay("A", now) == pytest.approx(pacing.FIRST * share)
+
+
+def test_a_cloud_that_gives_no_answers_is_left_alone_for_a_while() -> None:
+    """All of it, after some in a row; it is asked once between pauses, and the first answer ends them."""
+    pacer = Pacer(lambda: 1.0)
+    for _ in range(pacing.FAILURES - 1):
+        pacer.lost(0.0)
+    assert (pacer.is_open, pacer.delay("A", 0.0)) == (False, 0)
+    pacer.lost(0.0)
+    assert (pacer.is_open, pacer.delay("A", 0.0)) == (True, 2.0)
+    pacer.lost(2.0)
+    assert pacer.delay("B", 2.0) == 4.0
+    pacer.answered("A")
+    pacer.lost(6.0)
+    assert (pacer.is_open, pacer.delay("A", 6.0)) == (False, 0)
+
+
+def test_an_error_says_what_is_known_afterwards() -> None:
+    """Throttled and refused: nothing was done. An internal error: who knows."""
+    assert type(failed("A", "RequestLimitExceeded", "", 503)) is Throttled
+    assert type(failed("A", "InternalError", "", 500)) is Lost
+    assert type(failed("A", "UnauthorizedOperation", "no", 403)) is Refused
+
+
+# --- what stands in the way --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "key", "seconds", "kind", "words"),
+    [
+        ("InsufficientCidrBlocks", "prefixes", FRAGMENTED, Exhausted, "no prefix is free in subnet subnet-1"),
+        ("InsufficientFreeAddressesInSubnet", "subnet-1", FOR_NOW, Exhausted, "subnet subnet-1 has no free address"),
+        ("NetworkAddressUsageLimitExceeded", "all", FOR_NOW, Exhausted, "the VPC has no more network address units"),
+        ("AttachmentLimitExceeded", "interfaces", FRAGMENTED, Exhausted, "the instance can have no more interfaces"),
+        ("PrivateIpAddressLimitExceeded", "eni-1", FOR_NOW, Exhausted, "interface eni-1 takes no more addresses"),
+        ("UnauthorizedOperation", "all", FOR_NOW, FabricRefused, "EC2 refused CreateX"),
+    ],
+)
+def test_which_limit_was_reached_is_told_and_believed_for_a_while(
+    code: str, key: str, seconds: float, kind: type[Exception], words: str
+) -> None:
+    """By the code that EC2 answers, with EC2's own words in the details; then it is tried again."""
+    now = 100.0
+    obstacles = Obstacles(lambda: now)
+    obstacles.refused(Refused("CreateX", code, "its words"), "subnet-1", "eni-1")
+    (found,) = obstacles.all()
+    assert found is obstacles.of(key)
+    assert (type(found), found.message) == (kind, words)
+    assert f"EC2 says {code}: its words" in found.details
+    now += seconds - 1
+    assert obstacles.all() == [found]
+    now += 2
+    assert (obstacles.all(), obstacles.of(key)) == ([], None)
+
+
+# --- the plan ----------------------------------------------------------------------------------------------------
+
+HERE = Peer("a", (IPAddress("10.0.0.4"),), ())
+UPLINK = Uplink("ens5", 9001, (IPNetwork("10.0.0.4/20"),))
+SUBNET = IPNetwork("10.0.0.0/20")
+FIRST = Interface("ens5", 0, "02:00:00:00:00:04", IPAddress("10.0.0.4"), SUBNET, frozenset({IPNetwork("10.0.0.16/28")}))
+SECOND = Interface(
+    "ens6", 1, "02:00:00:00:00:09", IPAddress("10.0.1.9"), SUBNET, frozenset({IPNetwork("10.0.1.32/28")})
+)
+NETWORKS = (IPNetwork("10.0.0.0/16"),)
+
+
+def planned(*interfaces: Interface, masquerade: tuple[IPNetwork, ...] | None = None) -> tuple[list[str], str]:
+    site = Site(HERE, UPLINK, Options(masquerade=masquerade), interfaces, NETWORKS)
+    plan: dict[Key, Item] = EniWiring(site).node(()).plan
+    (table,) = (item for item in plan.values() if isinstance(item, NftTable))
+    return [str(item) for item in plan.values() if not isinstance(item, NftTable)], table.text
+
+
+def test_with_the_primary_interface_alone_nothing_is_routed_specially() -> None:
+    """The main table does it."""
+    lines, chains = planned(FIRST)
+    assert lines == ["sysctl net/ipv4/ip_forward = 1"]
+    assert "arriving" not in chains and "snat" not in chains
+
+
+def test_a_secondary_interface_has_a_table_and_a_rule_for_each_block() -> None:
+    """And replies leave by the interface that the connection came in on."""
+    lines, chains = planned(FIRST, SECOND)
+    assert lines == [
+        "sysctl net/ipv4/ip_forward = 1",
+        "rule ipv4 8210: from all lookup main suppress_ifgroup 0",
+        "rule ipv4 8220: from all fwmark 0x10/0xf0 lookup main",
+        "link ens6 mtu 9001 address 02:00:00:00:00:09 up",
+        "sysctl net/ipv4/conf/ens6/rp_filter = 2",
+        "addr 10.0.1.9/32 dev ens6",
+        "route 10.0.0.0/20 dev ens6 table 8201",
+        "route 0.0.0.0/0 via 10.0.0.1 dev ens6 onlink table 8201",
+        "rule ipv4 8220: from all fwmark 0x20/0xf0 lookup 8201",
+        "rule ipv4 8230: from 10.0.1.9/32 lookup 8201",
+        "rule ipv4 8230: from 10.0.1.32/28 lookup 8201",
+    ]
+    assert 'iifname "ens6" ct state new ct mark set ct mark and 0xffffff0f or 0x20' in chains
+    assert "ct direction reply ct mark and 0xf0 == 0x10 meta mark set mark and 0xffffff0f or 0x10" in chains
+
+
+def test_translation_is_for_what_leaves_the_vpc_by_the_primary_interface() -> None:
+    """So pods of the other interfaces go there by their own only within the VPC and what is excluded."""
+    lines, chains = planned(FIRST, SECOND, masquerade=(IPNetwork("192.168.0.0/16"),))
+    assert lines[-2:] == [
+        "rule ipv4 8230: from 10.0.1.32/28 to 10.0.0.0/16 lookup 8201",
+        "rule ipv4 8230: from 10.0.1.32/28 to 192.168.0.0/16 lookup 8201",
+    ]
+    assert (
+        'ip saddr { 10.0.0.16/28, 10.0.1.32/28 } ip daddr != { 10.0.0.0/16, 192.168.0.0/16 } '
+        'oifname "ens5" snat ip to 10.0.0.4' in chains
+    )
+
+
+def test_an_order_of_interfaces_makes_no_other_plan() -> None:
+    """A pure function of what there is: the same for the same set of blocks, however it was collected."""
+    blocks = frozenset(IPNetwork(f"10.0.1.{number}/32") for number in range(40, 60))
+    many = replace(SECOND, blocks=blocks)
+    again = replace(SECOND, blocks=frozenset(sorted(blocks, reverse=True)))
+    assert sorted(planned(FIRST, many)[0]) == sorted(planned(FIRST, again)[0])
+    assert planned(FIRST, many)[1] == planned(FIRST, again)[1]

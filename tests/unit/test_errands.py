@@ -1,0 +1,96 @@
+"""The thread in which a fabric lives: it has done what is yielded, and says how that went."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from agent.errands import Errands
+from backends.steps import Life, Settle, Wait
+
+DEADLINE = 10.0
+
+
+class Refused(Exception):
+    """What a step may raise."""
+
+
+class Outside:
+    """Does the steps, and writes down in *done* what happened, in order."""
+
+    def __init__(self) -> None:
+        self.done: queue.Queue[str] = queue.Queue()
+
+    def perform(self, step: Any) -> Any:
+        if step == "refused":
+            raise Refused("no")
+        if step == "bug":
+            raise ZeroDivisionError("a bug")
+        return f"answer to {step}"
+
+    def settle(self) -> None:
+        self.done.put("settled")
+
+    def died(self, thread: str, error: BaseException) -> None:
+        self.done.put(f"{thread} died: {error}")
+
+    def next(self) -> str:
+        return self.done.get(timeout=DEADLINE)
+
+
+@contextmanager
+def living(life: Life, outside: Outside) -> Iterator[Errands]:
+    errands = Errands(life, outside.perform, Refused, outside.settle, outside.died)
+    errands.start()
+    try:
+        yield errands
+    finally:
+        errands.stop()
+
+
+def test_steps_are_done_in_order_and_failures_are_thrown_where_they_belong() -> None:
+    """Only what a step may raise; the life goes on after it."""
+    outside = Outside()
+
+    def life() -> Life:
+        outside.done.put((yield "first"))
+        try:
+            yield "refused"
+        except Refused as error:
+            outside.done.put(f"caught {error}")
+        outside.done.put(str((yield Settle())))
+        outside.done.put((yield "second"))
+        yield Wait(DEADLINE, DEADLINE)
+
+    with living(life(), outside):
+        found = [outside.next() for _ in range(5)]
+    assert found == ["answer to first", "caught no", "settled", "None", "answer to second"]
+
+
+def test_a_wait_ends_when_there_is_something_to_do_and_at_the_end() -> None:
+    """Also if that was said just before the wait began: nothing is missed."""
+    outside = Outside()
+
+    def life() -> Life:
+        while True:
+            outside.done.put("looked")
+            yield Wait(3600.0, 3600.0)
+
+    with living(life(), outside) as errands:
+        for _ in range(3):
+            assert outside.next() == "looked"
+            errands.wake()
+        assert outside.next() == "looked"
+
+
+def test_a_bug_ends_the_thread_and_is_told() -> None:
+    """The process follows, for its supervisor to start anew."""
+    outside = Outside()
+
+    def life() -> Life:
+        yield "bug"
+
+    with living(life(), outside):
+        assert outside.next() == "fabric died: a bug"
