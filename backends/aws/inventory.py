@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from netaddr import IPNetwork
 
-from backends.aws.model import CLUSTER_TAG, Eni
+from backends.aws.model import MADE_TAG, Eni
 
 JOURNAL: Final = "aws-eni"
 """The name of all this in the journal."""
@@ -81,8 +81,12 @@ class Inventory:
         )
 
     def is_ours(self, eni: Eni) -> bool:
-        """Whether an agent made it, for this purpose. The metadata has no tags, so the journal knows it, too."""
-        return CLUSTER_TAG in eni.tags or eni.id in self._made
+        """Whether an agent made it, for this purpose. The metadata has no tags, so the journal knows it, too.
+
+        The cluster's tag alone says nothing: all interfaces that an instance was started with have it, too, where the
+        launch template says so, which the IAM policy wants of the primary one.
+        """
+        return MADE_TAG in eni.tags or eni.id in self._made
 
     def is_busy(self, eni: str) -> bool:
         """Whether a change of *eni* may be under way."""

@@ -103,6 +103,7 @@ class Instance:
     subnet: Subnet
     state: str = "running"
     nics: dict[int, Nic] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -125,6 +126,8 @@ class Region:
         self._lock = threading.RLock()
         self.attach_delay = self.detach_delay = self.staleness = self.lag = 0.0
         self.denied: set[str] = set()
+        self.authorize: Callable[[str, Mapping[str, Any]], bool] = lambda action, parameters: True
+        """Whether a call is allowed."""
         self.has_buckets = True
         self.units = 64_000
         self.faults: list[Fault] = []
@@ -158,11 +161,19 @@ class Region:
         self.subnets[name] = Subnet(name, vpc, zone, Addresses(IPNetwork(cidr)), six, dict(tags or {}))
         return name
 
-    def run_instance(self, type_: str, subnet: str, groups: Iterable[str] = ("sg-1",)) -> str:
-        """A new instance with its primary interface."""
-        instance = Instance(self._name("i"), type_, self.subnets[subnet])
+    def add_nic(self, subnet: str, tags: Mapping[str, str]) -> str:
+        """An interface that is attached nowhere."""
+        nic = self._new_nic(self.subnets[subnet], ["sg-1"], "", dict(tags))
+        self._changed(nic)
+        return nic.id
+
+    def run_instance(
+        self, type_: str, subnet: str, groups: Iterable[str] = ("sg-1",), tags: Mapping[str, str] | None = None
+    ) -> str:
+        """A new instance with its primary interface, both with *tags*."""
+        instance = Instance(self._name("i"), type_, self.subnets[subnet], tags=dict(tags or {}))
         self.instances[instance.id] = instance
-        nic = self._new_nic(instance.subnet, list(groups), "", {})
+        nic = self._new_nic(instance.subnet, list(groups), "", dict(instance.tags))
         nic.attachment = Attachment(self._name("eni-attach"), instance.id, 0, self.clock() - 3600, goes=True)
         instance.nics[0] = nic
         self._version(nic.id, self._rendered(nic), nic.attachment.since)
@@ -238,7 +249,7 @@ class Region:
     def _answered(self, action: str, parameters: Parameters) -> dict[str, Any]:
         if self.has_buckets:
             self._spend(action)
-        if action in self.denied:
+        if action in self.denied or not self.authorize(action, parameters):
             raise Refusal("UnauthorizedOperation", "You are not authorized to perform this operation.", 403)
         handler: Callable[[Parameters], dict[str, Any]] | None = getattr(self, f"_{action}", None)
         if handler is None:

@@ -122,6 +122,20 @@ def test_what_is_used_stays(place: Place) -> None:
     well(machine)
 
 
+def test_the_primary_interface_stays_whatever_its_tags_say(place: Place) -> None:
+    """The IAM policy wants the cluster's tag on it, too: by that it is not one that an agent made."""
+    instance = place.region.run_instance("m5.large", place.subnet, tags={"routable:cluster": "routable"})
+    machine = Machine(place.region, place.clock, instance, Options(warm=Settings(warm_prefixes=0)))
+    machine.add(250)
+    machine.run(60)
+    machine.delete(200)
+    machine.run(REST)
+    assert {error for _, error in place.region.calls} == {""}
+    assert place.region.instances[instance].nics[0].blocks == []
+    assert machine.fabric.inventory.enis.keys() == place.region.nics.keys()
+    well(machine)
+
+
 def test_addresses_instead_of_prefixes(place: Place) -> None:
     """With mode "address", and on types without Nitro, slots hold single addresses."""
     warm = Settings(is_prefix_mode=False, warm_addresses=2, minimum_addresses=8)
