@@ -8,9 +8,9 @@ a block is offered only while it is on an interface whose device is here and is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from netaddr import IPAddress, IPNetwork, IPSet
 
@@ -18,22 +18,20 @@ from backends.aws import limits as table
 from backends.aws import model
 from backends.aws.calls import Look, Lost, Refused, Steps
 from backends.aws.changes import Changes, Instance
-from backends.aws.changes import Usage as Busy
 from backends.aws.cloud import Cloud, Later
 from backends.aws.inventory import Inventory, Journal
-from backends.aws.model import PRIMARY, Eni, Limits, Seen, Subnet
+from backends.aws.model import PRIMARY, Seen, Subnet
 from backends.aws.obstacles import DENIED, Obstacles
 from backends.aws.options import Options
 from backends.aws.pacing import Pacer
+from backends.aws.stock import Stock, Usage
 from backends.aws.sweep import Sweep
 from backends.steps import Settle, Wait
-from backends.wiring import Interface, Report, Shortage, Supplied
+from backends.wiring import Report, Shortage, Supplied
 from cluster.peers import Peer
 from cni.errors import Exhausted, Failure, TryAgain
-from ipam.family import Counts
 from ipam.lease import Block
-from ipam.warmpool import Action, Assign, Chunk, Create, Pool, Unassign, actions, shortfall
-from ipam.warmpool import Interface as Pooled
+from ipam.warmpool import Action, Assign, Create, Pool, Unassign, actions, shortfall
 
 log = logging.getLogger(__name__)
 
@@ -45,19 +43,6 @@ REFRESH: Final = 600.0
 """Seconds between EC2's words on what there is, at most; at least half as many, so that nodes do not ask together."""
 AGAIN: Final = 3.0
 """Seconds until a change whose end is not known is looked at again."""
-
-
-class Usage(Busy, Protocol):
-    """Who uses the addresses, and who waits for one."""
-
-    def counts(self) -> Sequence[Counts]:
-        """The state of every block that is offered."""
-
-    def waiting(self) -> int:
-        """How many pods wait for an address."""
-
-    def addresses(self) -> Collection[IPAddress]:
-        """Those that pods have."""
 
 
 class Fabric:
@@ -98,15 +83,20 @@ class Fabric:
             token=token,
             clock=clock,
         )
+        self._stock = Stock(
+            options=options,
+            inventory=self.inventory,
+            changes=self._changes,
+            obstacles=self.obstacles,
+            usage=usage,
+            devices=devices,
+            clock=clock,
+        )
         self._sweep = Sweep(options.cluster, self.cloud, clock, random)
         self._seen: Seen | None = None
-        self._limits: Limits | None = None
         self._limits_at = 0.0
         self._describe_at = 0.0
-        self._has_described = False
         self._resume_at = 0.0
-        self._subnets: Mapping[str, IPNetwork] = {}
-        self._idle_since: dict[str, float] = {}
         self._is_growing = False
         self.nodes: frozenset[Peer] = frozenset()
         self._told: frozenset[Peer] = frozenset()
@@ -127,22 +117,15 @@ class Fabric:
     def supplied(self, here: Peer) -> Supplied:
         """See `backends.wiring.Fabric.supplied`."""
         seen = self._seen
-        found = self._interfaces()
-        gone = self.inventory.leaving | self._changes.withheld
-        offered = [
-            Block(block, one.id, reserve=False)
-            for one, interface in found
-            for block in interface.blocks - gone
-            if self._is_for_pods(one) and (block.version == 6 or interface.index >= self._options.reserved)
-        ]
+        offered = [Block(block, one.id, reserve=False) for one, block in self._stock.offered()]
         if self._options.ipv6 and {block.family for block in offered} != {4, 6}:
             offered = []  # a pod that is added now would never have an address of the other family
         networks = seen.networks if seen is not None else ()
-        return Supplied(tuple(interface for _, interface in found), networks, frozenset(offered))
+        return Supplied(tuple(interface for _, interface in self._stock.interfaces()), networks, frozenset(offered))
 
     def shortage(self, failure: Failure) -> Shortage:
         """See `backends.wiring.Fabric.shortage`: how many there are, and what is waited for or stands in the way."""
-        pool, most = self._pool(), self._most()
+        pool, most = self._stock.pool(), self._stock.most
         if self._seen is None:
             return Shortage(self.problem, may_end=True)
         if pool is None:
@@ -166,7 +149,7 @@ class Fabric:
         return Report(
             cloud="EC2",
             interfaces=len(self.inventory.enis),
-            most=self._most(),
+            most=self._stock.most,
             obstacles=tuple(map(str, self.obstacles.all())),
             under_way=tuple(f"{one.kind} {one.eni or one.subnet}" for one in self.inventory.intents),
             calls=dict(self.cloud.calls),
@@ -200,7 +183,7 @@ class Fabric:
                 log.error("the instance metadata cannot be read", extra={"error": str(error)})
                 yield Wait(AGAIN, AGAIN)
                 continue
-            self._subnets = dict(seen.subnets)
+            self._stock.subnets = dict(seen.subnets)
             if self.inventory.is_new and all(one.index == PRIMARY for one in seen.enis):
                 # No agent was here before: what the metadata shows is there, and nobody's but ours.
                 self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
@@ -238,12 +221,12 @@ class Fabric:
         except Refused as error:
             if error.code != DENIED or known is None:
                 raise
-            self._limits, self._limits_at = known, float("inf")
+            self._stock.limits, self._limits_at = known, float("inf")
             return True
         except (Later, Lost):
-            self._limits = self._limits or known
+            self._stock.limits = self._stock.limits or known
             raise
-        self._limits, self._limits_at = table.described(answer), float("inf")
+        self._stock.limits, self._limits_at = table.described(answer), float("inf")
         return True
 
     def _resume(self) -> Steps[bool]:
@@ -264,7 +247,7 @@ class Fabric:
         here = [{"Name": "attachment.instance-id", "Values": [self._instance().id]}]
         found = yield from self.cloud.all("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=here)
         self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
-        self._has_described = True
+        self._stock.has_described = True
         held = {one.id: one.blocks for one in self.inventory.enis.values()}
         changed = self.inventory.described(map(model.eni, found))
         for one in self.inventory.enis.values():
@@ -276,26 +259,26 @@ class Fabric:
         return changed
 
     def _know_subnets(self, names: Collection[str]) -> Steps[None]:
-        unknown = sorted(set(names) - self._subnets.keys())
+        unknown = sorted(set(names) - self._stock.subnets.keys())
         if unknown:
             answer = yield from self.cloud.ask("DescribeSubnets", SubnetIds=unknown)
-            self._subnets = {**self._subnets, **{one.id: one.cidr for one in model.subnets(answer)}}
+            self._stock.subnets = {**self._stock.subnets, **{one.id: one.cidr for one in model.subnets(answer)}}
 
     def _extend(self) -> Steps[bool]:
         """An IPv6 prefix, if pods shall have IPv6."""
         primary = next((one for one in self.inventory.enis.values() if one.index == PRIMARY), None)
         is_wanted = self._options.ipv6 and primary is not None and not primary.holds(6)
-        if primary is None or not is_wanted or self._is_barred(primary):
+        if primary is None or not is_wanted or self._stock.is_barred(primary):
             return False
         yield from self._changes.assign_ipv6(primary.id)
         return True
 
     def _balance(self) -> Steps[bool]:
         """What the pool wants: the first of it that can be done."""
-        pool = self._pool()
+        pool = self._stock.pool()
         if pool is None:
             return False
-        self._note_idle(pool)
+        self._stock.note_idle(pool)
         later: Later | None = None
         for action in actions(pool, self._options.warm):
             if not isinstance(action, Create) and self.inventory.is_busy(action.interface):
@@ -340,7 +323,7 @@ class Fabric:
         answer = yield from self.cloud.ask("DescribeSubnets", **wanted)
         here = [one for one in answer["Subnets"] if one.get("AvailabilityZone", self._seen.zone) == self._seen.zone]
         found = model.subnets({"Subnets": here})
-        self._subnets = {**self._subnets, **{one.id: one.cidr for one in found}}
+        self._stock.subnets = {**self._stock.subnets, **{one.id: one.cidr for one in found}}
         return found
 
     def _tidy(self) -> Steps[bool]:
@@ -351,71 +334,6 @@ class Fabric:
                 self.inventory.put(bound)
                 return not bound.is_kept
         return (yield from self._sweep.once({one.eni for one in self.inventory.intents}))
-
-    # --- the pool ---------------------------------------------------------------------------------------------
-
-    def _pool(self) -> Pool | None:
-        """What there is, as the policy sees it; None while the limits are not known."""
-        limits = self._limits
-        if limits is None:
-            return None
-        counts = {one.block.network: one for one in self._usage.counts()}
-        gone = self.inventory.leaving | self._changes.withheld
-        has_prefixes = limits.has_prefixes and self.obstacles.of(Obstacles.PREFIXES) is None
-        pooled = []
-        for one, interface in self._interfaces():
-            if interface.index < self._options.reserved or not self._is_for_pods(one):
-                continue
-            chunks = tuple(self._chunk(block, counts) for block in sorted(one.blocks - gone) if block.version == 4)
-            room = 0 if self._is_barred(one) else limits.slots - one.holds(4)
-            pooled.append(Pooled(one.id, max(0, room) + len(chunks), chunks, not self.inventory.is_ours(one)))
-        is_barred = self.obstacles.of(Obstacles.INTERFACES) or self.obstacles.of(Obstacles.ALL)
-        coming = sum(one.kind == "create" for one in self.inventory.intents)
-        left = 0 if is_barred else self._most() - len(self.inventory.enis) - coming
-        return Pool(
-            tuple(pooled),
-            waiting=self._usage.waiting(),
-            slots_of_new=limits.slots,
-            interfaces_left=max(0, left),
-            has_prefixes=has_prefixes,
-        )
-
-    def _chunk(self, block: IPNetwork, counts: Mapping[IPNetwork, Counts]) -> Chunk:
-        name, now = str(block), self._clock()
-        found = counts.get(block)
-        used, cooling = (found.used, found.cooling) if found is not None else (0, 0)
-        return Chunk(name, int(block.size), used, cooling, now - self._idle_since.get(name, now))
-
-    def _note_idle(self, pool: Pool) -> None:
-        """Since when each block has not been used."""
-        now = self._clock()
-        self._idle_since = {one.name: self._idle_since.get(one.name, now) for one in pool.chunks if one.is_empty}
-
-    def _is_barred(self, one: Eni) -> bool:
-        """Whether it can have no more blocks now."""
-        keys = (one.id, one.subnet, Obstacles.ALL)
-        return self.inventory.is_busy(one.id) or any(self.obstacles.of(key) is not None for key in keys)
-
-    def _most(self) -> int:
-        return min(self._options.interfaces, self._limits.interfaces) if self._limits is not None else 0
-
-    def _is_for_pods(self, one: Eni) -> bool:
-        """Whether it is the agent's business: the primary interface, and those that an agent made."""
-        return one.index == PRIMARY or self.inventory.is_ours(one)
-
-    def _is_wired(self, one: Eni) -> bool:
-        """Whether it is, or pods use it and EC2 has not yet been asked whose it is: the journal was lost."""
-        return self._is_for_pods(one) or (not self._has_described and any(map(self._usage.busy, one.blocks)))
-
-    def _interfaces(self) -> list[tuple[Eni, Interface]]:
-        """The interfaces that pods use, by their index."""
-        devices = self._devices()
-        found = []
-        for one in self.inventory.enis.values():
-            subnet, device = self._subnets.get(one.subnet), devices.get(one.mac)
-            if self._is_wired(one) and one.index is not None and subnet is not None and device is not None:
-                found.append((one, Interface(device, one.index, one.mac, one.address, subnet, one.blocks)))
-        return sorted(found, key=lambda pair: pair[1].index)
 
     def _instance(self) -> Instance:
         assert self._seen is not None

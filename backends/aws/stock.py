@@ -1,0 +1,138 @@
+"""What there is on this node, as the policy of the warm pool and the rest of the agent see it; nothing is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
+
+from netaddr import IPAddress, IPNetwork
+
+from backends.aws.changes import Changes
+from backends.aws.changes import Usage as Busy
+from backends.aws.inventory import Inventory
+from backends.aws.model import PRIMARY, Eni, Limits
+from backends.aws.obstacles import Obstacles
+from backends.aws.options import Options
+from backends.wiring import Interface
+from ipam.family import Counts
+from ipam.warmpool import Chunk, Pool
+from ipam.warmpool import Interface as Pooled
+
+
+class Usage(Busy, Protocol):
+    """Who uses the addresses, and who waits for one."""
+
+    def counts(self) -> Sequence[Counts]:
+        """The state of every block that is offered."""
+
+    def waiting(self) -> int:
+        """How many pods wait for an address."""
+
+    def addresses(self) -> Collection[IPAddress]:
+        """Those that pods have."""
+
+
+class Stock:
+    """The interfaces of *inventory* that have a device here, and their blocks.
+
+    What is learned on the way is put in: *limits* of the instance's type, *subnets* by id, and whether EC2
+    *has_described* what is attached.
+    """
+
+    def __init__(
+        self,
+        *,
+        options: Options,
+        inventory: Inventory,
+        changes: Changes,
+        obstacles: Obstacles,
+        usage: Usage,
+        devices: Callable[[], Mapping[str, str]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._options = options
+        self._inventory = inventory
+        self._changes = changes
+        self._obstacles = obstacles
+        self._usage = usage
+        self._devices = devices
+        self._clock = clock
+        self._idle_since: dict[str, float] = {}
+        self.limits: Limits | None = None
+        self.subnets: Mapping[str, IPNetwork] = {}
+        self.has_described = False
+
+    @property
+    def most(self) -> int:
+        """How many interfaces may be attached; 0 while that is not known."""
+        return min(self._options.interfaces, self.limits.interfaces) if self.limits is not None else 0
+
+    def interfaces(self) -> list[tuple[Eni, Interface]]:
+        """The interfaces that pods use, by their index."""
+        devices = self._devices()
+        found = []
+        for one in self._inventory.enis.values():
+            subnet, device = self.subnets.get(one.subnet), devices.get(one.mac)
+            if self._is_wired(one) and one.index is not None and subnet is not None and device is not None:
+                found.append((one, Interface(device, one.index, one.mac, one.address, subnet, one.blocks)))
+        return sorted(found, key=lambda pair: pair[1].index)
+
+    def offered(self) -> list[tuple[Eni, IPNetwork]]:
+        """The blocks that pods may have addresses of, and where they are."""
+        gone = self._inventory.leaving | self._changes.withheld
+        return [
+            (one, block)
+            for one, interface in self.interfaces()
+            for block in interface.blocks - gone
+            if self._is_for_pods(one) and (block.version == 6 or interface.index >= self._options.reserved)
+        ]
+
+    def pool(self) -> Pool | None:
+        """What there is, as the policy sees it; None while the limits are not known."""
+        limits = self.limits
+        if limits is None:
+            return None
+        counts = {one.block.network: one for one in self._usage.counts()}
+        gone = self._inventory.leaving | self._changes.withheld
+        has_prefixes = limits.has_prefixes and self._obstacles.of(Obstacles.PREFIXES) is None
+        pooled = []
+        for one, interface in self.interfaces():
+            if interface.index < self._options.reserved or not self._is_for_pods(one):
+                continue
+            chunks = tuple(self._chunk(block, counts) for block in sorted(one.blocks - gone) if block.version == 4)
+            room = 0 if self.is_barred(one) else limits.slots - one.holds(4)
+            pooled.append(Pooled(one.id, max(0, room) + len(chunks), chunks, is_fixed=one.index == PRIMARY))
+        is_barred = self._obstacles.of(Obstacles.INTERFACES) or self._obstacles.of(Obstacles.ALL)
+        coming = sum(one.kind == "create" for one in self._inventory.intents)
+        left = 0 if is_barred else self.most - len(self._inventory.enis) - coming
+        return Pool(
+            tuple(pooled),
+            waiting=self._usage.waiting(),
+            slots_of_new=limits.slots,
+            interfaces_left=max(0, left),
+            has_prefixes=has_prefixes,
+        )
+
+    def note_idle(self, pool: Pool) -> None:
+        """Remember since when each block has not been used."""
+        now = self._clock()
+        self._idle_since = {one.name: self._idle_since.get(one.name, now) for one in pool.chunks if one.is_empty}
+
+    def is_barred(self, one: Eni) -> bool:
+        """Whether it can have no more blocks now."""
+        keys = (one.id, one.subnet, Obstacles.ALL)
+        return self._inventory.is_busy(one.id) or any(self._obstacles.of(key) is not None for key in keys)
+
+    def _chunk(self, block: IPNetwork, counts: Mapping[IPNetwork, Counts]) -> Chunk:
+        name, now = str(block), self._clock()
+        found = counts.get(block)
+        used, cooling = (found.used, found.cooling) if found is not None else (0, 0)
+        return Chunk(name, int(block.size), used, cooling, now - self._idle_since.get(name, now))
+
+    def _is_for_pods(self, one: Eni) -> bool:
+        """Whether it is the agent's business: the primary interface, and those that an agent made."""
+        return one.index == PRIMARY or self._inventory.is_ours(one)
+
+    def _is_wired(self, one: Eni) -> bool:
+        """Whether it is, or pods use it and EC2 has not yet been asked whose it is: the journal was lost."""
+        return self._is_for_pods(one) or (not self.has_described and any(map(self._usage.busy, one.blocks)))
