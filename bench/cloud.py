@@ -120,9 +120,14 @@ def simulated(name: str, nodes: int, pods: int) -> Outcome:
         throttled=throttled,
         churned=churned,
         churn_calls=after,
-        curve=cold,
+        curve=_thinned(cold),
         took=round(time.monotonic() - started, 1),
     )
+
+
+def _thinned(curve: list[tuple[float, int]], most: int = 200) -> list[tuple[float, int]]:
+    """As many of its points as a picture can show, the last among them."""
+    return curve[: -1 : -(-len(curve) // most)] + curve[-1:]
 
 
 def bound(calls: int) -> float:
@@ -228,7 +233,9 @@ def picture(outcomes: Sequence[Outcome]) -> str:
     """Pods with an address over time, and the buckets' bound."""
     curves = [Curve(f"{one.name}", one.curve, "#3b7dd8" if one.name == ALL else "#d87f3b") for one in outcomes]
     first = outcomes[0]
-    limits = [Curve("what the account's bucket allows at best", [(0.0, 0), (first.bound, first.pods)], "#999", "5 4")]
+    at_once = min(first.pods, int(BUCKETS[""][0]) * first.pods // first.nodes)
+    points = [(0.0, at_once), (first.bound, first.pods)]
+    limits = [Curve("what the account's bucket allows at best", points, "#999", "5 4")]
     title = f"Cold start of {first.nodes} nodes with {first.pods // first.nodes} pods each, all at once (simulated)"
     return drawn(title, "seconds", "pods with an address", [*curves, *limits])
 
