@@ -49,10 +49,12 @@ from agent.survey import Surroundings, Survey
 from agent.switch import Switch
 from agent.verbs import Verbs
 from agent.way import JOURNAL, Way, restored
+from backends import nodeplan
 from backends.wiring import Options
 from cni.errors import ConfigInvalid, Failure, NotReady
 from dataplane import preflight, uplink
 from dataplane.events import Events
+from dataplane.items import plan
 from dataplane.kernel import Kernel
 from dataplane.netns import Netns
 from dataplane.nft import Nft
@@ -278,9 +280,9 @@ def kernel_version(release: str) -> tuple[int, int]:
 def refuse_what_is_missing(survey: Survey, nft: Nft) -> None:
     """Raise NotReady with all that this machine lacks, by name, before anything is changed."""
     now = survey.now
-    if now is None:
-        return  # not known yet what is needed; the log says why
-    lacking = preflight.missing(now.wired.plan, nft)
+    # Where the list of nodes or a cloud's metadata is not there yet, what every node needs is known all the same.
+    needed = now.wired.plan if now is not None else plan(nodeplan.table((), None))
+    lacking = preflight.missing(needed, nft)
     if lacking:
         raise NotReady("this machine lacks what the agent needs", "; ".join(lacking))
 

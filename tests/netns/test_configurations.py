@@ -145,10 +145,13 @@ def test_uninstall_refuses_while_pods_have_addresses_and_then_removes_everything
         assert node.status()["leases"] == []
 
 
-def test_a_machine_without_nft_is_told_so_at_the_start(tmp_path: Path) -> None:
-    """By name, with the remedy, and before anything is changed."""
+@pytest.mark.parametrize("has_list", [True, False], ids=["", "and-without-a-list-of-nodes"])
+def test_a_machine_without_nft_is_told_so_at_the_start(tmp_path: Path, has_list: bool) -> None:
+    """By name, with the remedy, and before anything is changed; also if it is not known yet what else is needed."""
     with built(nodes=1, is_started=False) as lab:
         (node,) = lab.nodes
+        if not has_list:
+            (lab.directory / "nodes.toml").unlink()
         before = show.census(node)
         done = _started(lab, {**os.environ, "PATH": str(tmp_path)})
         assert done.returncode == 1
