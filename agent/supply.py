@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from netaddr import IPAddress, IPNetwork
 
@@ -27,6 +27,10 @@ from dataplane import uplink
 from ipam.family import Counts
 from ipam.store import Store
 from ipam.warmpool import Settings
+
+
+SPARE: Final = 4
+"""Free addresses kept ready in mode "address" where nothing is said: without any, every pod would wait for EC2."""
 
 
 class Growth(NamedTuple):
@@ -106,11 +110,12 @@ def supply(config: Config, use: Use) -> Supply:
 
 def wanted(aws: Aws) -> Options:
     """The table [aws] as the backend wants to know it."""
+    has_nothing_warm = aws.mode == "address" and not (aws.minimum_addresses or aws.warm_enis)
     return Options(
         cluster=aws.cluster,
         warm=Settings(
             is_prefix_mode=aws.mode == "prefix",
-            warm_addresses=aws.warm_addresses or None,
+            warm_addresses=aws.warm_addresses or (SPARE if has_nothing_warm else None),
             minimum_addresses=aws.minimum_addresses or None,
             warm_prefixes=aws.warm_prefixes,
             warm_interfaces=aws.warm_enis,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from netaddr import IPAddress, IPNetwork
 
+from agent import supply
+from agent.schema import Aws
 from backends.aws import pacing
 from backends.aws.calls import Lost, Refused, Throttled, failed
 from backends.aws.limits import known, max_pods
@@ -18,6 +21,8 @@ from cluster.peers import Peer
 from cni.errors import Exhausted, FabricRefused
 from dataplane.items import Item, Key, NftTable
 from dataplane.uplink import Uplink
+from ipam.warmpool import Interface as Pooled
+from ipam.warmpool import Pool, actions
 
 # --- how many pods ----------------------------------------------------------------------------------------------
 
@@ -49,6 +54,26 @@ def test_with_prefixes_the_machine_is_the_limit() -> None:
 def test_what_the_table_does_not_have_it_does_not_guess() -> None:
     """EC2 is asked instead."""
     assert [known(name) for name in ("z9.large", "m5.huge", "m5", "", "t3.metal")] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "warm", "minimum"),
+    [
+        ({}, None, None),
+        ({"mode": "address"}, supply.SPARE, None),
+        ({"mode": "address", "warm_addresses": 9}, 9, None),
+        ({"mode": "address", "minimum_addresses": 10}, None, 10),
+        ({"mode": "address", "warm_enis": 1}, None, None),
+    ],
+)
+def test_a_node_has_something_warm_in_either_mode(
+    settings: dict[str, Any], warm: int | None, minimum: int | None
+) -> None:
+    """Prefixes, or a few addresses: or else every pod would wait for a call."""
+    found = supply.wanted(Aws(**settings)).warm
+    assert (found.warm_addresses, found.minimum_addresses) == (warm, minimum)
+    pool = Pool((Pooled("eni-0", 9, is_fixed=True),), slots_of_new=9, interfaces_left=2)
+    assert actions(pool, found)
 
 
 # --- the pace ----------------------------------------------------------------------------------------------------
