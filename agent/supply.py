@@ -28,7 +28,6 @@ from ipam.family import Counts
 from ipam.store import Store
 from ipam.warmpool import Settings
 
-
 SPARE: Final = 4
 """Free addresses kept ready in mode "address" where nothing is said: without any, every pod would wait for EC2."""
 
