@@ -1,7 +1,8 @@
 """EC2 in earnest, by boto3: one attempt per call, and every failure told by what is known afterwards.
 
 boto3 retries by itself unless it is told not to, also what is not idempotent. Credentials are its own affair: the
-instance's role, a web identity, files, the environment; they are renewed without a restart.
+instance's role, a web identity, files, the environment. It renews those that say when they end; what it reads from a
+file it keeps for good, so after credentials were refused the next call has a new client, which reads all anew.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ParamValidationError
 
 from backends.aws.calls import Call, Lost, Refused, failed
 
@@ -19,6 +20,10 @@ CONNECT: Final = 3.0
 """Seconds for a connection."""
 READ: Final = 20.0
 """Seconds for an answer."""
+_CREDENTIALS: Final = frozenset(
+    ("AuthFailure", "ExpiredToken", "InvalidClientTokenId", "RequestExpired", "UnrecognizedClientException")
+)
+"""What is said of credentials that are not, or no longer, good."""
 _UNSURE: Final = 599
 """What stands for the status of an answer that never came."""
 
@@ -26,12 +31,11 @@ _UNSURE: Final = 599
 class Ec2:
     """The API of *region*; None: of the region that the environment names.
 
-    Where it is can be changed by AWS_ENDPOINT_URL_EC2, as for every AWS client. Refused: no client can be made, for
-    example since no region is named.
+    Where it is can be changed by AWS_ENDPOINT_URL_EC2, as for every AWS client.
     """
 
     def __init__(self, region: str | None) -> None:
-        config = Config(
+        self._config = Config(
             region_name=region,
             retries={"total_max_attempts": 1},
             connect_timeout=CONNECT,
@@ -39,27 +43,26 @@ class Ec2:
             max_pool_connections=1,
             user_agent_extra="routable",
         )
-        try:
-            self._client = boto3.session.Session().client("ec2", config=config)
-        except BotoCoreError as error:
-            raise Refused("EC2", type(error).__name__, str(error)) from error
+        self._client: Any = None
 
     def call(self, call: Call) -> dict[str, Any]:
         """One call. Refused, Throttled, Lost: see there."""
-        method = getattr(self._client, self._methods[call.action])
         try:
-            answer: dict[str, Any] = method(**call.parameters)
+            if self._client is None:
+                self._client = boto3.session.Session().client("ec2", config=self._config)
+            methods = {action: method for method, action in self._client.meta.method_to_api_mapping.items()}
+            answer: dict[str, Any] = getattr(self._client, methods[call.action])(**call.parameters)
         except ClientError as error:
             said: Mapping[str, Any] = error.response.get("Error", {})
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", _UNSURE)
+            if said.get("Code") in _CREDENTIALS:
+                self._client = None
             raise failed(call.action, said.get("Code", ""), said.get("Message", ""), status) from error
-        except (NoCredentialsError, ParamValidationError) as error:
+        except NoCredentialsError as error:
+            self._client = None
+            raise Refused(call.action, type(error).__name__, str(error)) from error
+        except (NoRegionError, ParamValidationError) as error:
             raise Refused(call.action, type(error).__name__, str(error)) from error
         except BotoCoreError as error:
             raise Lost(call.action, type(error).__name__, str(error)) from error
         return answer
-
-    @property
-    def _methods(self) -> Mapping[str, str]:
-        names: Mapping[str, str] = self._client.meta.method_to_api_mapping
-        return {action: method for method, action in names.items()}

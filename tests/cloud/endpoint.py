@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+from urllib.parse import parse_qs
 
 from tests.cloud import query
 from tests.cloud.region import NoAnswer, Refusal, Region
@@ -69,11 +70,12 @@ class Endpoint:
 
 
 class Ec2(Endpoint):
-    """The API of *region*: signed requests alone. *keys* are the access keys that were used, *delay* (seconds) is how
-    long each answer takes."""
+    """The API of *region*: signed requests alone. *keys* are the access keys that were used, *invalid* those that are
+    not good (any more), *delay* (seconds) is how long each answer takes."""
 
     def __init__(self, region: Region, listener: socket.socket | None = None) -> None:
         self.keys: list[str] = []
+        self.invalid: set[str] = set()
         self.delay = 0.0
         protocol = query.Protocol()
 
@@ -82,6 +84,8 @@ class Ec2(Endpoint):
                 body = handler.rfile.read(int(handler.headers["Content-Length"]))
                 try:
                     self.keys.append(_access_key(handler.headers.get("Authorization", "")))
+                    if self.keys[-1] in self.invalid:
+                        raise _invalid()
                     action, parameters = protocol.read(body)
                     time.sleep(self.delay)
                     answer = protocol.write(action, region.call(action, parameters))
@@ -96,10 +100,43 @@ class Ec2(Endpoint):
         super().__init__(Handler, listener)
 
 
+class Sts(Endpoint):
+    """The token service, for web identities: *tokens* are those that were shown, *key* and *seconds* what is issued."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+        self.key, self.seconds = "AKIDWEB", 3600.0
+
+        class Handler(_Handler):
+            def do_POST(handler) -> None:  # noqa: N805 - as above
+                asked = parse_qs(handler.rfile.read(int(handler.headers["Content-Length"])).decode())
+                if asked["Action"] != ["AssumeRoleWithWebIdentity"]:
+                    handler.answer(400, b"")
+                    return
+                self.tokens += asked["WebIdentityToken"]
+                fields = {"AccessKeyId": self.key, "SecretAccessKey": "secret", "SessionToken": "session"}
+                fields["Expiration"] = _expiration(time.time() + self.seconds)
+                found = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
+                body = f"<Credentials>{found}</Credentials>"
+                for name in ("Result", "Response"):
+                    body = f"<AssumeRoleWithWebIdentity{name}>{body}</AssumeRoleWithWebIdentity{name}>"
+                handler.answer(200, body.encode(), "text/xml")
+
+        super().__init__(Handler, None)
+
+
+def _expiration(when: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
+
+
+def _invalid() -> Refusal:
+    return Refusal("AuthFailure", "AWS was not able to validate the provided access credentials", 401)
+
+
 def _access_key(authorization: str) -> str:
     method, _, rest = authorization.partition(" Credential=")
     if method != "AWS4-HMAC-SHA256" or "Signature=" not in rest:
-        raise Refusal("AuthFailure", "AWS was not able to validate the provided access credentials", 401)
+        raise _invalid()
     return rest.partition("/")[0]
 
 
@@ -173,7 +210,7 @@ def metadata(region: Region, instance: str, credentials: Callable[[], tuple[str,
         "AccessKeyId": key,
         "SecretAccessKey": "secret",
         "Token": "session",
-        "Expiration": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + left)),
+        "Expiration": _expiration(now + left),
     }
     return {
         "latest": {

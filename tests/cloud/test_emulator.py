@@ -23,7 +23,7 @@ from backends.aws.imds import Imds as Metadata
 from backends.aws.limits import described, known
 from cni.errors import ConfigInvalid
 from ipam.store import Store
-from tests.cloud.endpoint import Ec2, Imds
+from tests.cloud.endpoint import Ec2, Imds, Sts
 from tests.cloud.machine import Clock
 from tests.cloud.region import TYPES, Region
 
@@ -408,6 +408,56 @@ def test_credentials_are_renewed_without_a_restart(
     for _ in range(2):
         client.call(Call("DescribeSubnets", {}))
     assert cloud.endpoint.keys == ["AKIDFIRST", "AKIDSECOND", "AKIDSECOND"]
+
+
+def test_keys_in_a_file_may_be_replaced(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """boto3 reads them once: when they are refused, or there are none yet, the next call has read the file again."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", cloud.endpoint.url)
+
+    def write(key: str) -> None:
+        file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n")
+
+    client, call = Client("eu-west-1"), Call("DescribeSubnets", {})
+    with pytest.raises(Refused, match="NoCredentialsError"):
+        client.call(call)
+    write("AKIDOLD")
+    client.call(call)
+    cloud.endpoint.invalid.add("AKIDOLD")
+    write("AKIDNEW")
+    with pytest.raises(Refused, match="AuthFailure"):
+        client.call(call)
+    client.call(call)
+    assert cloud.endpoint.keys == ["AKIDOLD", "AKIDOLD", "AKIDNEW"]
+
+
+def test_a_web_identity_is_shown_again_when_its_credentials_end(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As the kubelet renews it in its file: what is shown is what the file has then."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    token = tmp_path / "token"
+    token.write_text("first")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/nodes")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", cloud.endpoint.url)
+    with Sts() as sts:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+        sts.seconds = 30.0
+        client = Client("eu-west-1")
+        client.call(Call("DescribeSubnets", {}))
+        token.write_text("second")
+        sts.key, sts.seconds = "AKIDWEB2", 3600.0
+        for _ in range(2):
+            client.call(Call("DescribeSubnets", {}))
+    assert cloud.endpoint.keys == ["AKIDWEB", "AKIDWEB2", "AKIDWEB2"]
+    assert sts.tokens == ["first", "second"]
 
 
 def test_the_metadata_is_read_with_a_token(cloud: Cloud) -> None:
