@@ -30,6 +30,9 @@ def main(environment: Mapping[str, str]) -> int:
     if backend not in BACKENDS or families is None:
         print(f"BACKEND is one of {', '.join(BACKENDS)}; FAMILY one of {', '.join(FAMILIES)}", file=sys.stderr)
         return 2
+    if backend == "aws-eni" and (environment.get("SWITCH") or families != "v4"):
+        print("BACKEND=aws-eni goes with neither SWITCH nor FAMILY: its addresses are the VPC's", file=sys.stderr)
+        return 2
     if not isolate.is_isolated():
         isolate.execute([sys.executable, "-m", "demo"])
     try:
