@@ -210,6 +210,8 @@ def built(
         for number in range(1, nodes + 1):
             own = {"backend": "aws-eni", **(settings or {})}
             node = lab.node_at(cleanup, name, number, directory, executable, own)
+            # As most distributions have it: a packet must come from where one to its sender would go.
+            node.place.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/default/rp_filter")
             vpc.nodes.append(node)
             vpc.instances[node.name] = region.run_instance(type_, subnet)
             _serve(cleanup, vpc, node)
@@ -240,7 +242,6 @@ def _follow(vpc: Vpc, stop: threading.Event) -> None:
 
 def _serve(cleanup: ExitStack, vpc: Vpc, node: Node) -> None:
     """EC2 and the metadata, on the node's own loopback."""
-
 
     def listener() -> socket.socket:
         made = node.place.socket(socket.AF_INET, socket.SOCK_STREAM)

@@ -67,6 +67,7 @@ def _items(site: Site) -> Iterator[Item]:
     if secondary:
         yield Rule(4, PODS, MAIN, suppress=_UPLINKS)
         yield Rule(4, REPLIES, MAIN, mark=mark(0), mask=MASK)
+        yield _loose(site.uplink.name)
     for one in secondary:
         yield from _interface(one, site)
 
@@ -74,8 +75,7 @@ def _items(site: Site) -> Iterator[Item]:
 def _interface(one: Interface, site: Site) -> Iterator[Item]:
     device, table, gateway = one.device, TABLES + one.index, str(IPAddress(one.subnet.first + 1))
     yield Port(HOST, device, site.uplink.mtu, one.mac)
-    # The way back to a client may lead by another interface, so the strict check would drop what it sends.
-    yield Sysctl(HOST, f"net/ipv4/conf/{device}/rp_filter", "2")
+    yield _loose(device)
     # Without the subnet's length, or the kernel would add a route for the subnet to the main table.
     yield Addr(HOST, device, f"{one.address}/32")
     yield Route(HOST, str(one.subnet.cidr), device, table=table)
@@ -86,6 +86,12 @@ def _interface(one: Interface, site: Site) -> Iterator[Item]:
         if block.version == 4:
             for network in map(str, _untranslated(site)) if _is_translated(site) else ("",):
                 yield Rule(4, SOURCES, table, src=str(block), dst=network)
+
+
+def _loose(device: str) -> Sysctl:
+    """What comes in by a NodePort may be for a pod of another interface, from where the way to its sender does not lead
+    by this one: the strict check, which most distributions have, would drop it."""
+    return Sysctl(HOST, f"net/ipv4/conf/{device}/rp_filter", "2")
 
 
 def _is_translated(site: Site) -> bool:

@@ -193,6 +193,7 @@ def test_a_secondary_interface_has_a_table_and_a_rule_for_each_block() -> None:
         "sysctl net/ipv4/ip_forward = 1",
         "rule ipv4 8210: from all lookup main suppress_ifgroup 0",
         "rule ipv4 8220: from all fwmark 0x10/0xf0 lookup main",
+        "sysctl net/ipv4/conf/ens5/rp_filter = 2",
         "link ens6 mtu 9001 address 02:00:00:00:00:09 up",
         "sysctl net/ipv4/conf/ens6/rp_filter = 2",
         "addr 10.0.1.9/32 dev ens6",
