@@ -44,6 +44,12 @@ def forwarding(families: Iterable[int]) -> Iterator[Sysctl]:
         yield Sysctl(HOST, _FORWARDING[family], "1")
 
 
+def loose(device: str) -> Sysctl:
+    """Packets may come in by *device* from where the way back does not lead by it: the strict check (RFC 3704, section
+    2.2), which many distributions have, would drop them. Of pods' own links sources are checked by `SOURCE_CHECK`."""
+    return Sysctl(HOST, f"net/ipv4/conf/{device}/rp_filter", "2")
+
+
 def elements(networks: Iterable[IPNetwork]) -> str:
     """An anonymous set, for a rule of nft's."""
     return f"{{ {', '.join(map(str, networks))} }}"

@@ -21,7 +21,7 @@ from backends import nodeplan, podlink, static
 from backends.wiring import Site, Unserved, Wired, pod_mtu
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
-from dataplane.items import HOST, VXLAN_LINK, Addr, Fdb, Item, Key, Neigh, Nexthop, Sysctl, Vxlan, plan
+from dataplane.items import HOST, VXLAN_LINK, Addr, Fdb, Item, Key, Neigh, Nexthop, Vxlan, plan
 from ipam.store import Record
 
 OVERHEAD: Final = {4: 50, 6: 70}
@@ -81,8 +81,10 @@ class VxlanWiring:
             self._site.uplink.mtu - OVERHEAD[local.version],
             tx_checksum=options.kernel >= _CHECKSUMS_WORK,
         )
-        # Packets from outside may come in by a peer and go back by the uplink: loose, not strict (RFC 3704).
-        yield Sysctl(HOST, f"net/ipv4/conf/{VXLAN_LINK}/rp_filter", "2")
+        # What comes from outside by a peer goes back by the uplink, and what pods send to another node itself, or one
+        # that is reached by another backend still, comes by the uplink and goes back by the overlay.
+        yield nodeplan.loose(VXLAN_LINK)
+        yield nodeplan.loose(self._site.uplink.name)
         for address in overlay_addresses(self._site.here):
             yield Addr(HOST, VXLAN_LINK, f"{address}/{podlink.BITS[address.version]}")
 

@@ -326,6 +326,8 @@ def node_at(
     runtime = Runtime(executable, paths["socket"], paths["spool"])
     node = Node(name, number, place(cleanup, f"{lab}-{name}"), own, [], [], runtime, whole)
     cleanup.callback(_end, node)
+    # As most distributions have it: a packet must come from where one to its sender would go.
+    node.place.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/default/rp_filter")
     return node
 
 

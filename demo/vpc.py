@@ -210,8 +210,6 @@ def built(
         for number in range(1, nodes + 1):
             own = {"backend": "aws-eni", **(settings or {})}
             node = lab.node_at(cleanup, name, number, directory, executable, own)
-            # As most distributions have it: a packet must come from where one to its sender would go.
-            node.place.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/default/rp_filter")
             vpc.nodes.append(node)
             vpc.instances[node.name] = region.run_instance(type_, subnet)
             _serve(cleanup, vpc, node)

@@ -20,7 +20,7 @@ from netaddr import IPAddress, IPNetwork
 from backends import nodeplan, podlink
 from backends.wiring import Interface, Site, Wired, pod_mtu
 from cluster.peers import Peer
-from dataplane.items import HOST, MAIN, Addr, Item, Key, NftTable, Port, Route, Rule, Sysctl, plan
+from dataplane.items import HOST, MAIN, Addr, Item, Key, NftTable, Port, Route, Rule, plan
 from ipam.store import Record
 
 PODS: Final = 8210
@@ -67,7 +67,8 @@ def _items(site: Site) -> Iterator[Item]:
     if secondary:
         yield Rule(4, PODS, MAIN, suppress=_UPLINKS)
         yield Rule(4, REPLIES, MAIN, mark=mark(0), mask=MASK)
-        yield _loose(site.uplink.name)
+        # What comes in by a NodePort may be for a pod of another interface.
+        yield nodeplan.loose(site.uplink.name)
     for one in secondary:
         yield from _interface(one, site)
 
@@ -75,7 +76,7 @@ def _items(site: Site) -> Iterator[Item]:
 def _interface(one: Interface, site: Site) -> Iterator[Item]:
     device, table, gateway = one.device, TABLES + one.index, str(IPAddress(one.subnet.first + 1))
     yield Port(HOST, device, site.uplink.mtu, one.mac)
-    yield _loose(device)
+    yield nodeplan.loose(device)
     # Without the subnet's length, or the kernel would add a route for the subnet to the main table.
     yield Addr(HOST, device, f"{one.address}/32")
     yield Route(HOST, str(one.subnet.cidr), device, table=table)
@@ -86,12 +87,6 @@ def _interface(one: Interface, site: Site) -> Iterator[Item]:
         if block.version == 4:
             for network in map(str, _untranslated(site)) if _is_translated(site) else ("",):
                 yield Rule(4, SOURCES, table, src=str(block), dst=network)
-
-
-def _loose(device: str) -> Sysctl:
-    """What comes in by a NodePort may be for a pod of another interface, from where the way to its sender does not lead
-    by this one: the strict check, which most distributions have, would drop it."""
-    return Sysctl(HOST, f"net/ipv4/conf/{device}/rp_filter", "2")
 
 
 def _is_translated(site: Site) -> bool:

@@ -124,6 +124,7 @@ def test_vxlan_wraps_for_every_peer() -> None:
         "link routable-vxlan vxlan id 4096 local 192.0.2.1 dstport 4789 mtu 1450 address 02:52:c0:00:02:01 up "
         "tx-checksum on",
         "sysctl net/ipv4/conf/routable-vxlan/rp_filter = 2",
+        "sysctl net/ipv4/conf/eth0/rp_filter = 2",
         "addr 10.1.1.0/32 dev routable-vxlan",
         "addr 2001:db8:1::/128 dev routable-vxlan",
         "neigh fe80::52:c0ff:fe00:202 dev routable-vxlan lladdr 02:52:c0:00:02:02 nud permanent",
