@@ -142,8 +142,9 @@ class _File(NamedTuple):
         if config.aws.reserved_enis >= config.aws.max_enis:
             why = f"allowed: fewer than aws.max_enis, {config.aws.max_enis}, or none is left for pods"
             raise self.wrong("aws.reserved_enis", why, config.aws.reserved_enis)
-        if config.aws.subnets and config.aws.subnet_tags:
-            raise self.wrong("aws.subnet_tags", "is given together with aws.subnets; allowed: one of the two")
+        for names, tags in (("subnets", "subnet_tags"), ("security_groups", "security_group_tags")):
+            if getattr(config.aws, names) and getattr(config.aws, tags):
+                raise self.wrong(f"aws.{tags}", f"is given together with aws.{names}; allowed: one of the two")
 
     def node(self, hostname: str) -> str:
         """*hostname*, if it can be a node's name."""

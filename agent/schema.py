@@ -116,6 +116,7 @@ class Aws(Section, frozen=True):
     security_groups: Annotated[
         tuple[str, ...], Meta(description='a list of at most 16 security group ids, such as "sg-0123456789abcdef0"')
     ] = ()
+    security_group_tags: Tags = msgspec.field(default_factory=dict)
     ipv6: Annotated[bool, Meta(description="true or false")] = False
     snat: Annotated[Literal["none", "external"], Meta(description='"none" or "external"')] = "none"
     snat_exclude: Annotated[tuple[Cidr, ...], Meta(description='a list of CIDRs, such as "10.0.0.0/8"')] = ()

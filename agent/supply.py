@@ -125,5 +125,6 @@ def wanted(aws: Aws) -> Options:
         subnets=aws.subnets,
         subnet_tags=aws.subnet_tags,
         groups=aws.security_groups,
+        group_tags=aws.security_group_tags,
         ipv6=aws.ipv6,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from netaddr import IPNetwork
 
@@ -40,13 +40,6 @@ class Usage(Protocol):
 
     def busy(self, block: IPNetwork) -> int:
         """How many addresses of *block* are held or cooling down."""
-
-
-class Instance(NamedTuple):
-    """Where interfaces are attached."""
-
-    id: str
-    groups: tuple[str, ...]
 
 
 class Changes:
@@ -118,13 +111,18 @@ class Changes:
         self._inventory.end(intent)
         yield Settle()
 
-    def create(self, instance: Instance, subnets: Iterable[Subnet], chunks: int, size: int) -> Steps[None]:
-        """Make an interface that has blocks from the start, in the first of *subnets* that has room, and attach it."""
+    def create(
+        self, instance: str, subnets: Iterable[Subnet], groups: tuple[str, ...], chunks: int, size: int
+    ) -> Steps[None]:
+        """Make an interface that has blocks from the start, in the first of *subnets* that has room, and attach it to
+        *instance*."""
         for subnet in subnets:
             left = chunks
             while left:
                 self._cloud.ready("CreateNetworkInterface")
-                intent = Intent("create", self._clock(), "", self._token(), subnet.id, left, size)
+                intent = Intent(
+                    "create", self._clock(), "", self._token(), subnet.id, chunks=left, size=size, groups=groups
+                )
                 self._inventory.begin(intent)
                 try:
                     yield from self._made(instance, intent)
@@ -142,14 +140,14 @@ class Changes:
                 else:
                     return
 
-    def _made(self, instance: Instance, intent: Intent) -> Steps[None]:
+    def _made(self, instance: str, intent: Intent) -> Steps[None]:
         """By its token: the same interface however often that is asked for."""
-        tags = {CLUSTER_TAG: self._options.cluster, NODE_TAG: instance.id, MADE_TAG: f"{intent.since:.0f}"}
+        tags = {CLUSTER_TAG: self._options.cluster, NODE_TAG: instance, MADE_TAG: f"{intent.since:.0f}"}
         answer = yield from self._cloud.ask(
             "CreateNetworkInterface",
             SubnetId=intent.subnet,
-            Groups=list(self._options.groups or instance.groups),
-            Description=f"routable: pods of {instance.id}",
+            Groups=list(intent.groups),
+            Description=f"routable: pods of {instance}",
             ClientToken=intent.token,
             TagSpecifications=tag_specifications(tags),
             **_wanted(intent.chunks, intent.size),
@@ -159,13 +157,13 @@ class Changes:
         self._inventory.change(intent, known)
         yield from self._attached(instance, known, made)
 
-    def _attached(self, instance: Instance, intent: Intent, made: Eni) -> Steps[None]:
+    def _attached(self, instance: str, intent: Intent, made: Eni) -> Steps[None]:
         attachment, index = made.attachment, made.index
         if index is None:
             index = self._free_index()
             try:
                 answer = yield from self._cloud.ask(
-                    "AttachNetworkInterface", NetworkInterfaceId=made.id, InstanceId=instance.id, DeviceIndex=index
+                    "AttachNetworkInterface", NetworkInterfaceId=made.id, InstanceId=instance, DeviceIndex=index
                 )
             except Refused as error:
                 # It is of no use here, so it goes.
@@ -293,7 +291,7 @@ class Changes:
 
     # --- what was cut off -------------------------------------------------------------------------------------
 
-    def resume(self, intent: Intent, instance: Instance) -> Steps[None]:
+    def resume(self, intent: Intent, instance: str) -> Steps[None]:
         """Go on with a change whose end is not known, from what EC2 says now; where it is too early to tell, the intent
         stays as it is."""
         if intent.kind == "create" and not intent.eni:

@@ -10,20 +10,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from netaddr import IPAddress, IPNetwork, IPSet
 
 from backends.aws import limits as table
 from backends.aws import model
 from backends.aws.calls import Look, Lost, Refused, Steps
-from backends.aws.changes import Changes, Instance
+from backends.aws.changes import Changes
 from backends.aws.cloud import Cloud, Later
 from backends.aws.inventory import Inventory, Journal
-from backends.aws.model import PRIMARY, Seen, Subnet
+from backends.aws.model import PRIMARY, Seen
 from backends.aws.obstacles import DENIED, Obstacles
 from backends.aws.options import Options
 from backends.aws.pacing import Pacer
+from backends.aws.placement import Placement
 from backends.aws.stock import Stock, Usage
 from backends.aws.sweep import Sweep
 from backends.steps import Settle, Wait
@@ -92,6 +93,7 @@ class Fabric:
             devices=devices,
             clock=clock,
         )
+        self._placement = Placement(options, self.cloud)
         self._sweep = Sweep(options.cluster, self.cloud, clock, random)
         self._seen: Seen | None = None
         self._limits_at = 0.0
@@ -233,10 +235,10 @@ class Fabric:
         if not self.inventory.intents or self._clock() < self._resume_at:
             return False
         self._resume_at = self._clock() + AGAIN
-        instance = self._instance()
+        assert self._seen is not None
         for intent in self.inventory.intents:
             try:
-                yield from self._changes.resume(intent, instance)
+                yield from self._changes.resume(intent, self._seen.instance)
             except Refused as error:
                 log.error("a change that was cut off is refused", extra={"error": str(error)})
         return False
@@ -244,7 +246,8 @@ class Fabric:
     def _describe(self) -> Steps[bool]:
         if self._clock() < self._describe_at:
             return False
-        here = [{"Name": "attachment.instance-id", "Values": [self._instance().id]}]
+        assert self._seen is not None
+        here = [{"Name": "attachment.instance-id", "Values": [self._seen.instance]}]
         found = yield from self.cloud.all("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=here)
         self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
         self._stock.has_described = True
@@ -299,32 +302,26 @@ class Fabric:
         if isinstance(action, Assign):
             yield from self._changes.assign(action.interface, action.chunks, action.size)
         elif isinstance(action, Create):
-            subnets = yield from self._candidates()
-            good = [one for one in subnets if self.obstacles.of(one.id) is None]
-            yield from self._changes.create(self._instance(), good, action.chunks, action.size)
-            if all(self.obstacles.of(one.id) is not None for one in subnets):
-                self.obstacles.nowhere(one.id for one in subnets)
+            yield from self._create(action)
         elif isinstance(action, Unassign):
             yield from self._changes.unassign(action.interface, frozenset(map(IPNetwork, action.chunks)))
         else:
             yield from self._changes.delete(action.interface)
 
-    def _candidates(self) -> Steps[list[Subnet]]:
-        """Where an interface may be made, the most free addresses first."""
+    def _create(self, wanted: Create) -> Steps[None]:
         assert self._seen is not None
         self.cloud.ready("CreateNetworkInterface")
-        wanted: dict[str, Any] = {"SubnetIds": list(self._options.subnets)}
-        if not self._options.subnets and self._options.subnet_tags:
-            filters = {f"tag:{key}": value for key, value in self._options.subnet_tags.items()}
-            filters["availability-zone"] = self._seen.zone
-            wanted = {"Filters": [{"Name": name, "Values": [value]} for name, value in sorted(filters.items())]}
-        elif not self._options.subnets:
-            wanted = {"SubnetIds": [one.subnet for one in self.inventory.enis.values() if one.index == PRIMARY]}
-        answer = yield from self.cloud.ask("DescribeSubnets", **wanted)
-        here = [one for one in answer["Subnets"] if one.get("AvailabilityZone", self._seen.zone) == self._seen.zone]
-        found = model.subnets({"Subnets": here})
-        self._stock.subnets = {**self._stock.subnets, **{one.id: one.cidr for one in found}}
-        return found
+        primary = next(one.subnet for one in self.inventory.enis.values() if one.index == PRIMARY)
+        subnets = yield from self._placement.subnets(self._seen, primary)
+        self._stock.subnets = {**self._stock.subnets, **{one.id: one.cidr for one in subnets}}
+        groups = yield from self._placement.groups(self._seen)
+        if not groups:
+            self.obstacles.unguarded()
+            return
+        good = [one for one in subnets if self.obstacles.of(one.id) is None]
+        yield from self._changes.create(self._seen.instance, good, groups, wanted.chunks, wanted.size)
+        if all(self.obstacles.of(one.id) is not None for one in subnets):
+            self.obstacles.nowhere(one.id for one in subnets)
 
     def _tidy(self) -> Steps[bool]:
         """What was left behind: by this node, interfaces that would outlive it; by dead ones, whole interfaces."""
@@ -334,7 +331,3 @@ class Fabric:
                 self.inventory.put(bound)
                 return not bound.is_kept
         return (yield from self._sweep.once({one.eni for one in self.inventory.intents}))
-
-    def _instance(self) -> Instance:
-        assert self._seen is not None
-        return Instance(self._seen.instance, self._seen.groups)

@@ -44,6 +44,7 @@ class Imds:
                 type=document["instanceType"],
                 region=document["region"],
                 zone=document["availabilityZone"],
+                vpc=self._get(f"{of_primary}vpc-id"),
                 networks=tuple(map(IPNetwork, self._lines(f"{of_primary}vpc-ipv4-cidr-blocks"))),
                 enis=enis,
                 subnets={one.subnet: IPNetwork(self._get(f"{_MACS}{one.mac}/subnet-ipv4-cidr-block")) for one in enis},

@@ -29,7 +29,8 @@ Kind = Literal["create", "assign", "unassign", "delete"]
 class Intent(NamedTuple):
     """A change of the cloud that may be under way: it is entered before the call, and struck out when its end is known.
 
-    *eni* is '' while an interface has none yet, *token* its ClientToken; *blocks* are those to be taken away.
+    *eni* is '' while an interface has none yet, *token* its ClientToken, *groups* its security groups; *blocks* are
+    those to be taken away.
     """
 
     kind: Kind
@@ -40,6 +41,7 @@ class Intent(NamedTuple):
     chunks: int = 0
     size: int = 0
     blocks: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 class Journal(Protocol):
@@ -66,7 +68,8 @@ class Inventory:
         """Whether no agent has been here before."""
         found = json.loads(text) if text is not None else {"intents": [], "gone": {}, "made": []}
         self.intents: tuple[Intent, ...] = tuple(
-            Intent(**{**one, "blocks": tuple(one["blocks"])}) for one in found["intents"]
+            Intent(**{**one, "blocks": tuple(one["blocks"]), "groups": tuple(one["groups"])})
+            for one in found["intents"]
         )
         self._gone: dict[str, float] = found["gone"]
         self._made: frozenset[str] = frozenset(found["made"])

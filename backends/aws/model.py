@@ -76,6 +76,7 @@ class Seen(NamedTuple):
     type: str
     region: str
     zone: str
+    vpc: str
     networks: tuple[IPNetwork, ...]
     """The CIDRs of the VPC."""
     enis: tuple[Eni, ...]

@@ -68,6 +68,11 @@ class Obstacles:
         none = Exhausted("no subnet is there to make an interface in", "aws.subnets or aws.subnet_tags name none here")
         self._put(self.INTERFACES, FOR_NOW, known[0] if known else none)
 
+    def unguarded(self) -> None:
+        """No interface can be made, since it would have other security groups than those wanted."""
+        none = Exhausted("no security group of the VPC has the wanted tags", "see aws.security_group_tags")
+        self._put(self.INTERFACES, FOR_NOW, none)
+
     def of(self, key: str) -> Failure | None:
         """What stands in the way of *key* now."""
         known = self._known.get(key)

@@ -16,8 +16,9 @@ class Options:
     """*cluster* is the value of the tag of every interface that is made; *warm* what is kept ready.
 
     Interfaces are made in one of *subnets*, or in one that has all of *subnet_tags*, or else in the instance's own;
-    with the security *groups*, or else the primary interface's. At most *interfaces* are attached, counting the primary
-    one; the first *reserved* are not for pods. With *ipv6* every pod has an address of each family.
+    with the security *groups*, or those that have all of *group_tags*, or else the primary interface's. At most
+    *interfaces* are attached, counting the primary one; the first *reserved* are not for pods. With *ipv6* every pod
+    has an address of each family.
     """
 
     cluster: str = "routable"
@@ -27,4 +28,5 @@ class Options:
     subnets: tuple[str, ...] = ()
     subnet_tags: Mapping[str, str] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
+    group_tags: Mapping[str, str] = field(default_factory=dict)
     ipv6: bool = False

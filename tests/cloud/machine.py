@@ -170,7 +170,8 @@ class Machine:
         enis = tuple(model.eni(one | {"TagSet": []}) for one in shown)
         subnets = {one.subnet: self.region.subnets[one.subnet].addresses.cidr for one in enis}
         networks = tuple(self.region.vpcs[subnet.vpc])
-        return Seen(self.instance, instance.type, "eu-west-1", subnet.zone, networks, enis, subnets, ("sg-1",))
+        where = (self.instance, instance.type, "eu-west-1", subnet.zone, subnet.vpc)
+        return Seen(*where, networks, enis, subnets, ("sg-1",))
 
     # --- what the fabric asks of the rest of the agent ---------------------------------------------------------
 

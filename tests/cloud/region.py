@@ -138,6 +138,8 @@ class Region:
         self.vpcs: dict[str, list[IPNetwork]] = {}
         self.used_units: Counter[str] = Counter()
         self.subnets: dict[str, Subnet] = {}
+        self.groups: list[dict[str, Any]] = []
+        """Security groups, as they are described."""
         self.nics: dict[str, Nic] = {}
         self.instances: dict[str, Instance] = {}
         self._by_tag: dict[tuple[str, str], dict[str, None]] = {}
@@ -217,6 +219,13 @@ class Region:
         names = list(self._versions) if self.lag else [nic.id for nic in self.instances[instance].nics.values()]
         shown = (self._as_of(name, self.lag) for name in names)
         return [one for one in shown if one is not None and one.get("Attachment", {}).get("InstanceId") == instance]
+
+    def add_group(self, vpc: str, tags: Mapping[str, str]) -> str:
+        """A security group."""
+        name = self._name("sg")
+        rows = [{"Key": key, "Value": value} for key, value in tags.items()]
+        self.groups.append({"GroupId": name, "VpcId": vpc, "Tags": rows})
+        return name
 
     # --- the API ----------------------------------------------------------------------------------------------
 
@@ -320,6 +329,11 @@ class Region:
                 raise Refusal("InvalidSubnetID.NotFound", f"The subnet ID '{name}' does not exist")
         chosen = [self.subnets[name] for name in names] if names is not None else list(self.subnets.values())
         return _page("Subnets", [row for one in chosen if _matches(row := _subnet(one), filters)], p)
+
+    def _DescribeSecurityGroups(self, p: Parameters) -> dict[str, Any]:  # noqa: N802 - the API's name
+        filters = _filters(p)
+        _check_filters(filters, {"vpc-id"})
+        return _page("SecurityGroups", [one for one in self.groups if _matches(one, filters)], p)
 
     def _DescribeInstanceTypes(self, p: Parameters) -> dict[str, Any]:  # noqa: N802 - the API's name
         found = []

@@ -232,6 +232,56 @@ def test_a_full_subnet_is_named_and_another_is_used() -> None:
     assert machine.differences() == []
 
 
+def test_security_groups_by_tag(place: Place) -> None:
+    """Of this VPC alone; those wanted or none at all, since EC2 would take the VPC's default group."""
+    group = place.region.add_group(place.vpc, {"pods": "yes"})
+    place.region.add_group(place.vpc, {"pods": "no"})
+    place.region.add_group(place.region.add_vpc("10.9.0.0/16"), {"pods": "yes"})
+    machine = place.machine(options=Options(group_tags={"pods": "yes"}))
+    machine.add(150)
+    machine.run(30)
+    (nic,) = [one for one in place.region.nics.values() if one.attachment and one.attachment.index == 1]
+    assert nic.groups == [group]
+    other = place.machine(options=Options(group_tags={"pods": "perhaps"}), seed=1)
+    other.add(150)
+    other.run(30)
+    assert len(place.region.instances[other.instance].nics) == 1
+    failure = other.fabric.shortage(NO_ADDRESS).failure
+    assert "no security group of the VPC has the wanted tags" in failure.message
+    place.region.add_group(place.vpc, {"pods": "perhaps"})
+    other.run(90)
+    assert len(other.pods) == 150
+    well(other)
+
+
+def test_an_interface_that_was_begun_is_the_one_that_was_asked_for(place: Place) -> None:
+    """With its security groups, though others are configured by the time of the restart: the token stands for all."""
+    machine = place.machine()
+    machine.run(5)
+    machine.add(150)
+    fault = place.region.fail("CreateNetworkInterface", 1, "lost_after")
+    while not fault.is_consumed:
+        machine.run(0.5)
+    machine.options = Options(groups=("sg-2",))
+    machine.crash()
+    machine.run(60)
+    assert {error for action, error in place.region.calls if action == "CreateNetworkInterface"} == {""}
+    assert [nic.groups for nic in place.region.nics.values()] == [["sg-1"], ["sg-1"]]
+    assert len(machine.pods) == 150
+    well(machine)
+
+
+def test_subnets_by_tag_are_those_of_this_vpc(place: Place) -> None:
+    """Another VPC's may have the same tags: nothing there could be attached here."""
+    place.region.add_subnet(place.region.add_vpc("10.9.0.0/16"), "10.9.0.0/16", tags={"pods": "yes"})
+    mine = place.region.add_subnet(place.vpc, "10.0.64.0/24", tags={"pods": "yes"})
+    machine = place.machine(options=Options(subnet_tags={"pods": "yes"}))
+    machine.add(150)
+    machine.run(30)
+    assert {nic.subnet.id for nic in place.region.nics.values()} == {place.subnet, mine}
+    well(machine)
+
+
 def test_the_vpcs_units_are_named(place: Place) -> None:
     """NetworkAddressUsageLimitExceeded; when there are more again, the pod gets its address."""
     place.region.units = 2

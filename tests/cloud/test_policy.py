@@ -30,7 +30,8 @@ class Scene:
         self.authority = Authority(self.region, self.policy)
         self.instance = self.region.run_instance("m5.large", subnet, tags=tags)
         self.region.authorize = self.authority
-        options = Options(cluster=cluster, ipv6=True)
+        self.region.add_group(vpc, {"for": "pods"})
+        options = Options(cluster=cluster, ipv6=True, group_tags={"for": "pods"})
         self.machine = Machine(self.region, self.clock, self.instance, options)
 
     def live(self) -> None:

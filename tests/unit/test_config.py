@@ -62,6 +62,7 @@ def test_fills_in_every_default(path: Path) -> None:
             "cluster": "routable",
             "subnets": (),
             "subnet_tags": {},
+            "security_group_tags": {},
             "security_groups": (),
             "ipv6": False,
             "snat": "none",
@@ -201,6 +202,10 @@ def test_reads_where_to_listen(path: Path, listen: str, endpoint: tuple[str, int
         ("[masquerade]\nenabled = true", 'line 3: masquerade.enabled: is not for aws-eni: use aws.snat = "external"'),
         ("[aws]\nmax_enis = 2\nreserved_enis = 2", "aws.reserved_enis is 2: allowed: fewer than aws.max_enis, 2"),
         ('[aws]\nsubnets = ["subnet-1"]\nsubnet_tags = { a = "b" }', "aws.subnet_tags: is given together with"),
+        (
+            '[aws]\nsecurity_groups = ["sg-1"]\nsecurity_group_tags = { a = "b" }',
+            "aws.security_group_tags: is given together with aws.security_groups",
+        ),
         ('[aws]\nmode = "prefixes"', 'aws.mode is "prefixes": allowed: "prefix" or "address"'),
         ("[aws]\nmax_enis = 16", "aws.max_enis is 16: allowed: a number from 1 to 15"),
         ('[aws]\ncluster = ""', "aws.cluster is"),
@@ -216,7 +221,7 @@ def test_the_cloud_has_rules_of_its_own(path: Path, text: str, complaint: str) -
 
 def test_every_key_says_what_is_allowed() -> None:
     """No key of the schema lacks the sentence that a complaint about it ends with."""
-    assert len(schema.keys()) == 33
+    assert len(schema.keys()) == 34
     assert [key for key, one in schema.keys().items() if not one.allowed] == []
 
 

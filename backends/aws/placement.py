@@ -1,0 +1,45 @@
+"""Where an interface is made and what guards it: subnets and security groups, by id, by tag, or the primary one's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from backends.aws import model
+from backends.aws.calls import Steps
+from backends.aws.cloud import Cloud
+from backends.aws.model import Seen, Subnet
+from backends.aws.options import Options
+
+
+class Placement:
+    """As *options* say. What has a tag is looked up each time: it may have been made a moment ago."""
+
+    def __init__(self, options: Options, cloud: Cloud) -> None:
+        self._options = options
+        self._cloud = cloud
+
+    def subnets(self, seen: Seen, primary: str) -> Steps[list[Subnet]]:
+        """Those in the zone of *seen*, the most free addresses first; *primary* is the primary interface's."""
+        options = self._options
+        wanted: dict[str, Any] = {"SubnetIds": list(options.subnets or (primary,))}
+        if not options.subnets and options.subnet_tags:
+            wanted = {"Filters": _filters(options.subnet_tags, seen, {"availability-zone": seen.zone})}
+        answer = yield from self._cloud.ask("DescribeSubnets", **wanted)
+        here = [one for one in answer["Subnets"] if one.get("AvailabilityZone", seen.zone) == seen.zone]
+        return model.subnets({"Subnets": here})
+
+    def groups(self, seen: Seen) -> Steps[tuple[str, ...]]:
+        """Their ids, in order; none: no group of the VPC has the tags, and EC2 would take the VPC's default one."""
+        options = self._options
+        if options.groups or not options.group_tags:
+            return options.groups or seen.groups
+        wanted = _filters(options.group_tags, seen, {})
+        found = yield from self._cloud.all("DescribeSecurityGroups", "SecurityGroups", Filters=wanted)
+        return tuple(sorted(one["GroupId"] for one in found))
+
+
+def _filters(tags: Mapping[str, str], seen: Seen, more: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What has all *tags*, in the VPC: another VPC's subnets may have the same ones."""
+    wanted = {**{f"tag:{key}": value for key, value in tags.items()}, "vpc-id": seen.vpc, **more}
+    return [{"Name": name, "Values": [value]} for name, value in sorted(wanted.items())]
