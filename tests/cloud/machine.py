@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +95,8 @@ class Machine:
         """How many seconds each pod waited for its address."""
         self.is_told = False
         """Whether who drives it turns it at every change of its pods, so that it need not look every second."""
+        self.on_settle: Callable[[], None] = lambda: None
+        """Called before a pass: the policy has decided by then, and the blocks are still offered as they were."""
         self._random = random.Random(seed)
         self._names = itertools.count(1)
         self.start()
@@ -133,6 +135,7 @@ class Machine:
             self._serve()
             return step.most if self.is_told else step.seconds
         if isinstance(step, Settle):
+            self.on_settle()
             self.offer()
             return 0.01
         try:

@@ -122,6 +122,50 @@ def test_what_is_used_stays(place: Place) -> None:
     well(machine)
 
 
+class Arrival:
+    """400 pods that come to *machine* at the *nth* moment; whoever has an address has one that EC2 delivers, always."""
+
+    def __init__(self, machine: Machine, nth: int) -> None:
+        self._machine = machine
+        self._left = nth
+
+    def moment(self) -> None:
+        if self._left == 0:
+            self._machine.add(400)
+        self._left -= 1
+        assert self._machine.unserved() == set()
+
+
+@pytest.mark.parametrize(
+    ("when", "nth"),
+    [(when, nth) for when, moments in {"step": 30, "call": 24, "settle": 6}.items() for nth in range(moments)],
+)
+def test_pods_may_come_at_any_moment_while_addresses_are_given_back(place: Place, when: str, nth: int) -> None:
+    """Between steps, within calls, before passes: they are given addresses that stay, or wait for new ones; nobody has
+    one of a block that is on its way out."""
+    machine = place.machine(options=Options(warm=Settings(warm_prefixes=0)))
+    machine.run(5)
+    machine.add(300)
+    machine.run(60)
+    assert len(place.region.nics) == 3
+    machine.delete(300)
+    machine.run(88)  # cooled down, and idle for nearly as long as it takes
+    arrival = Arrival(machine, nth)
+    if when == "call":
+        place.region.on_call = lambda is_after: arrival.moment()
+    if when == "settle":
+        machine.on_settle = arrival.moment
+    end = place.clock.now + 40
+    while place.clock.now < end:
+        place.clock.now += machine.turn()
+        if when == "step":
+            arrival.moment()
+    place.region.on_call, machine.on_settle = lambda is_after: None, lambda: None
+    machine.run(60)
+    assert len(machine.pods) == 400
+    well(machine)
+
+
 def test_the_primary_interface_stays_whatever_its_tags_say(place: Place) -> None:
     """The IAM policy wants the cluster's tag on it, too: by that it is not one that an agent made."""
     instance = place.region.run_instance("m5.large", place.subnet, tags={"routable:cluster": "routable"})
@@ -469,6 +513,20 @@ def test_an_interface_of_somebody_else_is_left_alone(place: Place) -> None:
     assert place.region.nics[name].attachment is not None
     assert len(place.region.nics[name].blocks) == 1
     assert not machine.addresses() & set(place.region.nics[name].blocks[0])
+
+
+def test_an_interface_that_is_young_or_not_an_agents_is_not_swept(place: Place) -> None:
+    """Somebody may be about to attach it; and who does not say when it was made was not made by an agent."""
+    machine = place.machine()
+    other = place.region.add_nic(place.subnet, {"routable:cluster": "routable"})
+    rounds = int(3 * INTERVAL / 500)
+    for _ in range(rounds):
+        tags = {"routable:cluster": "routable", "routable:made": f"{place.clock.now:.0f}"}
+        young = place.region.add_nic(place.subnet, tags)
+        machine.run(500)
+        place.region.call("DeleteNetworkInterface", {"NetworkInterfaceId": young})
+    assert place.calls("DeleteNetworkInterface") == rounds
+    assert other in place.region.nics
 
 
 def test_a_dead_nodes_interface_is_deleted_by_another(place: Place) -> None:
