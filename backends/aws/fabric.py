@@ -190,8 +190,7 @@ class Fabric:
                 # No agent was here before: what the metadata shows is there, and nobody's but ours.
                 self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
             self.inventory.seen(seen.enis)
-            primary = next(one for one in seen.enis if one.index == PRIMARY)
-            self.nodes = frozenset({Peer(self._node, (primary.address,), ())})
+            self.nodes = frozenset({Peer(self._node, (seen.primary.address,), ())})
             self._seen = seen
         yield Settle()
 
@@ -311,8 +310,7 @@ class Fabric:
     def _create(self, wanted: Create) -> Steps[None]:
         assert self._seen is not None
         self.cloud.ready("CreateNetworkInterface")
-        primary = next(one.subnet for one in self.inventory.enis.values() if one.index == PRIMARY)
-        subnets = yield from self._placement.subnets(self._seen, primary)
+        subnets = yield from self._placement.subnets(self._seen)
         self._stock.subnets = {**self._stock.subnets, **{one.id: one.cidr for one in subnets}}
         groups = yield from self._placement.groups(self._seen)
         if not groups:

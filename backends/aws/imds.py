@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from netaddr import IPAddress, IPNetwork
 
 from backends.aws.calls import Lost
-from backends.aws.model import Eni, Seen
+from backends.aws.model import PRIMARY, Eni, Seen
 
 ENDPOINT: Final = "http://169.254.169.254"
 """Unless AWS_EC2_METADATA_SERVICE_ENDPOINT says another, as for every AWS client."""
@@ -39,6 +39,8 @@ class Imds:
             primary = self._get("latest/meta-data/mac")
             enis = tuple(self._eni(mac) for mac in macs)
             of_primary = f"{_MACS}{primary}/"
+            if not any(one.index == PRIMARY for one in enis):
+                raise LookupError("it does not show the primary interface")
             return Seen(
                 instance=document["instanceId"],
                 type=document["instanceType"],

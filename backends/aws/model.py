@@ -85,6 +85,14 @@ class Seen(NamedTuple):
     groups: tuple[str, ...]
     """The security groups of the primary interface."""
 
+    @property
+    def primary(self) -> Eni:
+        """The interface that the instance was started with. LookupError: it is not shown."""
+        for one in self.enis:
+            if one.index == PRIMARY:
+                return one
+        raise LookupError("the primary interface is not shown")
+
 
 def eni(found: Mapping[str, Any]) -> Eni:
     """One of the NetworkInterfaces that DescribeNetworkInterfaces and CreateNetworkInterface answer."""

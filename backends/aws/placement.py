@@ -19,10 +19,10 @@ class Placement:
         self._options = options
         self._cloud = cloud
 
-    def subnets(self, seen: Seen, primary: str) -> Steps[list[Subnet]]:
-        """Those in the zone of *seen*, the most free addresses first; *primary* is the primary interface's."""
+    def subnets(self, seen: Seen) -> Steps[list[Subnet]]:
+        """Those in the zone of *seen*, the most free addresses first."""
         options = self._options
-        wanted: dict[str, Any] = {"SubnetIds": list(options.subnets or (primary,))}
+        wanted: dict[str, Any] = {"SubnetIds": list(options.subnets or (seen.primary.subnet,))}
         if not options.subnets and options.subnet_tags:
             wanted = {"Filters": _filters(options.subnet_tags, seen, {"availability-zone": seen.zone})}
         answer = yield from self._cloud.ask("DescribeSubnets", **wanted)
