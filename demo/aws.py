@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from cni.errors import TryAgain
 from demo import show, traffic
 from demo.lab import Node, eventually
-from demo.runtime import Pod
+from demo.place import Place
+from demo.runtime import Pod, Refused
 from demo.show import End
 from demo.text import Printer
 from demo.vpc import CIDR, OUTSIDE, SUBNET, Vpc, built
@@ -149,8 +151,16 @@ class Aws:
 
         made = vpc.region.calls["CreateNetworkInterface", ""]
         vpc.region.on_call = on_call
-        while agent.poll() is None and len(node.pods) < 15:
-            node.add()
+        interrupted: Place | None = None
+        while agent.poll() is None and len(node.pods) < 15 and interrupted is None:
+            place = node.pod_place()
+            try:
+                node.pods.append(node.runtime.add(place.name, place))
+            except Refused as refused:
+                if refused.code != TryAgain.code:
+                    raise
+                interrupted = place
+                self._out.line("an ADD was under way: the runtime is told to try again (code 11), and does afterwards")
             time.sleep(0.2)
         vpc.region.on_call = lambda is_after: None
         agent.wait(10)
@@ -158,6 +168,8 @@ class Aws:
         self._out.line(f"left behind at that moment: {', '.join(left) or 'nothing'}")
         node.launch()
         node.await_ready()
+        if interrupted is not None:
+            node.pods.append(node.runtime.add(interrupted.name, interrupted))
         eventually("EC2 and the agent agree", lambda: not self._disagreement(vpc, node), patience=30)
         self._claim("the new process knew of it, and attached it: nothing leaked", self._disagreement(vpc, node))
 
