@@ -196,7 +196,7 @@ def metadata(region: Region, instance: str, credentials: Callable[[], tuple[str,
     """The whole tree, as the metadata lags behind the truth."""
     one = region.instances[instance]
     shown = region.seen(instance)
-    primary = next(row for row in shown if row["Attachment"]["DeviceIndex"] == 0)
+    primary = min(shown, key=lambda row: int(row["Attachment"]["DeviceIndex"]))
     document = {
         "instanceId": instance,
         "instanceType": one.type,

@@ -485,6 +485,16 @@ def test_the_metadata_is_read_with_a_token(cloud: Cloud) -> None:
         metadata.look()
 
 
+def test_metadata_without_the_primary_interface_is_no_answer(cloud: Cloud) -> None:
+    """Then it is asked again: nothing could be said of where this is."""
+    attachment = cloud.region.nics[cloud.primary].attachment
+    assert attachment is not None
+    attachment.index = 1
+    cloud.region.call("AssignPrivateIpAddresses", {"NetworkInterfaceId": cloud.primary, "Ipv4PrefixCount": 1})
+    with Imds(cloud.region, cloud.instance) as imds, pytest.raises(Lost, match="does not show the primary interface"):
+        Metadata(imds.url).look()
+
+
 def test_the_metadata_lags_behind(cloud: Cloud) -> None:
     """By what the region says."""
     cloud.region.lag = 10.0
