@@ -119,11 +119,12 @@ class Fabric:
     def supplied(self, here: Peer) -> Supplied:
         """See `backends.wiring.Fabric.supplied`."""
         seen = self._seen
-        offered = [Block(block, one.id, reserve=False) for one, block in self._stock.offered()]
+        found = self._stock.interfaces()
+        offered = [Block(block, one.id, reserve=False) for one, block in self._stock.offered(found)]
         if self._options.ipv6 and {block.family for block in offered} != {4, 6}:
             offered = []  # a pod that is added now would never have an address of the other family
         networks = seen.networks if seen is not None else ()
-        return Supplied(tuple(interface for _, interface in self._stock.interfaces()), networks, frozenset(offered))
+        return Supplied(tuple(interface for _, interface in found), networks, frozenset(offered))
 
     def shortage(self, failure: Failure) -> Shortage:
         """See `backends.wiring.Fabric.shortage`: how many there are, and what is waited for or stands in the way."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from netaddr import IPAddress, IPNetwork
@@ -77,12 +77,12 @@ class Stock:
                 found.append((one, Interface(device, one.index, one.mac, one.address, subnet, one.blocks)))
         return sorted(found, key=lambda pair: pair[1].index)
 
-    def offered(self) -> list[tuple[Eni, IPNetwork]]:
-        """The blocks that pods may have addresses of, and where they are."""
+    def offered(self, interfaces: Iterable[tuple[Eni, Interface]]) -> list[tuple[Eni, IPNetwork]]:
+        """The blocks of *interfaces* that pods may have addresses of, and where they are."""
         gone = self._inventory.leaving | self._changes.withheld
         return [
             (one, block)
-            for one, interface in self.interfaces()
+            for one, interface in interfaces
             for block in interface.blocks - gone
             if self._is_for_pods(one) and (block.version == 6 or interface.index >= self._options.reserved)
         ]

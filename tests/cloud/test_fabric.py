@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from hypothesis import given, settings
@@ -91,6 +91,33 @@ def test_more_pods_than_an_interface_has_room_for(place: Place) -> None:
     assert nic.tags["routable:cluster"] == "routable"
     assert nic.tags["routable:instance"] == machine.instance
     well(machine)
+
+
+class Flickering(Machine):
+    """Once it flickers, the devices besides the primary one are away in every second look."""
+
+    is_flickering = False
+    looks = 0
+
+    def devices(self) -> Mapping[str, str]:
+        self.looks += 1
+        is_away = self.is_flickering and self.looks % 2
+        return {mac: name for mac, name in super().devices().items() if name == "eth0" or not is_away}
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_what_is_offered_and_what_is_wired_come_of_one_look(place: Place, before: int) -> None:
+    """A device that goes or comes meanwhile does not part them; and a look asks the kernel."""
+    instance = place.region.run_instance("m5.large", place.subnet)
+    machine = Flickering(place.region, place.clock, instance)
+    machine.run(5)
+    machine.add(150)
+    machine.run(60)
+    assert len(place.region.nics) == 2
+    machine.is_flickering, machine.looks = True, before
+    supplied = machine.fabric.supplied(machine.here)
+    assert {block.network for block in supplied.blocks} == {one for nic in supplied.interfaces for one in nic.blocks}
+    assert machine.looks == before + 1
 
 
 def test_what_is_idle_is_given_back_after_a_while(place: Place) -> None:
