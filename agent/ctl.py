@@ -152,8 +152,7 @@ def _max_pods(options: argparse.Namespace) -> int:
     # Imported here: nothing else needs the backend.
     from backends.aws import limits, live
 
-    is_there = options.config != DEFAULT_CONFIG or Path(DEFAULT_CONFIG).exists()
-    aws = _config(options).aws if is_there else Aws()
+    aws = _config(options).aws if _has_config(options) else Aws()
     mode = options.mode or aws.mode
     found = live.limits_of(options.instance_type, options.region, is_asked=options.ask)
     pods = limits.max_pods(
@@ -172,11 +171,14 @@ def _config(options: argparse.Namespace) -> Config:
     return configuration.load(options.config, backends=backends.BACKENDS, hostname=socket.gethostname())
 
 
+def _has_config(options: argparse.Namespace) -> bool:
+    """Whether there is one to read: the usual one may be missing, one that was named may not."""
+    return bool(options.config != DEFAULT_CONFIG or Path(DEFAULT_CONFIG).exists())
+
+
 def _socket(options: argparse.Namespace) -> str:
     """The configuration's socket; the usual one on a node whose configuration is where the agent found none either."""
-    if options.config == DEFAULT_CONFIG and not Path(DEFAULT_CONFIG).exists():
-        return Paths().socket
-    return _config(options).paths.socket
+    return (_config(options).paths if _has_config(options) else Paths()).socket
 
 
 def _asked(options: argparse.Namespace, command: str, arguments: dict[str, Any]) -> Any:

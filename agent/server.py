@@ -141,12 +141,12 @@ class Server:
         """Serve those that wait: all, if it *has_hope*, or else those whose time is over; who hung up waits no more."""
         now = self._clock()
         with self._lock:
-            waiting, self._waiting = self._waiting, []
-            kept = [] if has_hope else [one for one in waiting if one.deadline > now and not one.client.is_gone()]
-            self._waiting = kept
-        for one in waiting if has_hope else [one for one in waiting if one not in kept]:
-            has_patience = one.deadline > now and not self._stopping and not one.client.is_gone()
-            self._enter(one.client, one.incoming._replace(has_patience=has_patience), self._later)
+            judged = [(one, one.deadline > now and not one.client.is_gone()) for one in self._waiting]
+            self._waiting = [] if has_hope else [one for one, may_wait in judged if may_wait]
+        for one, may_wait in judged:
+            if has_hope or not may_wait:
+                has_patience = may_wait and not self._stopping
+                self._enter(one.client, one.incoming._replace(has_patience=has_patience), self._later)
 
     def stop(self) -> None:
         """Take no more requests, answer those that are whole, and remove the socket."""

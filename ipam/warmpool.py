@@ -195,6 +195,11 @@ def _ready(pool: Pool, settings: Settings) -> int:
     return pool.free
 
 
+def _spare(pool: Pool, settings: Settings) -> int:
+    """How many addresses count as warm beyond those wanted; less than 0: too few do."""
+    return _ready(pool, settings) - _warm(pool, settings)
+
+
 def _missing(pool: Pool, settings: Settings) -> int:
     """How many more addresses are wanted. Pods that wait take the broken chunks' free addresses first."""
     free, ready = pool.free, _ready(pool, settings)
@@ -227,7 +232,7 @@ def _moving(pool: Pool, settings: Settings) -> Iterator[Assign]:
     if len(_idlest(leaving.chunks, settings.delay)) < len(leaving.chunks):
         return
     held = sum(chunk.size for chunk in leaving.chunks if not _is_stopgap(chunk, pool, settings))
-    missed = held - (_ready(pool, settings) - _warm(pool, settings))
+    missed = held - _spare(pool, settings)
     size = _size(pool, settings)
     chunks = -(-missed // size)
     if 0 < chunks <= sum(interface.room for interface in others):
@@ -254,7 +259,7 @@ def _assigns(interfaces: Sequence[Interface], chunks: int, size: int) -> Iterato
 def _shrinking(pool: Pool, settings: Settings, growing: Sequence[Action]) -> Iterator[Action]:
     """Where more is wanted, nothing is spare, and only interfaces go that have no chunk and get none."""
     used = {action.interface for action in growing if isinstance(action, Assign)}
-    spare = _ready(pool, settings) - _warm(pool, settings)
+    spare = _spare(pool, settings)
     for interface in _by_use(pool):
         if interface.name in used:
             continue

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import boto3
+from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ParamValidationError
 
@@ -50,8 +51,7 @@ class Ec2:
         try:
             if self._client is None:
                 self._client = boto3.session.Session().client("ec2", config=self._config)
-            methods = {action: method for method, action in self._client.meta.method_to_api_mapping.items()}
-            answer: dict[str, Any] = getattr(self._client, methods[call.action])(**call.parameters)
+            answer: dict[str, Any] = getattr(self._client, xform_name(call.action))(**call.parameters)
         except ClientError as error:
             said: Mapping[str, Any] = error.response.get("Error", {})
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", _UNSURE)

@@ -195,6 +195,12 @@ class Fabric:
             self._seen = seen
         yield Settle()
 
+    @property
+    def _here(self) -> Seen:
+        """What the metadata said: known to all that comes after the arrival."""
+        assert self._seen is not None
+        return self._seen
+
     def _turn(self) -> Steps[float]:
         """Everything once, until something was done; the seconds until there may be more to do."""
         pause = IDLE
@@ -214,12 +220,11 @@ class Fabric:
 
     def _learn(self) -> Steps[bool]:
         """The limits of the instance's type: EC2's word, or the table's where it may not be asked."""
-        assert self._seen is not None
         if self._clock() < self._limits_at:
             return False
-        known = table.known(self._seen.type)
+        known = table.known(self._here.type)
         try:
-            answer = yield from self.cloud.ask("DescribeInstanceTypes", InstanceTypes=[self._seen.type])
+            answer = yield from self.cloud.ask("DescribeInstanceTypes", InstanceTypes=[self._here.type])
         except Refused as error:
             if error.code != DENIED or known is None:
                 raise
@@ -235,10 +240,9 @@ class Fabric:
         if not self.inventory.intents or self._clock() < self._resume_at:
             return False
         self._resume_at = self._clock() + AGAIN
-        assert self._seen is not None
         for intent in self.inventory.intents:
             try:
-                yield from self._changes.resume(intent, self._seen.instance)
+                yield from self._changes.resume(intent, self._here.instance)
             except Refused as error:
                 log.error("a change that was cut off is refused", extra={"error": str(error)})
         return False
@@ -246,8 +250,7 @@ class Fabric:
     def _describe(self) -> Steps[bool]:
         if self._clock() < self._describe_at:
             return False
-        assert self._seen is not None
-        here = [{"Name": "attachment.instance-id", "Values": [self._seen.instance]}]
+        here = model.filters({"attachment.instance-id": self._here.instance})
         found = yield from self.cloud.all("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=here)
         self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
         self._stock.has_described = True
@@ -265,7 +268,7 @@ class Fabric:
         unknown = sorted(set(names) - self._stock.subnets.keys())
         if unknown:
             answer = yield from self.cloud.ask("DescribeSubnets", SubnetIds=unknown)
-            self._stock.subnets = {**self._stock.subnets, **{one.id: one.cidr for one in model.subnets(answer)}}
+            self._stock.learn(model.subnets(answer))
 
     def _extend(self) -> Steps[bool]:
         """An IPv6 prefix, if pods shall have IPv6."""
@@ -309,16 +312,15 @@ class Fabric:
             yield from self._changes.delete(action.interface)
 
     def _create(self, wanted: Create) -> Steps[None]:
-        assert self._seen is not None
         self.cloud.ready("CreateNetworkInterface")
-        subnets = yield from self._placement.subnets(self._seen)
-        self._stock.subnets = {**self._stock.subnets, **{one.id: one.cidr for one in subnets}}
-        groups = yield from self._placement.groups(self._seen)
+        subnets = yield from self._placement.subnets(self._here)
+        self._stock.learn(subnets)
+        groups = yield from self._placement.groups(self._here)
         if not groups:
             self.obstacles.unguarded()
             return
         good = [one for one in subnets if self.obstacles.of(one.id) is None]
-        yield from self._changes.create(self._seen.instance, good, groups, wanted.chunks, wanted.size)
+        yield from self._changes.create(self._here.instance, good, groups, wanted.chunks, wanted.size)
         if all(self.obstacles.of(one.id) is not None for one in subnets):
             self.obstacles.nowhere(one.id for one in subnets)
 

@@ -134,6 +134,11 @@ def assigned(answer: Mapping[str, Any]) -> frozenset[IPNetwork]:
     return frozenset(map(IPNetwork, texts))
 
 
+def filters(wanted: Mapping[str, str]) -> list[dict[str, Any]]:
+    """*wanted* values by the name of the filter, as every Describe takes them: all must hold."""
+    return [{"Name": name, "Values": [value]} for name, value in sorted(wanted.items())]
+
+
 def tag_specifications(tags: Mapping[str, str]) -> list[dict[str, Any]]:
     """*tags* for an interface, as CreateNetworkInterface takes them."""
     pairs = [{"Key": key, "Value": value} for key, value in sorted(tags.items())]

@@ -41,5 +41,4 @@ class Placement:
 
 def _filters(tags: Mapping[str, str], seen: Seen, more: Mapping[str, str]) -> list[dict[str, Any]]:
     """What has all *tags*, in the VPC: another VPC's subnets may have the same ones."""
-    wanted = {**{f"tag:{key}": value for key, value in tags.items()}, "vpc-id": seen.vpc, **more}
-    return [{"Name": name, "Values": [value]} for name, value in sorted(wanted.items())]
+    return model.filters({**{f"tag:{key}": value for key, value in tags.items()}, "vpc-id": seen.vpc, **more})

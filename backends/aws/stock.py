@@ -10,7 +10,7 @@ from netaddr import IPAddress, IPNetwork
 from backends.aws.changes import Changes
 from backends.aws.changes import Usage as Busy
 from backends.aws.inventory import Inventory
-from backends.aws.model import PRIMARY, Eni, Limits
+from backends.aws.model import PRIMARY, Eni, Limits, Subnet
 from backends.aws.obstacles import Obstacles
 from backends.aws.options import Options
 from backends.wiring import Interface
@@ -66,6 +66,10 @@ class Stock:
     def most(self) -> int:
         """How many interfaces may be attached; 0 while that is not known."""
         return min(self._options.interfaces, self.limits.interfaces) if self.limits is not None else 0
+
+    def learn(self, subnets: Iterable[Subnet]) -> None:
+        """Know these subnets, too."""
+        self.subnets = {**self.subnets, **{one.id: one.cidr for one in subnets}}
 
     def interfaces(self) -> list[tuple[Eni, Interface]]:
         """The interfaces that pods use, by their index."""

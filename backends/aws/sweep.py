@@ -55,11 +55,8 @@ class Sweep:
         return True
 
     def _look(self, known: Collection[str]) -> Steps[list[Eni]]:
-        filters = [
-            {"Name": f"tag:{CLUSTER_TAG}", "Values": [self._cluster]},
-            {"Name": "status", "Values": ["available"]},
-        ]
-        found = yield from self._cloud.all("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=filters)
+        wanted = model.filters({f"tag:{CLUSTER_TAG}": self._cluster, "status": "available"})
+        found = yield from self._cloud.all("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=wanted)
         old = self._clock() - AGE
         return [one for one in map(model.eni, found) if _made(one) < old and one.id not in known]
 
