@@ -28,10 +28,9 @@ class Aws:
 
     def __init__(self, out: Printer) -> None:
         self._out = out
-        self._faults = 0
 
-    def run(self) -> int:
-        """Everything in order; how many claims did not hold."""
+    def run(self) -> None:
+        """Everything in order."""
         out = self._out
         out.step(f"two nodes (t3.medium) in a VPC, {CIDR}, subnet {SUBNET}, and a machine outside of it")
         out.line("EC2 and the instance metadata are EMULATED: strict models, asked over HTTP. Kernel, packets, agents")
@@ -47,11 +46,6 @@ class Aws:
             self._repair(vpc)
             self._kill(vpc)
             self._delete(vpc)
-        return self._faults
-
-    def _claim(self, claim: str, faults: list[str]) -> None:
-        self._out.verdict(claim, faults)
-        self._faults += bool(faults)
 
     def _add(self, vpc: Vpc) -> None:
         self._out.step(f"ADD: {PODS} pods per node; the sixth needs another interface, made and wired meanwhile")
@@ -79,25 +73,18 @@ class Aws:
         for (action, error), count in vpc.region.calls.items():
             counts[f"{action} {error}".strip()] += count
         self._out.table(("ACTION", "CALLS"), [(name, str(count)) for name, count in sorted(counts.items())])
-        self._claim("every call succeeded", [f"{action}: {error}" for action, error in vpc.region.calls if error])
+        self._out.claim("every call succeeded", [f"{action}: {error}" for action, error in vpc.region.calls if error])
 
     def _reach(self, vpc: Vpc) -> None:
         self._out.step("reachability, TCP and UDP: who sends (rows) to which pod (columns), by node and interface")
         receivers = [end for node in vpc.nodes for end in self._ends(vpc, node)]
         senders = [*receivers, End("outside", vpc.outside, OUTSIDE)]
         before = vpc.router.dropped()
-        faults, rows = [], []
-        for sender in senders:
-            cells = []
-            for receiver in receivers:
-                fault = show.fault(sender, receiver, [sender.address]) if sender is not receiver else None
-                cells.append("-" if fault is None else "FAILS" if fault else "ok")
-                faults += [f"{sender.label} -> {receiver.label}: {fault}"] if fault else []
-            rows.append((sender.label, *cells))
-        self._out.table(("", *(end.label for end in receivers)), rows)
-        self._claim("every pod is reached by its own address and sees the sender's own: no overlay, no NAT", faults)
+        faults = show.matrix(self._out, senders, receivers, show.reached(senders, receivers, {}))
+        self._out.claim("every pod is reached by its own address and sees the sender's own: no overlay, no NAT", faults)
         dropped = vpc.router.dropped() - before
-        self._claim("every packet left by the interface that has its source", [f"{dropped} did not"] if dropped else [])
+        astray = [f"{dropped} did not"] if dropped else []
+        self._out.claim("every packet left by the interface that has its source", astray)
 
     def _ends(self, vpc: Vpc, node: Node) -> Iterator[End]:
         seen = set()
@@ -121,7 +108,7 @@ class Aws:
         except OSError as error:
             faults.append(str(error))
         node.place.run("nft", "delete", "table", "ip", "services")
-        self._claim("the reply found its way back by the interface that the question came in on", faults)
+        self._out.claim("the reply found its way back by the interface that the question came in on", faults)
 
     def _repair(self, vpc: Vpc) -> None:
         node = vpc.nodes[0]
@@ -136,7 +123,7 @@ class Aws:
         eventually("the rules are back", lambda: _rules(node) == before)
         took = time.perf_counter() - started
         self._out.line(f"back after {took * 1e3:.0f} ms")
-        self._claim("what was broken is mended within 2 s", [f"{took:.1f} s"] if took > 2 else [])
+        self._out.claim("what was broken is mended within 2 s", [f"{took:.1f} s"] if took > 2 else [])
 
     def _kill(self, vpc: Vpc) -> None:
         node = vpc.nodes[0]
@@ -171,7 +158,7 @@ class Aws:
         if interrupted is not None:
             node.pods.append(node.runtime.add(interrupted.name, interrupted))
         eventually("EC2 and the agent agree", lambda: not self._disagreement(vpc, node), patience=30)
-        self._claim("the new process knew of it, and attached it: nothing leaked", self._disagreement(vpc, node))
+        self._out.claim("the new process knew of it, and attached it: nothing leaked", self._disagreement(vpc, node))
 
     def _disagreement(self, vpc: Vpc, node: Node) -> list[str]:
         status = node.status()
@@ -196,7 +183,7 @@ class Aws:
         eventually("one address per node is left", is_calm, patience=60)
         self._out.line(f"after {time.perf_counter() - started:.1f} s each node has one interface and one warm address")
         faults = list(itertools.chain.from_iterable(self._disagreement(vpc, node) for node in vpc.nodes))
-        self._claim("EC2 has what the agents know, and nothing else", faults)
+        self._out.claim("EC2 has what the agents know, and nothing else", faults)
 
 
 def _rules(node: Node) -> list[str]:

@@ -23,10 +23,9 @@ class Change:
         self._other = {"static": "vxlan", "vxlan": "static"}[backend]
         self._family: Family = family
         self._out = out
-        self._faults = 0
 
-    def run(self) -> int:
-        """How many claims did not hold."""
+    def run(self) -> None:
+        """There and back."""
         out = self._out
         out.step(f"three nodes with a pod each, backend {self._backend}, {self._family}")
         with built(backend=self._backend, family=self._family) as lab:
@@ -47,8 +46,7 @@ class Change:
                     self._arrive(lab, backend)
             self._tell(streams, transfers)
             stayed = [] if [pod.addresses for _, pod in lab.pods] == addresses else ["they changed"]
-            self._claim("every pod kept its addresses and its link", stayed)
-        return self._faults
+            self._out.claim("every pod kept its addresses and its link", stayed)
 
     def _traffic(self, lab: Lab, running: ExitStack) -> tuple[list[Datagrams], list[Transfer]]:
         pods = [pod for _, pod in lab.pods]
@@ -68,7 +66,7 @@ class Change:
         for line in begun.stdout:
             self._out.line(line.rstrip())
         complaint = begun.stderr.read() if begun.stderr else ""
-        self._claim("it is on its way", [] if begun.wait() in (0, NOT_READY) else [complaint])
+        self._out.claim("it is on its way", [] if begun.wait() in (0, NOT_READY) else [complaint])
         self._ways(lab)
         self._out.line(f"{sum(stream.sent for stream in streams)} datagrams sent so far")
 
@@ -102,9 +100,5 @@ class Change:
         rows += [("TCP, MB", str(one.sent >> 20), str(one.received >> 20), one.fault or "0") for one in transfers]
         self._out.table(("TRAFFIC", "SENT", "ARRIVED (AND BACK)", "LOST"), rows)
         lost = sum(stream.lost for stream in streams)
-        self._claim("no packet was lost", [f"{lost} were lost"] if lost else [])
-        self._claim("no connection broke", [one.fault for one in transfers if one.fault])
-
-    def _claim(self, claim: str, faults: list[str]) -> None:
-        self._out.verdict(claim, faults)
-        self._faults += bool(faults)
+        self._out.claim("no packet was lost", [f"{lost} were lost"] if lost else [])
+        self._out.claim("no connection broke", [one.fault for one in transfers if one.fault])

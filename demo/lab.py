@@ -327,7 +327,7 @@ def node_at(
     node = Node(name, number, place(cleanup, f"{lab}-{name}"), own, [], [], runtime, whole)
     cleanup.callback(_end, node)
     # As most distributions have it: a packet must come from where one to its sender would go.
-    node.place.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/default/rp_filter")
+    node.place.sysctl("net/ipv4/conf/default/rp_filter", "1")
     return node
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from demo import traffic
 from demo.lab import Lab, Node
 from demo.place import Place
 from demo.runtime import Pod
+from demo.text import Printer
 
 
 class End(NamedTuple):
@@ -41,13 +42,27 @@ def ends(lab: Lab, family: int) -> tuple[list[End], list[End]]:
 
 def reachability(lab: Lab, family: int) -> Iterator[Reach]:
     """Every sender to every pod, by TCP and UDP."""
-    senders, receivers = ends(lab, family)
     addresses = {node.name: node_addresses(node, family) for node in lab.nodes}
+    return reached(*ends(lab, family), addresses)
+
+
+def reached(senders: Sequence[End], receivers: Sequence[End], allowed: Mapping[str, list[str]]) -> Iterator[Reach]:
+    """Each of *senders* to each of *receivers*, which may see one of the addresses that are *allowed* by the sender's
+    label, or else the sender's own."""
     for sender in senders:
         for receiver in receivers:
             if sender.address != receiver.address:
-                allowed = addresses.get(sender.label, [sender.address])
-                yield Reach(sender, receiver, fault(sender, receiver, allowed))
+                seen = allowed.get(sender.label, [sender.address])
+                yield Reach(sender, receiver, fault(sender, receiver, seen))
+
+
+def matrix(out: Printer, senders: Sequence[End], receivers: Sequence[End], found: Iterable[Reach]) -> list[str]:
+    """Print who sends (rows) to whom (columns), and how that went; the faults are the answer."""
+    faults = {(one.sender, one.receiver): one.fault for one in found}
+    marks = {"": "ok", None: "-"}
+    rows = [(a.label, *(marks.get(faults.get((a, b)), "FAILS") for b in receivers)) for a in senders]
+    out.table(("", *(one.label.replace("node-", "") for one in receivers)), rows)
+    return [f"{a.label} -> {b.label}: {fault}" for (a, b), fault in faults.items() if fault]
 
 
 def fault(sender: End, receiver: End, allowed: list[str]) -> str:

@@ -15,6 +15,7 @@ class Printer:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
+        self._faults = 0
         self._is_colourful = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
     def colour(self, text: str, code: str) -> str:
@@ -38,14 +39,20 @@ class Printer:
             text = "  ".join(cells)
             self.line(self.colour(text, DIM) if number == 0 else self._marked(text))
 
-    def verdict(self, claim: str, faults: Sequence[str]) -> None:
-        """Whether a claim held, and where it did not."""
+    def claim(self, claim: str, faults: Sequence[str]) -> None:
+        """Whether a claim held, and where it did not; counted for `conclusion`."""
+        self._faults += bool(faults)
         if not faults:
             self.line(f"{self.colour('held', GOOD)}: {claim}")
             return
         self.line(f"{self.colour('DID NOT HOLD', BAD)}: {claim}")
         for fault in faults[:20]:
             self.line(f"  {fault}")
+
+    def conclusion(self) -> int:
+        """Whether all claims held; the answer is the exit code."""
+        self.step("all claims held" if not self._faults else f"{self._faults} claims did not hold")
+        return 1 if self._faults else 0
 
     def _marked(self, text: str) -> str:
         return text.replace("FAILS", self.colour("FAILS", BAD))

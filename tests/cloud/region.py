@@ -118,14 +118,13 @@ class Fault:
 
 
 class Region:
-    """*clock* answers seconds. What a test may set: *attach_delay*, *detach_delay*, *staleness* (seconds), *denied*
-    (actions), *has_buckets*, *units* (of network address usage, per VPC). *lag* is the metadata's (seconds)."""
+    """*clock* answers seconds. What a test may set: *attach_delay*, *detach_delay*, *staleness* (seconds), *authorize*,
+    *has_buckets*, *units* (of network address usage, per VPC). *lag* is the metadata's (seconds)."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self._lock = threading.RLock()
         self.attach_delay = self.detach_delay = self.staleness = self.lag = 0.0
-        self.denied: set[str] = set()
         self.authorize: Callable[[str, Mapping[str, Any]], bool] = lambda action, parameters: True
         """Whether a call is allowed."""
         self.has_buckets = True
@@ -258,7 +257,7 @@ class Region:
     def _answered(self, action: str, parameters: Parameters) -> dict[str, Any]:
         if self.has_buckets:
             self._spend(action)
-        if action in self.denied or not self.authorize(action, parameters):
+        if not self.authorize(action, parameters):
             raise Refusal("UnauthorizedOperation", "You are not authorized to perform this operation.", 403)
         handler: Callable[[Parameters], dict[str, Any]] | None = getattr(self, f"_{action}", None)
         if handler is None:
