@@ -16,7 +16,7 @@ from demo.place import Place
 from demo.runtime import Pod, Refused
 from demo.show import End
 from demo.text import Printer
-from demo.vpc import CIDR, OUTSIDE, SUBNET, Vpc, built
+from demo.vpc import CIDR, OUTSIDE, SUBNET, Vpc, built, nodeport
 
 PODS: Final = 8
 """Per node: a t3.medium has five addresses for pods on each of its three interfaces, so eight are on two of them."""
@@ -98,16 +98,14 @@ class Aws:
         node = vpc.nodes[0]
         nic, pod = vpc.nic(node, 1), node.pods[0]
         self._out.step(f"a NodePort: {OUTSIDE} asks {nic.address}:30080, interface 1; the pod is on 0")
-        rule = f"ip daddr {nic.address} tcp dport 30080 dnat to {pod.addresses[0]}:8080"
-        chain = f"chain nodeport {{ type nat hook prerouting priority dstnat; {rule}; }}"
-        node.place.run("nft", "-f", "-", stdin=f"table ip services {{ {chain}; }}")
         faults = []
-        try:
-            seen = traffic.answered(vpc.outside, pod.place, (str(nic.address), 30080), 8080)
-            self._out.line(f"the pod saw {seen}; the answer left by {nic.address}'s interface, as conntrack remembers")
-        except OSError as error:
-            faults.append(str(error))
-        node.place.run("nft", "delete", "table", "ip", "services")
+        with nodeport(vpc, node, 1, f"{pod.addresses[0]}:8080") as entrance:
+            try:
+                seen = traffic.answered(vpc.outside, pod.place, entrance, 8080)
+                way = f"the answer left by {nic.address}'s interface, as conntrack remembers"
+                self._out.line(f"the pod saw {seen}; {way}")
+            except OSError as error:
+                faults.append(str(error))
         self._out.claim("the reply found its way back by the interface that the question came in on", faults)
 
     def _repair(self, vpc: Vpc) -> None:

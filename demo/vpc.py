@@ -224,6 +224,19 @@ def built(
         yield vpc
 
 
+@contextmanager
+def nodeport(vpc: Vpc, node: Node, entry: int, target: str) -> Iterator[tuple[str, int]]:
+    """As kube-proxy would have it: port 30080 of the node's interface *entry* is *target*. Where that is."""
+    address = str(vpc.nic(node, entry).address)
+    rule = f"ip daddr {address} meta l4proto {{ tcp, udp }} th dport 30080 dnat to {target}"
+    chain = f"chain nodeport {{ type nat hook prerouting priority dstnat; {rule}; }}"
+    node.place.run("nft", "-f", "-", stdin=f"table ip services {{ {chain}; }}")
+    try:
+        yield address, 30080
+    finally:
+        node.place.run("nft", "delete", "table", "ip", "services")
+
+
 def start(nodes: Sequence[Node]) -> None:
     """Start the agents and wait until they serve."""
     for node in nodes:

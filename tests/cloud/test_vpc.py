@@ -10,7 +10,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 
@@ -18,7 +17,7 @@ from agent import commands
 from demo import traffic
 from demo.lab import Node, eventually
 from demo.runtime import Pod, Refused
-from demo.vpc import OUTSIDE, Vpc, built
+from demo.vpc import OUTSIDE, Vpc, built, nodeport
 from tests.cloud.region import NoAnswer
 
 AWS = {"mode": "address", "minimum_addresses": 8, "shrink_delay": 1.0}
@@ -114,19 +113,6 @@ def test_a_nodeport_of_a_pod_on_the_host_network(vpc: Vpc) -> None:
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             assert traffic.answered(vpc.outside, node.place, entrance, 8080, kind, bound=own) == OUTSIDE
     assert vpc.router.dropped() == before
-
-
-@contextmanager
-def nodeport(vpc: Vpc, node: Node, entry: int, target: str) -> Iterator[tuple[str, int]]:
-    """As kube-proxy would have it: port 30080 of the node's interface *entry* is *target*. Where that is."""
-    address = str(vpc.nic(node, entry).address)
-    rule = f"ip daddr {address} meta l4proto {{ tcp, udp }} th dport 30080 dnat to {target}"
-    chain = f"chain nodeport {{ type nat hook prerouting priority dstnat; {rule}; }}"
-    node.place.run("nft", "-f", "-", stdin=f"table ip services {{ {chain}; }}")
-    try:
-        yield address, 30080
-    finally:
-        node.place.run("nft", "delete", "table", "ip", "services")
 
 
 def test_the_node_itself_answers_on_every_interface(vpc: Vpc) -> None:
