@@ -2,8 +2,9 @@
 
 What always holds: a peer is reached by a way that was seen to work, the old one or the new one; what is in the journal
 is what the next process goes on with. The order: both ways are programmed, and the pods' routes get the smaller MTU;
-each peer is tried by the new way, moved, tried again, and put back if it falls silent; when all are reached by the new
-way and answer by it, the old one is taken away. A peer that is not ready stays where it was and is tried again.
+each peer is tried by the new way, moved, and probed again, and put back if it falls silent and answers by the old way;
+when all are reached by the new way and answer by it, and what they had sent by the old one has arrived, that is taken
+away. A peer that is not ready stays where it was and is tried again.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ RETRY: Final = 2.0
 """Seconds between tries of peers that were not ready."""
 PATIENCE: Final = 1.0
 """Seconds for a peer's answer to a probe."""
+DRAIN: Final = 1.0
+"""Seconds in which everything arrives that a peer sent by the old way before it answered by the new one."""
 AT_ONCE: Final = 32
 """Peers that are tried at a time."""
 _SHOWN: Final = 200
 """Changes that a dry run shows."""
 
+Ways = Mapping[str, Sequence[Probe]]
+"""The probes of each peer, by its name."""
 Silence = Callable[[str, str, Collection[str], float, str], str]
 """See `dataplane.probe.silence`."""
 
@@ -53,7 +58,7 @@ class Journal(Protocol):
 class Switch:
     """One thread moves peers; any thread asks. *load* answers a backend's factory, *settle* returns when the kernel has
     what is wanted and answers what surrounds the node then, *let_pass* when every request under way now is over;
-    *missing* names what this machine lacks for a plan."""
+    *missing* names what this machine lacks for a plan; *drain* is usually `DRAIN`."""
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class Switch:
         missing: Callable[[Plan], Sequence[str]],
         silence: Silence,
         on_death: Callable[[str, BaseException], None],
+        drain: float = DRAIN,
     ) -> None:
         self._boot = boot
         self._journal = journal
@@ -76,6 +82,7 @@ class Switch:
         self._missing = missing
         self._silence = silence
         self._on_death = on_death
+        self._drain = drain
         self._lock = threading.Lock()
         self._way = way
         self._is_forced = False
@@ -208,10 +215,10 @@ class Switch:
             silent |= self._move(wanted, left[start : start + AT_ONCE], ways, peers)
             self._waiting = silent
         silent |= {one.peer: one.why for one in between.immovable(around.peers)}
-        if not silent:
-            silent = self._unheard(ways, peers, is_bound=True)
-        self._waiting = silent
-        if silent and not self._is_forced:
+        self._waiting = silent or self._behind(wanted, ways, peers)
+        if self._stop.is_set():
+            return
+        if self._waiting and not self._is_forced:
             self._enter(WAITING, wanted)
             return
         with self._lock:
@@ -229,19 +236,39 @@ class Switch:
             if self._way.state.wanted == wanted:
                 self._phase = phase
 
-    def _move(
-        self, wanted: str, names: Sequence[str], ways: Mapping[str, Sequence[Probe]], peers: Mapping[str, Peer]
-    ) -> dict[str, str]:
+    def _move(self, wanted: str, names: Collection[str], ways: Ways, peers: Mapping[str, Peer]) -> dict[str, str]:
         """Move those of *names* that answer by the new way, before and after; the others, and why."""
-        self._put(wanted, (), tried=names)
-        silent = self._unheard({name: ways[name] for name in names}, peers)
+        silent = self._untried(wanted, names, ways, peers)
         good = [name for name in names if name not in silent]
         self._put(wanted, good)
-        worse = self._unheard({name: ways[name] for name in good}, peers)
-        if worse:
-            log.warning("peers fell silent when they were moved: put back", extra={"peers": ", ".join(worse)})
-            self._put(wanted, (), back=worse)
-        return silent | worse
+        return silent | self._silent(wanted, good, ways, peers)
+
+    def _behind(self, wanted: str, ways: Ways, peers: Mapping[str, Peer]) -> dict[str, str]:
+        """Which of the peers, all of which have moved, do not send to us by the new way yet, and why."""
+        for wait in (0.0, self._drain):
+            if ways and self._stop.wait(wait):
+                break
+            behind = self._unheard(ways, peers, is_bound=True)
+            if behind:
+                return behind | self._silent(wanted, behind, ways, peers)
+        return {}
+
+    def _silent(self, wanted: str, names: Collection[str], ways: Ways, peers: Mapping[str, Peer]) -> dict[str, str]:
+        """Which of *names*, all of which have moved, do not answer, and why: they are put back, if they do by the old
+        way, which they leave when they have heard us by the new one."""
+        silent = self._unheard({name: ways[name] for name in names}, peers)
+        if silent:
+            untried = self._untried(wanted, silent, ways, peers)
+            back = [name for name in silent if name not in untried]
+            if back:
+                log.warning("peers fell silent by the new way: put back", extra={"peers": ", ".join(back)})
+            self._put(wanted, (), back=back)
+        return silent
+
+    def _untried(self, wanted: str, names: Collection[str], ways: Ways, peers: Mapping[str, Peer]) -> dict[str, str]:
+        """Which of *names* do not answer by the way that they are not reached by now, and why."""
+        self._put(wanted, (), tried=names)
+        return self._unheard({name: ways[name] for name in names}, peers, is_spare=True)
 
     def _put(self, wanted: str, moved: Iterable[str], *, tried: Iterable[str] = (), back: Iterable[str] = ()) -> None:
         """These are moved as well, or not any more, and those tried: in the journal, then in the kernel."""
@@ -263,17 +290,19 @@ class Switch:
         return around, wiring if isinstance(wiring, Transition) else None
 
     def _unheard(
-        self, ways: Mapping[str, Sequence[Probe]], peers: Mapping[str, Peer], *, is_bound: bool = False
+        self, ways: Ways, peers: Mapping[str, Peer], *, is_spare: bool = False, is_bound: bool = False
     ) -> dict[str, str]:
-        """Which peers do not answer, and why; with *is_bound* an answer counts that comes by the new way."""
+        """Which peers do not answer, and why: by the way of their pods, or with *is_spare* of their spare addresses.
+        With *is_bound* an answer counts that comes by the new way."""
         if self._is_forced:
             return {}
 
         def why(name: str) -> str:
             for probe in ways[name]:
+                target = probe.spare if is_spare else probe.target
                 answerers = [str(probe.target), *map(str, peers[name].addresses)]
                 device = probe.device if is_bound else ""
-                found = self._silence(str(probe.source), str(probe.target), answerers, PATIENCE, device)
+                found = self._silence(str(probe.source), str(target), answerers, PATIENCE, device)
                 if found:
                     return f"{found} by the new way: it has not moved this node yet" if is_bound else found
             return ""

@@ -99,7 +99,8 @@ class Way:
         return self._state
 
     def go(self, state: State, tried: Iterable[str] = ()) -> None:
-        """From now on the node is there, and the peers *tried* are to be probed by the wanted backend."""
+        """From now on the node is there, and the peers *tried* are to be probed by the way by which
+        their pods are not reached."""
         with self._lock:
             self._state, self._tried, self._wiring = state, frozenset(tried), None
 

@@ -24,18 +24,24 @@ from ipam.store import Record
 
 
 class Probe(NamedTuple):
-    """How to find out whether a peer is reached: something sent from *source*, an address that the peer answers by its
-    routes for our pods, to *target*, an address within its pod CIDRs that no pod has; *device* leads there."""
+    """How to find out whether a peer is reached: something sent from *source*, this node's own address in the overlay,
+    which the peer answers as it sends to our pods, to *target*, the peer's address there; *device* leads there.
+
+    *spare* is an address of the peer's pod CIDR that neither a pod nor a node has, nor sends from: a route to that
+    alone is no way for anything else, least of all for the answer that tells the peer how we send to its pods.
+    """
 
     source: IPAddress
     target: IPAddress
+    spare: IPAddress
     device: str
 
 
 class Transition:
     """`backends.wiring.Wiring` between *old* and *new*, on the node *here*.
 
-    Peers for whose name *has_moved* are reached by *new*; of those named in *tried* the targets of the probes alone.
+    Peers for whose name *has_moved* are reached by *new*. Of those named in *tried* the spare addresses alone are
+    reached by the other way than the peer's pods.
     """
 
     def __init__(
@@ -63,7 +69,7 @@ class Transition:
             if self._has_moved(peer.name):
                 whole.update((key, new.plan[key]) for key in self._nexthops(peer, new) if key in new.plan)
             if peer.name in self._tried:
-                for item in self._tries(peer, new):
+                for item in self._tries(peer, old if self._has_moved(peer.name) else new):
                     whole[item.key] = item
         unserved = [one for one in new.unserved if self._has_moved(one.peer)]
         unserved += [one for one in old.unserved if not self._has_moved(one.peer)]
@@ -98,13 +104,14 @@ class Transition:
             route = wired.plan.get(Key(HOST, "route", str(cidr)))
             nexthop = wired.plan.get(nodeplan.nexthop_key(route.nhid)) if isinstance(route, Route) else None
             if isinstance(nexthop, Nexthop) and target.version in sources:
-                yield Probe(sources[target.version], target, nexthop.dev), nexthop
+                spare = IPAddress(cidr.last, cidr.version)
+                yield Probe(sources[target.version], target, spare, nexthop.dev), nexthop
 
     def _tries(self, peer: Peer, wired: Wired) -> Iterator[Item]:
-        """A route to the target of each probe by the new way: it disturbs no pod, since none has that address."""
+        """A route to the spare address of each probe by the way that *wired* has."""
         for probe, way in self._ways(peer, wired):
-            number = nodeplan.nexthop_id(f"{peer.name} tried", probe.target.version)
+            number = nodeplan.nexthop_id(f"{peer.name} tried", probe.spare.version)
             while nodeplan.nexthop_key(number) in wired.plan:
                 number += 1
             yield way._replace(id=number)
-            yield Route(HOST, f"{probe.target}/{podlink.BITS[probe.target.version]}", nhid=number)
+            yield Route(HOST, f"{probe.spare}/{podlink.BITS[probe.spare.version]}", nhid=number)

@@ -161,7 +161,7 @@ class Allocator:
                 if address in block.network:
                     return ConfigInvalid(
                         f"runtimeConfig ips: {address} is reserved in block {block.network}",
-                        "network, broadcast and subnet-router addresses are not for pods; ask for another",
+                        "a subnet's first and last address are not for pods; ask for another",
                     )
             ours = _named(family) if family.ranges else f"no IPv{family.version} block"
             return ConfigInvalid(

@@ -34,13 +34,13 @@ class Block:
         """The first and the last address that may be given, as integers.
 
         Reserved are an IPv4 subnet's network and broadcast address (RFC 1122, 3.2.1.3) and an IPv6 subnet's
-        first, the subnet-router anycast address (RFC 4291, 2.6.1). Neither exists where one or two addresses
+        first and last, anycast addresses (RFC 4291, 2.6.1; RFC 2526, 2). Neither exists where one or two addresses
         are all there are (RFC 3021, RFC 6164).
         """
         first, last = int(self.network.first), int(self.network.last)
         if not self.reserve or last - first < 2:
             return first, last
-        return (first + 1, last - 1) if self.family == 4 else (first + 1, last)
+        return first + 1, last - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from cni.errors import EnvironmentInvalid, KernelRefused
@@ -54,6 +54,8 @@ class FakeKernel:
         self.calls = 0
         """Single changes that were asked for so far."""
         self._fault: tuple[int, BaseException, bool] | None = None
+        self.between: Callable[[], None] = lambda: None
+        """Called before every single change: what else happens in the world meanwhile."""
 
     # --- the world's side -------------------------------------------------------------------------------------
 
@@ -134,6 +136,7 @@ class FakeKernel:
         pods = [change for change in changes if change.item.key.place != HOST]
         gone = [change for change in host if change.new is None]
         for change in [*(change for change in host if change.new is not None), *gone, *pods]:
+            self.between()
             with self._lock:
                 self._one(change)
 

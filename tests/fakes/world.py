@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +42,11 @@ OTHER = Peer(
     (IPAddress("192.0.2.2"), IPAddress("2001:db8::2")),
     (IPNetwork("10.1.2.0/28"), IPNetwork("2001:db8:2::/64")),
 )
+THIRD = Peer(
+    "node-c",
+    (IPAddress("192.0.2.3"), IPAddress("2001:db8::3")),
+    (IPNetwork("10.1.3.0/28"), IPNetwork("2001:db8:3::/64")),
+)
 UPLINK = Uplink("eth0", 1500, (IPNetwork("192.0.2.1/24"), IPNetwork("2001:db8::1/64")))
 COOLDOWN = 30.0
 
@@ -74,18 +79,28 @@ class Nodes:
 
 
 class World:
-    """One node: *directory* holds its store."""
+    """The first of *nodes*: *directory* holds its store."""
 
-    def __init__(self, directory: Path, wrap: Callable[[Store], Store] = lambda store: store) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        wrap: Callable[[Store], Store] = lambda store: store,
+        *,
+        nodes: Sequence[Peer] = (HERE, OTHER),
+        kernel: FakeKernel | None = None,
+        is_silent: Silence = lambda source, target, answerers, patience, device: "",
+    ) -> None:
         self._directory = directory
         self._wrap = wrap
         self.now = 1_000_000.0
         self.boot = "boot-1"
         self.configured = "static"
-        self.is_silent: Silence = lambda source, target, answerers, patience, device: ""
-        self.kernel = FakeKernel()
+        self.here = nodes[0]
+        self.is_silent = is_silent
+        self.drain = 0.0
+        self.kernel = kernel or FakeKernel()
         self.kernel.add_foreign(Route(HOST, "203.0.113.0/24", "eth0"))
-        self.nodes = Nodes(HERE, OTHER)
+        self.nodes = Nodes(*nodes)
         self.store: Store | None = None
         self.restart()
 
@@ -100,7 +115,7 @@ class World:
         self.store = self._wrap(restore.journal(self.path, self.boot, lambda: self.now))
         self.way = Way(restored(self.store.recall(JOURNAL), self.configured, self.boot), backends.load)
         self.survey = Survey(
-            node="node-a",
+            node=self.here.name,
             uplink="",
             options=Options(),
             source=self.nodes,
@@ -139,6 +154,7 @@ class World:
             missing=lambda plan: [],
             silence=self.is_silent,
             on_death=lambda thread, error: None,
+            drain=self.drain,
         )
         self.reconcile()
 

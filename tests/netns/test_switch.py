@@ -79,6 +79,17 @@ def test_node_after_node_there_and_back(lab: Lab) -> None:
     assert "routable-vxlan" not in lab.nodes[0].place.ip("link show")
 
 
+def test_all_nodes_at_once_there_and_back(lab: Lab) -> None:
+    """The same, whoever is first: one that has arrived takes nothing away by which another still sends."""
+    with traffic(lab):
+        for backend in ("vxlan", "static"):
+            begun = [node.ctl_begun("switch", backend) for node in lab.nodes]
+            for one in begun:
+                _, complaint = one.communicate()
+                assert one.returncode in (0, NOT_READY), complaint
+            rest(lab, backend)
+
+
 @pytest.mark.parametrize(("lab", "wanted"), WAYS, indirect=["lab"])
 def test_one_that_has_switched_and_one_that_has_not_understand_each_other(lab: Lab, wanted: str) -> None:
     """A switched node stays between the two for as long as the others have not followed: it says whom it waits for."""

@@ -38,7 +38,7 @@ def usable(block: Block) -> set[IPAddress]:
     addresses = list(block.network)
     if not block.reserve or len(addresses) <= 2:
         return set(addresses)
-    return set(addresses[1:-1] if block.family == 4 else addresses[1:])
+    return set(addresses[1:-1])
 
 
 class Walk(RuleBasedStateMachine):

@@ -11,25 +11,19 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from netaddr import IPAddress, IPNetwork
 
 from agent.way import State, restored
-from cluster.peers import Peer
 from cni.errors import ConfigInvalid
 from cni.spec import Attachment
 from dataplane.items import VXLAN_LINK, Nexthop
+from demo.lab import eventually
 from ipam.store import Store
 from tests.fakes.kernel import Killed
-from tests.fakes.world import HERE, OTHER, World
+from tests.fakes.world import HERE, OTHER, THIRD, World
 from tests.property.test_crash import Deadly
 
 POD = Attachment("pods", "a", "eth0")
 NETNS = "/run/netns/a"
-THIRD = Peer(
-    "node-c",
-    (IPAddress("192.0.2.3"), IPAddress("2001:db8::3")),
-    (IPNetwork("10.1.3.0/28"), IPNetwork("2001:db8:3::/64")),
-)
 MANY = 300
 
 
@@ -178,6 +172,90 @@ def test_a_peer_that_falls_silent_when_it_was_moved_is_put_back(world: Callable[
     assert ways(one) == {"eth0", VXLAN_LINK}
     one.switch.advance()
     arrived(one, "vxlan")
+
+
+class Peers:
+    """What answers a node's probes: not those of *unheard*, and those of *once* the first time only. Each is an address
+    and the device that the answer is to come by, '' for any."""
+
+    def __init__(self) -> None:
+        self.unheard: set[tuple[str, str]] = set()
+        self.once: set[tuple[str, str]] = set()
+        self.asked: list[tuple[str, str]] = []
+
+    def silence(self, source: str, target: str, answerers: Collection[str], patience: float, device: str) -> str:
+        """See `dataplane.probe.silence`."""
+        aim = target, device
+        is_late = aim in self.once and aim in self.asked
+        self.asked.append(aim)
+        return "no answer" if aim in self.unheard or is_late else ""
+
+
+@pytest.fixture
+def peers(world: Callable[..., World]) -> tuple[World, Peers]:
+    """A world on its way to vxlan, all of whose peers have moved, while the other one has not moved this node yet."""
+    one, peers = world(), Peers()
+    one.is_silent = peers.silence
+    one.restart()
+    peers.unheard = {("10.1.2.0", VXLAN_LINK)}
+    ask(one, "vxlan")
+    one.switch.advance()
+    assert one.switch.progress()["moved"] == 2
+    assert one.switch.progress()["waiting"].keys() == {"node-b"}
+    return one, peers
+
+
+def test_a_peer_that_turned_round_is_put_back_later_too(peers: tuple[World, Peers]) -> None:
+    """It had moved, and does not take what comes by the new way any more: it answers by the old one."""
+    one, answers = peers
+    answers.unheard |= {("10.1.2.0", "")}
+    one.switch.advance()
+    assert one.switch.progress()["moved"] == 1
+    assert one.switch.progress()["waiting"] == {"node-b": "no answer"}
+    answers.unheard = set()
+    one.switch.advance()
+    arrived(one, "vxlan")
+
+
+def test_a_peer_that_answers_by_neither_way_is_not_put_back(peers: tuple[World, Peers]) -> None:
+    """It may be down, or have left the old way already, which it does when it has heard us by the new one."""
+    one, answers = peers
+    answers.unheard |= {("10.1.2.0", ""), ("10.1.2.15", "")}
+    one.switch.advance()
+    assert one.switch.progress()["moved"] == 2
+    assert one.switch.progress()["phase"] == "waiting for peers"
+    answers.unheard = set()
+    one.switch.advance()
+    arrived(one, "vxlan")
+
+
+def test_the_old_way_stays_until_what_was_sent_by_it_has_arrived(peers: tuple[World, Peers]) -> None:
+    """Peers are heard by the new way, and must still be when the time for that is over; an agent that ends meanwhile
+    takes nothing away, and the next one goes on."""
+    one, answers = peers
+    one.drain = 3600.0
+    one.restart()
+    answers.unheard, answers.asked = set(), []
+    one.switch.start()
+    eventually("the peers are heard", lambda: ("2001:db8:3::", VXLAN_LINK) in answers.asked)
+    one.switch.stop()
+    assert answers.asked.count(("2001:db8:3::", VXLAN_LINK)) == 1
+    assert one.switch.backend == "static"
+    assert one.problems() == []
+    one.drain = 0.0
+    one.restart()
+    one.switch.advance()
+    arrived(one, "vxlan")
+
+
+def test_a_peer_that_turns_round_in_that_time_is_waited_for(peers: tuple[World, Peers]) -> None:
+    """It was heard by the new way, and is no more."""
+    one, answers = peers
+    answers.unheard, answers.once, answers.asked = set(), {("10.1.3.0", VXLAN_LINK)}, []
+    one.switch.advance()
+    assert one.switch.progress()["waiting"].keys() == {"node-c"}
+    assert one.switch.backend == "static"
+    assert one.problems() == []
 
 
 def test_new_pods_on_the_way_get_what_both_can_carry(world: Callable[..., World]) -> None:

@@ -75,14 +75,14 @@ def test_one_container_on_two_networks_holds_two_addresses() -> None:
         ("10.1.0.0/30", ["10.1.0.1", "10.1.0.2"]),
         ("10.1.0.0/31", ["10.1.0.0", "10.1.0.1"]),
         ("10.1.0.7/32", ["10.1.0.7"]),
-        ("fd00::/126", ["fd00::1", "fd00::2", "fd00::3"]),
+        ("fd00::/126", ["fd00::1", "fd00::2"]),
         ("fd00::/127", ["fd00::", "fd00::1"]),
         ("fd00::/128", ["fd00::"]),
         ("0.0.0.0/31", ["0.0.0.0", "0.0.0.1"]),
     ],
 )
 def test_reserved_addresses_are_never_given(cidr: str, addresses: list[str]) -> None:
-    """A subnet gives all its addresses but network, broadcast and subnet-router; the smallest ones are whole."""
+    """A subnet gives all its addresses but the first and the last; the smallest ones are whole."""
     assert drain(allocator(cidr)) == addresses
 
 
@@ -150,8 +150,8 @@ def test_one_family_failing_takes_nothing_of_the_other() -> None:
 def test_wanted_address_is_given_when_ours_and_free() -> None:
     """A requested address is given; the family that was not asked for is filled as usual."""
     pool = allocator("10.1.0.0/24", "fd00::/64")
-    lease = pool.allocate(pod(1), 0.0, [IPAddress("fd00::ffff:ffff:ffff:ffff")])
-    assert given(lease) == ["10.1.0.1", "fd00::ffff:ffff:ffff:ffff"]
+    lease = pool.allocate(pod(1), 0.0, [IPAddress("fd00::ffff:ffff:ffff:fffe")])
+    assert given(lease) == ["10.1.0.1", "fd00::ffff:ffff:ffff:fffe"]
     pool.release(pod(1), 1.0)
     assert given(pool.allocate(pod(2), 31.0, [IPAddress("10.1.0.1")]))[0] == "10.1.0.1"
 
@@ -161,6 +161,7 @@ def test_wanted_address_is_given_when_ours_and_free() -> None:
     [
         (["10.2.0.1"], ConfigInvalid, "10.2.0.1 is not an address of this node: it has 10.1.0.0/24"),
         (["fd00::1"], ConfigInvalid, "fd00::1 is not an address of this node: it has no IPv6 block"),
+        (["10.1.0.0"], ConfigInvalid, "10.1.0.0 is reserved in block 10.1.0.0/24: a subnet's first and last address"),
         (["10.1.0.255"], ConfigInvalid, "10.1.0.255 is reserved in block 10.1.0.0/24"),
         (["10.1.0.8", "10.1.0.9"], ConfigInvalid, "asks for two IPv4 addresses"),
         (["10.1.0.1"], Exhausted, "10.1.0.1 is in use by pods/container1/eth0"),

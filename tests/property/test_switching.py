@@ -1,0 +1,176 @@
+"""Three agents change their backend at once, their steps interleaved in any order: nobody ever sends what nobody takes.
+
+Each has its own fake kernel; packets and probes are followed through all of them, there and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from netaddr import IPAddress, IPNetwork
+
+from cluster.peers import Peer
+from dataplane.items import HOST, VXLAN_LINK, Fdb, Key, Neigh, Nexthop, Route
+from tests.fakes.turns import Turns
+from tests.fakes.world import HERE, OTHER, THIRD, World
+
+NODES = (HERE, OTHER, THIRD)
+BACKENDS = ("vxlan", "static")
+MANY = 5000
+
+
+class Cluster:
+    """Nodes with an agent each, what their kernels do with packets, and *chance*, which decides whose turn it is."""
+
+    def __init__(self, directory: Path, chance: Random) -> None:
+        self.chance = chance
+        self.turns = Turns(chance.choice, MANY)
+        self.noise = 0.0
+        """How likely a probe is to be lost without a reason."""
+        self.lost: list[str] = []
+        self.worlds: dict[str, World] = {}
+        for node in NODES:
+            own = directory / node.name
+            own.mkdir()
+            nodes = (node, *(one for one in NODES if one != node))
+            self.worlds[node.name] = World(own, nodes=nodes, is_silent=partial(self.silence, node))
+        for world in self.worlds.values():
+            world.kernel.between = self._between
+
+    def close(self) -> None:
+        for world in self.worlds.values():
+            world.close()
+
+    def _between(self) -> None:
+        self.look()
+        self.turns.turn()
+
+    def look(self) -> None:
+        """Follow a packet between every two nodes' pods; those that do not arrive are remembered."""
+        for sender in NODES:
+            for receiver in NODES:
+                for cidr in receiver.pod_cidrs if sender != receiver else ():
+                    pod = IPAddress(cidr.first + 5, cidr.version)
+                    if not self.arrives(sender, receiver, pod):
+                        self.lost.append(f"{sender.name} to {pod}: by {self.way(sender, pod)}")
+
+    # --- the kernels ------------------------------------------------------------------------------------------
+
+    def way(self, node: Peer, target: IPAddress) -> Nexthop | None:
+        """The nexthop of the longest prefix that has *target*; None where there is none."""
+        items = self.worlds[node.name].kernel.ours()
+        routes = [
+            item
+            for item in items.values()
+            if isinstance(item, Route) and not item.place and target in IPNetwork(item.dst)
+        ]
+        best = max(routes, key=lambda route: IPNetwork(route.dst).prefixlen, default=None)
+        found = items.get(Key(HOST, "nexthop", str(best.nhid))) if best is not None else None
+        return found if isinstance(found, Nexthop) else None
+
+    def arrives(self, sender: Peer, receiver: Peer, target: IPAddress, device: str = "") -> bool:
+        """Whether a packet of *sender* is taken by *receiver*; with *device*, whether it came by that."""
+        way = self.way(sender, target)
+        if way is None or (device and way.dev != device):
+            return False
+        if way.dev != VXLAN_LINK:
+            return IPAddress(way.via) in receiver.addresses
+        here, there = (self.worlds[one.name].kernel.ours() for one in (sender, receiver))
+        neigh = here.get(Neigh(HOST, VXLAN_LINK, way.via, "").key)
+        entry = here.get(Fdb(VXLAN_LINK, neigh.mac, "").key) if isinstance(neigh, Neigh) else None
+        is_sent = isinstance(entry, Fdb) and IPAddress(entry.dst) in receiver.addresses
+        return is_sent and Key(HOST, "link", VXLAN_LINK) in there
+
+    def silence(
+        self, node: Peer, source: str, target: str, answerers: Collection[str], patience: float, device: str
+    ) -> str:
+        """See `dataplane.probe.silence`: asked on *node*; the other answers, and be it that there is no such host."""
+        if self.chance.random() < self.noise:
+            return "a packet was lost"
+        own, wanted = IPAddress(source), IPAddress(target)
+        peer = next(one for one in NODES if any(wanted in cidr for cidr in one.pod_cidrs))
+        if not self.arrives(node, peer, wanted, device):
+            return "it did not arrive"
+        return "" if self.arrives(peer, node, own, device) else "the answer did not arrive"
+
+    # --- the agents -------------------------------------------------------------------------------------------
+
+    def go(self, node: Peer, backend: str) -> None:
+        """What ``routablectl switch BACKEND --wait`` does."""
+        world = self.worlds[node.name]
+        world.switch.ask(backend, world.survey.now, is_dry=False, is_forced=False)
+        self.rest(node)
+
+    def waver(self, node: Peer) -> None:
+        """Several changes of mind, of which none may get to its end."""
+        world = self.worlds[node.name]
+        for _ in range(self.chance.randint(1, 4)):
+            world.switch.ask(self.chance.choice(BACKENDS), world.survey.now, is_dry=False, is_forced=False)
+            for _ in range(self.chance.randint(0, 3)):
+                self.turns.turn()
+                world.switch.advance()
+
+    def rest(self, node: Peer) -> None:
+        """Rounds until the node has arrived."""
+        world = self.worlds[node.name]
+        while world.switch.progress()["phase"] != "at rest":
+            self.turns.turn()
+            world.switch.advance()
+
+    def arrived(self, backend: str) -> None:
+        """All is as if that had been the backend always."""
+        for world in self.worlds.values():
+            assert world.problems() == []
+            assert world.switch.backend == backend
+
+
+@pytest.fixture
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Random], Cluster]]:
+    """Clusters at rest with the static backend."""
+    made: list[Cluster] = []
+
+    def make(chance: Random) -> Cluster:
+        while made:
+            made.pop().close()
+        made.append(Cluster(tmp_path_factory.mktemp("cluster"), Random(chance.random())))
+        return made[0]
+
+    yield make
+    while made:
+        made.pop().close()
+
+
+CHANCES = st.randoms(use_true_random=False)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(chance=CHANCES)
+def test_all_at_once_there_and_back(clusters: Callable[[Random], Cluster], chance: Random) -> None:
+    """At no moment is a packet between any two pods lost, and in the end all have arrived."""
+    cluster = clusters(chance)
+    for backend in BACKENDS:
+        cluster.turns.run([partial(cluster.go, node, backend) for node in NODES])
+        cluster.arrived(backend)
+    assert cluster.lost == []
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(chance=CHANCES)
+def test_minds_that_change_and_probes_that_are_lost(clusters: Callable[[Random], Cluster], chance: Random) -> None:
+    """Whatever was asked meanwhile, once all are asked for the same and probes are answered again, all arrive."""
+    cluster = clusters(chance)
+    cluster.noise = 0.2
+    cluster.turns.run([partial(cluster.waver, node) for node in NODES])
+    cluster.noise = 0.0
+    goal = cluster.chance.choice(BACKENDS)
+    cluster.turns.run([partial(cluster.go, node, goal) for node in NODES])
+    cluster.arrived(goal)
+    cluster.lost.clear()
+    cluster.look()
+    assert cluster.lost == []
