@@ -245,13 +245,13 @@ class Switch:
 
     def _behind(self, wanted: str, ways: Ways, peers: Mapping[str, Peer]) -> dict[str, str]:
         """Which of the peers, all of which have moved, do not send to us by the new way yet, and why."""
-        for wait in (0.0, self._drain):
-            if ways and self._stop.wait(wait):
-                break
-            behind = self._unheard(ways, peers, is_bound=True)
-            if behind:
-                return behind | self._silent(wanted, behind, ways, peers)
-        return {}
+        behind = self._unheard(ways, peers, is_bound=True)
+        if ways and not behind:
+            self._enter(FINISHING, wanted)
+            if self._stop.wait(self._drain):
+                return {}
+            behind = self._unheard(ways, peers, is_bound=True)  # nobody has turned round
+        return behind | self._silent(wanted, behind, ways, peers)
 
     def _silent(self, wanted: str, names: Collection[str], ways: Ways, peers: Mapping[str, Peer]) -> dict[str, str]:
         """Which of *names*, all of which have moved, do not answer, and why: they are put back, if they do by the old
