@@ -33,7 +33,7 @@ RETRY: Final = 2.0
 PATIENCE: Final = 1.0
 """Seconds for a peer's answer to a probe."""
 DRAIN: Final = 1.0
-"""Seconds in which everything arrives that a peer sent by the old way before it answered by the new one."""
+"""Seconds for what a peer sent by the old way, before it answered by the new one, to arrive."""
 AT_ONCE: Final = 32
 """Peers that are tried at a time."""
 _SHOWN: Final = 200

@@ -99,8 +99,8 @@ class Way:
         return self._state
 
     def go(self, state: State, tried: Iterable[str] = ()) -> None:
-        """From now on the node is there, and the peers *tried* are to be probed by the way by which
-        their pods are not reached."""
+        """From now on the node is there, and the peers *tried* are to be probed by the way that their pods are not
+        reached by."""
         with self._lock:
             self._state, self._tried, self._wiring = state, frozenset(tried), None
 

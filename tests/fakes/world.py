@@ -87,7 +87,6 @@ class World:
         wrap: Callable[[Store], Store] = lambda store: store,
         *,
         nodes: Sequence[Peer] = (HERE, OTHER),
-        kernel: FakeKernel | None = None,
         is_silent: Silence = lambda source, target, answerers, patience, device: "",
     ) -> None:
         self._directory = directory
@@ -98,7 +97,7 @@ class World:
         self.here = nodes[0]
         self.is_silent = is_silent
         self.drain = 0.0
-        self.kernel = kernel or FakeKernel()
+        self.kernel = FakeKernel()
         self.kernel.add_foreign(Route(HOST, "203.0.113.0/24", "eth0"))
         self.nodes = Nodes(*nodes)
         self.store: Store | None = None

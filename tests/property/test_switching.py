@@ -157,6 +157,7 @@ def test_all_at_once_there_and_back(clusters: Callable[[Random], Cluster], chanc
     for backend in BACKENDS:
         cluster.turns.run([partial(cluster.go, node, backend) for node in NODES])
         cluster.arrived(backend)
+        cluster.look()
     assert cluster.lost == []
 
 
