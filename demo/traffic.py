@@ -50,8 +50,10 @@ def seen_by_tcp(sender: Place, receiver: Place, address: str, source: str = "", 
     return str(peer[0])
 
 
-def seen_by_udp(sender: Place, receiver: Place, address: str, source: str = "", size: int = 1) -> str:
-    """The same with one datagram of *size* bytes there and one back."""
+def seen_by_udp(
+    sender: Place, receiver: Place, address: str, source: str = "", size: int = 1, patience: float = PATIENCE
+) -> str:
+    """The same with one datagram of *size* bytes there and one back, each within *patience* seconds."""
     family = family_of(address)
     payload = os.urandom(size)
     with (
@@ -59,7 +61,7 @@ def seen_by_udp(sender: Place, receiver: Place, address: str, source: str = "", 
         closing(sender.socket(family, socket.SOCK_DGRAM)) as client,
     ):
         for end in (server, client):
-            end.settimeout(PATIENCE)
+            end.settimeout(patience)
         server.bind((address, 0))
         if source:
             client.bind((source, 0))
