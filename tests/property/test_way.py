@@ -11,8 +11,11 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from netaddr import IPAddress, IPNetwork
 
+from agent.switch import AT_ONCE
 from agent.way import State, restored
+from cluster.peers import Peer
 from cni.errors import ConfigInvalid
 from cni.spec import Attachment
 from dataplane.items import VXLAN_LINK, Nexthop
@@ -256,6 +259,26 @@ def test_a_peer_that_turns_round_in_that_time_is_waited_for(peers: tuple[World, 
     assert one.switch.progress()["waiting"].keys() == {"node-c"}
     assert one.switch.backend == "static"
     assert one.problems() == []
+
+
+def test_nodes_begin_with_different_peers(tmp_path: Path) -> None:
+    """Each with those that follow it by name: thousands that change at once do not all ask the same."""
+    names = [f"node-{number:02}" for number in range(AT_ONCE + 8)]
+    nodes = [
+        Peer(name, (IPAddress(f"192.0.2.{number}"),), (IPNetwork(f"10.1.{number}.0/28"),))
+        for number, name in enumerate(names, 1)
+    ]
+    here = nodes[20]
+    answers = Peers()
+    world = World(tmp_path, nodes=[here, *nodes[:20], *nodes[21:]], is_silent=answers.silence)
+    try:
+        ask(world, "vxlan")
+        world.switch.advance()
+    finally:
+        world.close()
+    first = [*nodes[21:], *nodes[:20]][:AT_ONCE]
+    asked = {target for target, _ in answers.asked[:AT_ONCE]}
+    assert asked == {str(IPAddress(peer.pod_cidrs[0].last)) for peer in first}
 
 
 def test_new_pods_on_the_way_get_what_both_can_carry(world: Callable[..., World]) -> None:
