@@ -21,7 +21,6 @@ from agent.way import JOURNAL, State, Way
 from backends import are_alike
 from backends.transition import Probe, Transition
 from backends.wiring import Site, Wiring
-from cluster.peers import Peer
 from cni.errors import ConfigInvalid, Failure, NotReady, TryAgain
 from dataplane.diff import diff
 from dataplane.items import Plan
@@ -204,18 +203,17 @@ class Switch:
         if around is None or between is None:
             return
         self._enter(MOVING, wanted)
-        peers = {peer.name: peer for peer in around.peers if peer.name != around.site.here.name}
-        self._peers = frozenset(peers)
+        self._peers = frozenset(peer.name for peer in around.peers if peer.name != around.site.here.name)
         ways = between.movable(around.peers)
         silent: dict[str, str] = {}
         left = [name for name in _round(ways, around.site.here.name) if not self._way.state.has_moved(name)]
         for start in range(0, len(left), AT_ONCE):
             if self._stop.is_set() or self._way.state.wanted != wanted:
                 return
-            silent |= self._move(wanted, left[start : start + AT_ONCE], ways, peers)
+            silent |= self._move(wanted, left[start : start + AT_ONCE], ways)
             self._waiting = silent
         silent |= {one.peer: one.why for one in between.immovable(around.peers)}
-        self._waiting = silent or self._behind(wanted, ways, peers)
+        self._waiting = silent or self._behind(wanted, ways)
         if self._stop.is_set():
             return
         if self._waiting and not self._is_forced:
@@ -236,41 +234,43 @@ class Switch:
             if self._way.state.wanted == wanted:
                 self._phase = phase
 
-    def _move(self, wanted: str, names: Collection[str], ways: Ways, peers: Mapping[str, Peer]) -> dict[str, str]:
+    def _move(self, wanted: str, names: Collection[str], ways: Ways) -> dict[str, str]:
         """Move those of *names* that answer by the new way, before and after; the others, and why."""
-        silent = self._untried(wanted, names, ways, peers)
+        silent = self._untried(wanted, names, ways)
         good = [name for name in names if name not in silent]
-        self._put(wanted, good)
-        return silent | self._silent(wanted, good, ways, peers)
+        self._put(wanted, moved=good)
+        return silent | self._silent(wanted, good, ways)
 
-    def _behind(self, wanted: str, ways: Ways, peers: Mapping[str, Peer]) -> dict[str, str]:
+    def _behind(self, wanted: str, ways: Ways) -> dict[str, str]:
         """Which of the peers, all of which have moved, do not send to us by the new way yet, and why."""
-        behind = self._unheard(ways, peers, is_bound=True)
+        behind = self._unheard(ways, ways, is_bound=True)
         if ways and not behind:
             self._enter(FINISHING, wanted)
             if self._stop.wait(self._drain):
                 return {}
-            behind = self._unheard(ways, peers, is_bound=True)  # nobody has turned round
-        return behind | self._silent(wanted, behind, ways, peers)
+            behind = self._unheard(ways, ways, is_bound=True)  # nobody has turned round
+        return behind | self._silent(wanted, behind, ways)
 
-    def _silent(self, wanted: str, names: Collection[str], ways: Ways, peers: Mapping[str, Peer]) -> dict[str, str]:
+    def _silent(self, wanted: str, names: Collection[str], ways: Ways) -> dict[str, str]:
         """Which of *names*, all of which have moved, do not answer, and why: they are put back, if they do by the old
         way, which they leave when they have heard us by the new one."""
-        silent = self._unheard({name: ways[name] for name in names}, peers)
+        silent = self._unheard(names, ways)
         if silent:
-            untried = self._untried(wanted, silent, ways, peers)
+            untried = self._untried(wanted, silent, ways)
             back = [name for name in silent if name not in untried]
             if back:
                 log.warning("peers fell silent by the new way: put back", extra={"peers": ", ".join(back)})
-            self._put(wanted, (), back=back)
+            self._put(wanted, back=back)
         return silent
 
-    def _untried(self, wanted: str, names: Collection[str], ways: Ways, peers: Mapping[str, Peer]) -> dict[str, str]:
+    def _untried(self, wanted: str, names: Collection[str], ways: Ways) -> dict[str, str]:
         """Which of *names* do not answer by the way that they are not reached by now, and why."""
-        self._put(wanted, (), tried=names)
-        return self._unheard({name: ways[name] for name in names}, peers, is_spare=True)
+        self._put(wanted, tried=names)
+        return self._unheard(names, ways, is_spare=True)
 
-    def _put(self, wanted: str, moved: Iterable[str], *, tried: Iterable[str] = (), back: Iterable[str] = ()) -> None:
+    def _put(
+        self, wanted: str, *, moved: Iterable[str] = (), back: Iterable[str] = (), tried: Iterable[str] = ()
+    ) -> None:
         """These are moved as well, or not any more, and those tried: in the journal, then in the kernel."""
         with self._lock:
             if self._way.state.wanted != wanted:
@@ -290,17 +290,17 @@ class Switch:
         return around, wiring if isinstance(wiring, Transition) else None
 
     def _unheard(
-        self, ways: Ways, peers: Mapping[str, Peer], *, is_spare: bool = False, is_bound: bool = False
+        self, names: Collection[str], ways: Ways, *, is_spare: bool = False, is_bound: bool = False
     ) -> dict[str, str]:
-        """Which peers do not answer, and why: by the way of their pods, or with *is_spare* of their spare addresses.
-        With *is_bound* an answer counts that comes by the new way."""
+        """Which of *names* do not answer, and why: by the way of their pods, or with *is_spare* of their spare
+        addresses. With *is_bound* an answer counts that comes by the new way."""
         if self._is_forced:
             return {}
 
         def why(name: str) -> str:
             for probe in ways[name]:
                 target = probe.spare if is_spare else probe.target
-                answerers = [str(probe.target), *map(str, peers[name].addresses)]
+                answerers = [str(one) for one in probe.answerers]
                 device = probe.device if is_bound else ""
                 found = self._silence(str(probe.source), str(target), answerers, PATIENCE, device)
                 if found:
@@ -308,7 +308,7 @@ class Switch:
             return ""
 
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="probe") as pool:
-            return {name: reason for name, reason in zip(ways, pool.map(why, ways), strict=True) if reason}
+            return {name: reason for name, reason in zip(names, pool.map(why, names), strict=True) if reason}
 
 
 def _round(names: Iterable[str], here: str) -> list[str]:

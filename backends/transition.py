@@ -25,7 +25,8 @@ from ipam.store import Record
 
 class Probe(NamedTuple):
     """How to find out whether a peer is reached: something sent from *source*, this node's own address in the overlay,
-    which the peer answers as it sends to our pods, to *target*, the peer's address there; *device* leads there.
+    which the peer answers as it sends to our pods, to *target*, the peer's address there; *device* leads there, and
+    *answerers* are the peer's addresses, one of which an ICMP error must come from to be its answer.
 
     *spare* is an address of the peer's pod CIDR that neither a pod nor a node has, nor sends from: a route to that
     alone is no way for anything else, least of all for the answer that tells the peer how we send to its pods.
@@ -35,6 +36,7 @@ class Probe(NamedTuple):
     target: IPAddress
     spare: IPAddress
     device: str
+    answerers: tuple[IPAddress, ...]
 
 
 class Transition:
@@ -105,7 +107,8 @@ class Transition:
             nexthop = wired.plan.get(nodeplan.nexthop_key(route.nhid)) if isinstance(route, Route) else None
             if isinstance(nexthop, Nexthop) and target.version in sources:
                 spare = IPAddress(cidr.last, cidr.version)
-                yield Probe(sources[target.version], target, spare, nexthop.dev), nexthop
+                answerers = target, *peer.addresses
+                yield Probe(sources[target.version], target, spare, nexthop.dev, answerers), nexthop
 
     def _tries(self, peer: Peer, wired: Wired) -> Iterator[Item]:
         """A route to the spare address of each probe by the way that *wired* has."""
