@@ -11,7 +11,7 @@ from demo.lab import Family, Lab, Node, built, eventually
 from demo.stream import RATE, Datagrams, Transfer
 from demo.text import Printer
 
-_ARRIVAL = 30.0
+_ARRIVAL = 180.0
 """Seconds for the nodes to find out that all have switched."""
 
 
@@ -99,6 +99,5 @@ class Change:
         ]
         rows += [("TCP, MB", str(one.sent >> 20), str(one.received >> 20), one.fault or "0") for one in transfers]
         self._out.table(("TRAFFIC", "SENT", "ARRIVED (AND BACK)", "LOST"), rows)
-        lost = sum(stream.lost for stream in streams)
-        self._out.claim("no packet was lost", [f"{lost} were lost"] if lost else [])
+        self._out.claim("no packet was lost", [one.losses() for one in streams if one.lost])
         self._out.claim("no connection broke", [one.fault for one in transfers if one.fault])

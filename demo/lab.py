@@ -27,7 +27,7 @@ from cni import install
 from demo.place import Failed, Place, run
 from demo.runtime import Pod, Runtime
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 """Seconds for an agent to be ready, or for something to come true."""
 _NUMBERS = itertools.count(1)
 

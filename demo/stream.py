@@ -6,16 +6,24 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
-from typing import Final, Self
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, Final, Self
 
 from demo import traffic
 from demo.runtime import Pod
 
 RATE: Final = 1000
 """Datagrams per second, each way."""
+_PATIENCE: Final = 30.0
+"""Seconds after which a stream counts as broken, on a machine however busy."""
 _SILENCE: Final = 0.5
-"""Seconds without a packet after which nothing is expected any more."""
+"""Seconds without a packet, once nobody sends any more, after which nothing is expected."""
+_LOOK: Final = 0.1
+"""Seconds that a reader waits before it looks whether it may end. What was there when these were over, and came too
+late to be seen, is seen by the next look: there are several within the silence."""
+_NUMBER: Final = struct.Struct("!Q")
+"""What a datagram begins with."""
 _CHUNK: Final = 1 << 16
 _BUFFER: Final = 16 << 20
 _SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
@@ -48,12 +56,17 @@ class _Running:
 
 
 class Datagrams(_Running):
-    """Datagrams of *size* bytes from one pod to another, `RATE` each second, and each of them back."""
+    """Numbered datagrams of *size* bytes from one pod to another, `RATE` each second, and each of them back.
+
+    Each stage ends after the one before it: the echo once nothing more comes from a sender that has ended, the receiver
+    once nothing more comes from an echo that has. Before that silence means nothing: it may be this machine's.
+    """
 
     def __init__(self, sender: Pod, receiver: Pod, family: int = 4, size: int = 100) -> None:
         super().__init__()
         address = receiver.address(family)
         self.size = size
+        self._way = f"{sender.address(family)} -> {address}"
         self._server = receiver.place.socket(traffic.family_of(address), socket.SOCK_DGRAM)
         self._client = sender.place.socket(traffic.family_of(address), socket.SOCK_DGRAM)
         for end in (self._server, self._client):
@@ -61,17 +74,43 @@ class Datagrams(_Running):
                 end.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             except PermissionError:  # an ordinary user's: what it cannot hold is counted
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            end.settimeout(traffic.PATIENCE)
+            end.settimeout(_PATIENCE)
         self._server.bind((address, 0))
         self._client.connect(self._server.getsockname()[:2])
-        self.back = 0
+        self._sent_at: list[float] = []
+        self._there: set[int] = set()
+        self._back: set[int] = set()
+        self._is_sent, self._is_echoed = threading.Event(), threading.Event()
+        self._unread = 0
         self.overrun = 0
         """How many arrived and found a socket's buffer full, since this machine had no time for its reader."""
+
+    @property
+    def back(self) -> int:
+        """How many arrived there and back."""
+        return len(self._back)
 
     @property
     def lost(self) -> int:
         """How many did not arrive there, or not back; whole after the end."""
         return self.sent - self.back - self.overrun
+
+    def losses(self) -> str:
+        """Which did not come back, by the way on which they were lost, and when they were sent; '' where none is."""
+        ways = {"there": set(range(self.sent)) - self._there, "back": self._there - self._back}
+        lost = [f"{way}: {self._runs(numbers)}" for way, numbers in ways.items() if numbers]
+        meter = f"{self.overrun} overrun, {self._unread} unread"
+        return f"{self._way}: {self.lost} of {self.sent} lost ({meter}); {'; '.join(lost)}" if lost else ""
+
+    def _runs(self, numbers: set[int]) -> str:
+        """*numbers* as ranges, with the time of the first of each."""
+        ordered = sorted(numbers)
+        first = [one for one in ordered if one - 1 not in numbers]
+        last = [one for one in ordered if one + 1 not in numbers]
+        return ", ".join(
+            f"{one}-{other} at {self._sent_at[one] - self._started:.3f} s"
+            for one, other in zip(first, last, strict=True)
+        )
 
     def __enter__(self) -> Self:
         # One there and back first: while nodes look for each other's hardware address, only so many packets wait.
@@ -80,7 +119,7 @@ class Datagrams(_Running):
         self._server.sendto(b"", peer)
         self._client.recv(_CHUNK)
         for end in (self._server, self._client):
-            end.settimeout(_SILENCE)
+            end.settimeout(_LOOK)
         self._begin(self._send, self._echo, self._receive)
         return self
 
@@ -88,29 +127,60 @@ class Datagrams(_Running):
         self._end()
         for end in (self._client, self._server):
             self.overrun += _MEMINFO.unpack(end.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))[-1]
+            self._unread += _drained(end)
             end.close()
 
     def _send(self) -> None:
-        data = b"x" * self.size
-        while self._is_due(RATE):
-            self._client.send(data)
-            self.sent += 1
+        filler = b"x" * (self.size - _NUMBER.size)
+        try:
+            while self._is_due(RATE):
+                self._sent_at.append(time.monotonic())
+                self._client.send(_NUMBER.pack(self.sent) + filler)
+                self.sent += 1
+        finally:
+            self._is_sent.set()
 
     def _echo(self) -> None:
         try:
-            while True:
-                data, peer = self._server.recvfrom(_CHUNK)
+            for data, peer in self._arriving(self._server, self._is_sent, lambda: len(self._there) == self.sent):
+                self._there.add(_NUMBER.unpack_from(data)[0])
                 self._server.sendto(data, peer)
-        except TimeoutError:
-            return
+        finally:
+            self._is_echoed.set()
 
     def _receive(self) -> None:
-        try:
-            while True:
-                self._client.recv(_CHUNK)
-                self.back += 1
-        except TimeoutError:
-            return
+        for data, _ in self._arriving(self._client, self._is_echoed, lambda: self._back == self._there):
+            self._back.add(_NUMBER.unpack_from(data)[0])
+
+    @staticmethod
+    def _arriving(
+        end: socket.socket, is_over: threading.Event, is_whole: Callable[[], bool]
+    ) -> Iterator[tuple[bytes, Any]]:
+        """What arrives at *end* until it *is_over* and all is there, or nothing came for `_SILENCE` since then."""
+        quiet_since: float | None = None
+        while not (is_over.is_set() and is_whole()):
+            try:
+                yield end.recvfrom(_CHUNK)
+                quiet_since = None
+            except TimeoutError:
+                now = time.monotonic()
+                if not is_over.is_set():
+                    quiet_since = None
+                elif quiet_since is None:
+                    quiet_since = now
+                elif now - quiet_since > _SILENCE:
+                    return
+
+
+def _drained(end: socket.socket) -> int:
+    """How many datagrams nobody has read: the meter's fault, not the network's, if there are any."""
+    end.setblocking(False)
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            end.recv(_CHUNK)
+            count += 1
+    return count
 
 
 class Transfer(_Running):
@@ -124,10 +194,10 @@ class Transfer(_Running):
         self._server.bind((address, 0))
         self._server.listen()
         self._client = sender.place.socket(traffic.family_of(address), socket.SOCK_STREAM)
-        self._client.settimeout(traffic.PATIENCE)
+        self._client.settimeout(_PATIENCE)
         self._client.connect(self._server.getsockname()[:2])
         self._accepted, _ = self._server.accept()
-        self._accepted.settimeout(10 * traffic.PATIENCE)
+        self._accepted.settimeout(_PATIENCE)
         self.received = 0
         self.fault = ""
 

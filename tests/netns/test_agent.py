@@ -61,7 +61,7 @@ def test_pods_lose_no_packet_while_the_agent_is_away(lab: Lab, number: signal.Si
             node.start()
         assert is_reached(other, pod, 6)
     assert stream.sent > 100
-    assert stream.lost == 0
+    assert stream.lost == 0, stream.losses()
 
 
 HARMS = [

@@ -88,7 +88,7 @@ def test_it_is_lost_before_a_start(lab: Lab, harm: Any) -> None:
             file.unlink()  # what SQLite had not folded into the file yet
         harm(journal(node))
         node.start()
-    assert stream.lost == 0
+    assert stream.lost == 0, stream.losses()
     assert leases(node) == before
     assert node.tail().count("the kernel knows it") == 2
     pod = node.add()

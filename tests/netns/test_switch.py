@@ -15,6 +15,8 @@ from demo.stream import Datagrams, Transfer
 
 WAYS = [("static", "vxlan"), ("vxlan", "static")]
 NOT_READY = 3
+PATIENCE = 180.0
+"""Seconds for what takes a few on a machine that has time; how many is no promise."""
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def traffic(lab: Lab) -> Iterator[None]:
         ]
         transfer = running.enter_context(Transfer(pods[0], pods[-1]))
         yield
-    assert [stream.lost for stream in streams] == [0] * len(streams)
+    assert [stream.losses() for stream in streams if stream.lost] == []
     assert all(stream.sent > 1000 for stream in streams)
     assert transfer.fault == ""
     assert transfer.sent > 1 << 20
@@ -66,7 +68,7 @@ def ended(begun: Popen[str]) -> str:
 def rest(lab: Lab, backend: str) -> None:
     """All nodes have arrived."""
     for node in lab.nodes:
-        eventually(f"{node.name} has switched", lambda node=node: phase(node) == "at rest", 30.0)
+        eventually(f"{node.name} has switched", lambda node=node: phase(node) == "at rest", PATIENCE)
         assert node.status()["backend"] == backend
 
 
@@ -138,7 +140,7 @@ def test_turning_round_on_the_way(lab: Lab) -> None:
     with traffic(lab):
         switch(first, "vxlan")
         switch(second, "vxlan")
-        eventually("one peer has moved", lambda: first.status()["switch"]["moved"] == 1, 30.0)
+        eventually("one peer has moved", lambda: first.status()["switch"]["moved"] == 1, PATIENCE)
         switch(first, "static")
         switch(second, "static")
         rest(lab, "static")
