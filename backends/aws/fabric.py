@@ -187,11 +187,11 @@ class Fabric:
                 yield Wait(AGAIN, AGAIN)
                 continue
             self._stock.subnets = dict(seen.subnets)
-            if self.inventory.is_new and all(one.index == PRIMARY for one in seen.enis):
+            if self.inventory.is_new and all(one.is_primary for one in seen.enis):
                 # No agent was here before: what the metadata shows is there, and nobody's but ours.
                 self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
             self.inventory.seen(seen.enis)
-            self.nodes = frozenset({Peer(self._node, (seen.primary.address,), ())})
+            self.nodes = frozenset({Peer(self._node, (seen.address,), ())})
             self._seen = seen
         yield Settle()
 
@@ -259,7 +259,7 @@ class Fabric:
         for one in self.inventory.enis.values():
             for block in held.get(one.id, frozenset()) - one.blocks:
                 log.warning("EC2 took a block away", extra={"interface": one.id, "block": str(block)})
-        yield from self._know_subnets({one.subnet for one in self.inventory.enis.values()})
+        yield from self._know_subnets({one.subnet for one in self.inventory.enis.values() if one.address is not None})
         if changed:
             yield Settle()
         return changed

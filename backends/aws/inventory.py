@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from netaddr import IPNetwork
 
-from backends.aws.model import MADE_TAG, Eni
+from backends.aws.model import MADE_TAG, PRIMARY, Eni
 
 JOURNAL: Final = "aws-eni"
 """The name of all this in the journal."""
@@ -155,6 +155,8 @@ class Inventory:
     def _is_here(self, one: Eni) -> bool:
         is_coming = any(intent.kind == "create" and intent.eni == one.id for intent in self.intents)
         is_going = any(intent.kind == "delete" and intent.eni == one.id for intent in self.intents)
+        if one.card != PRIMARY:  # what is on other network cards is not the agent's, and takes nothing from the first
+            return False
         return one.index is not None and not is_coming and not is_going and not self._is_gone(one.id)
 
     def _merged(self, one: Eni, *, is_final: bool) -> Eni:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from netaddr import IPAddress, IPNetwork
 
 PRIMARY: Final = 0
-"""The device index of the interface that an instance was started with."""
+"""The network card, and the device index on it, of the interface that an instance was started with."""
 CLUSTER_TAG: Final = "routable:cluster"
 """The tag of every interface that an agent made: its value is the cluster's name."""
 NODE_TAG: Final = "routable:instance"
@@ -25,20 +25,27 @@ MADE_TAG: Final = "routable:made"
 class Eni:
     """An elastic network interface: *blocks* are its secondary addresses, as /32, and its delegated prefixes.
 
-    *index* is its device index, None while it is attached to no instance; *attachment* is the attachment's id;
+    *address* is its own IPv4 address, None where it has none (EFA alone, an IPv6-only subnet); *index* is its device
+    index, None while it is attached to no instance, on that network *card*; *attachment* is the attachment's id;
     *is_kept*: it outlives its instance.
     """
 
     id: str
     mac: str
     subnet: str
-    address: IPAddress
+    address: IPAddress | None
     index: int | None = None
     blocks: frozenset[IPNetwork] = frozenset()
     attachment: str = ""
     status: str = "in-use"
     is_kept: bool = False
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    card: int = PRIMARY
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether the instance was started with it: other cards have their own first index."""
+        return self.card == PRIMARY and self.index == PRIMARY
 
     def holds(self, family: int) -> int:
         """How many slots of the interface its blocks of *family* take."""
@@ -89,9 +96,17 @@ class Seen(NamedTuple):
     def primary(self) -> Eni:
         """The interface that the instance was started with. LookupError: it is not shown."""
         for one in self.enis:
-            if one.index == PRIMARY:
+            if one.is_primary:
                 return one
         raise LookupError("the primary interface is not shown")
+
+    @property
+    def address(self) -> IPAddress:
+        """The node's own. LookupError: there is none."""
+        address = self.primary.address
+        if address is None:
+            raise LookupError("the primary interface has no IPv4 address")
+        return address
 
 
 def eni(found: Mapping[str, Any]) -> Eni:
@@ -101,11 +116,13 @@ def eni(found: Mapping[str, Any]) -> Eni:
     blocks = [one["PrivateIpAddress"] for one in addresses if not one.get("Primary")]
     blocks += [one["Ipv4Prefix"] for one in found.get("Ipv4Prefixes", ())]
     blocks += [one["Ipv6Prefix"] for one in found.get("Ipv6Prefixes", ())]
+    own = found.get("PrivateIpAddress")
     return Eni(
         id=found["NetworkInterfaceId"],
         mac=found.get("MacAddress", ""),
         subnet=found.get("SubnetId", ""),
-        address=IPAddress(found["PrivateIpAddress"]),
+        address=IPAddress(own) if own else None,
+        card=attachment.get("NetworkCardIndex", PRIMARY),
         index=attachment.get("DeviceIndex"),
         blocks=frozenset(map(IPNetwork, blocks)),
         attachment=attachment.get("AttachmentId", ""),
@@ -116,10 +133,11 @@ def eni(found: Mapping[str, Any]) -> Eni:
 
 
 def subnets(answer: Mapping[str, Any]) -> list[Subnet]:
-    """What DescribeSubnets answers, those with most free addresses first."""
+    """What DescribeSubnets answers of subnets that have IPv4, those with most free addresses first."""
     found = [
         Subnet(one["SubnetId"], IPNetwork(one["CidrBlock"]), one["AvailableIpAddressCount"])
         for one in answer["Subnets"]
+        if one.get("CidrBlock")
     ]
     return sorted(found, key=lambda one: (-one.free, one.id))
 

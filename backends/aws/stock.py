@@ -77,7 +77,9 @@ class Stock:
         found = []
         for one in self._inventory.enis.values():
             subnet, device = self.subnets.get(one.subnet), devices.get(one.mac)
-            if self._is_wired(one) and one.index is not None and subnet is not None and device is not None:
+            if not self._is_wired(one) or one.index is None or one.address is None:
+                continue
+            if subnet is not None and device is not None:
                 found.append((one, Interface(device, one.index, one.mac, one.address, subnet, one.blocks)))
         return sorted(found, key=lambda pair: pair[1].index)
 
