@@ -4,9 +4,10 @@ A packet from pod to pod: the pod's link, this host's main table (the peer's pod
 device, which wraps it in UDP to the peer's address, any network in between, the peer's device, its route to the pod's
 address, the pod's link. Packets to and from outside the cluster are not wrapped.
 
-Nothing is exchanged, learned or flooded: a peer's VTEP has a hardware address that follows from its node address, and
-the link-local address that follows from that; one neighbour entry and one forwarding entry per peer are computed from
-the list of nodes. Tables: those two, and two nexthop objects and two routes per dual-stack peer: thousands are fine.
+Nothing is exchanged, learned or flooded: a peer's VTEP has a hardware address that follows from its node address. It is
+the next hop to IPv4 pods by the first address of theirs, to IPv6 pods by the link-local address that follows from the
+hardware address: neither family needs the other, which a host may have switched off. One forwarding entry, and for each
+family a neighbour entry, a nexthop object and a route per peer are computed from the list of nodes: thousands are fine.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from backends import nodeplan, podlink, static
 from backends.wiring import Site, Unserved, Wired, pod_mtu
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
-from dataplane.items import HOST, VXLAN_LINK, Addr, Fdb, Item, Key, Neigh, Nexthop, Vxlan, plan
+from dataplane.items import HOST, VXLAN_LINK, Addr, Fdb, Item, Key, Neigh, Nexthop, Sysctl, Vxlan, plan
 from ipam.store import Record
 
 OVERHEAD: Final = {4: 50, 6: 70}
@@ -61,13 +62,14 @@ class VxlanWiring:
             if mac == vtep_mac(self._underlay):
                 why = f"{peer.name} would have this node's hardware address in the overlay: change a node's address"
                 return nodeplan.Part(peer, ids, {}, (Unserved(peer.name, why),))
-            items += [Neigh(HOST, VXLAN_LINK, str(link_local(mac)), mac), Fdb(VXLAN_LINK, mac, str(address))]
+            items.append(Fdb(VXLAN_LINK, mac, str(address)))
         for family, number in ids.items():
+            items += static.routes(peer, family, number)
             if is_direct[family]:
                 items.append(Nexthop(number, str(peer.address(family)), self._site.uplink.name))
             elif address is not None:
-                items.append(Nexthop(number, str(link_local(vtep_mac(address))), VXLAN_LINK, onlink=True))
-            items += static.routes(peer, family, number)
+                via = str(gateway(peer, family, mac))
+                items += [Neigh(HOST, VXLAN_LINK, via, mac), Nexthop(number, via, VXLAN_LINK, onlink=True)]
         return nodeplan.Part(peer, ids, plan(*items), ())
 
     def _device(self) -> Iterator[Item]:
@@ -85,6 +87,8 @@ class VxlanWiring:
         # that is reached by another backend still, comes by the uplink and goes back by the overlay.
         yield nodeplan.loose(VXLAN_LINK)
         yield nodeplan.loose(self._site.uplink.name)
+        if 6 in self._site.families:  # hardened hosts switch IPv6 off on every new device
+            yield Sysctl(HOST, f"net/ipv6/conf/{VXLAN_LINK}/disable_ipv6", "0")
         for address in overlay_addresses(self._site.here):
             yield Addr(HOST, VXLAN_LINK, f"{address}/{podlink.BITS[address.version]}")
 
@@ -102,6 +106,11 @@ def vtep_mac(address: IPAddress) -> str:
 def link_local(mac: str) -> IPAddress:
     """The link-local address that follows from a hardware address (RFC 4291, appendix A)."""
     return EUI(mac).ipv6_link_local()
+
+
+def gateway(peer: Peer, family: int, mac: str) -> IPAddress:
+    """What stands for the VTEP of *peer*, with the hardware address *mac*, as next hop to its pods of *family*."""
+    return link_local(mac) if family == 6 else next(one for one in overlay_addresses(peer) if one.version == family)
 
 
 def overlay_addresses(peer: Peer) -> list[IPAddress]:

@@ -71,6 +71,7 @@ class Kernel:
         self._turn = threading.Lock()
         # Links get indexes of our choice, so that all of a pod's objects on the host can go out in one send. Nobody
         # else counts up here: the kernel's own choice starts at 1.
+        self._has_ipv6 = (_PROC_SYS / "net/ipv6").exists()  # not so after ipv6.disable=1 on the kernel's command line
         self._indexes = itertools.count(max(_FIRST, *(index + 1 for index, _ in if_nameindex())))
 
     def close(self) -> None:
@@ -199,7 +200,7 @@ class Kernel:
         index = next(self._indexes)
         batch.know(veth.name, index)
         create = rtnl.create_veth(veth, index, doors.open(veth.peer_netns), peer_mtu)
-        batch.say(change, create, rtnl.finish_link(veth, index))
+        batch.say(change, create, rtnl.finish_link(veth, index, self._has_ipv6))
 
     def _put_vxlan(self, batch: Batch, change: Change, vxlan: Vxlan) -> None:
         old = change.old
@@ -209,7 +210,7 @@ class Kernel:
             if old is not None:
                 self._delete_links([vxlan.name])
             index = next(self._indexes)
-            batch.say(change, rtnl.create_vxlan(vxlan, index), rtnl.finish_link(vxlan, index))
+            batch.say(change, rtnl.create_vxlan(vxlan, index), rtnl.finish_link(vxlan, index, self._has_ipv6))
         batch.send()
         ethtool.set_tx_checksum(vxlan.name, vxlan.tx_checksum)
 

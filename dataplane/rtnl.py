@@ -38,7 +38,7 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, 
     1, 3, 4, 18, 20, 26, 27, 28,
 )  # fmt: skip
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
-IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
+IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE, _IPV6_MTU_MIN = 8, 1, 1280
 IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 1, 4, 7, 15, 17
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
@@ -149,15 +149,18 @@ def create_vxlan(vxlan: Vxlan, index: int) -> Message:
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + attr(IFLA_LINKINFO, info))
 
 
-def finish_link(link: Veth | Vxlan, index: int) -> Message:
-    """Give a link that was just created what cannot be given at creation: alias and address mode; and bring it up."""
+def finish_link(link: Veth | Vxlan, index: int, has_ipv6: bool = True) -> Message:
+    """Give a link that was just created what cannot be given at creation: alias and address mode; and bring it up.
+    *has_ipv6*: this kernel has; on a link too small for it (RFC 8200, section 5) it has not, and knows no such mode."""
     body = IFINFO.pack(AF_UNSPEC, 0, index, IFF_UP if link.up else 0, IFF_UP)
     if isinstance(link, Veth):
         body += attr(IFLA_IFALIAS, link.alias.encode())
     # No link-local address on our end: it would cost a second of duplicate address detection, multicast
     # memberships and traffic per pod, and nothing needs it, since every neighbour is permanent.
-    mode = attr(IFLA_INET6_ADDR_GEN_MODE, _U8.pack(IN6_ADDR_GEN_MODE_NONE))
-    return Message(RTM_NEWLINK, 0, body + attr(IFLA_AF_SPEC, attr(AF_INET6, mode)))
+    if has_ipv6 and link.mtu >= _IPV6_MTU_MIN:
+        mode = attr(IFLA_INET6_ADDR_GEN_MODE, _U8.pack(IN6_ADDR_GEN_MODE_NONE))
+        body += attr(IFLA_AF_SPEC, attr(AF_INET6, mode))
+    return Message(RTM_NEWLINK, 0, body)
 
 
 def set_link(link: Veth | Vxlan | Port, old: Item | None) -> Message:

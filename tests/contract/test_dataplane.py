@@ -187,10 +187,13 @@ VTEP_MAC = "02:52:c0:00:02:02"
 OVERLAY = plan(
     Vxlan(VXLAN_LINK, 4096, 4789, "192.0.2.1", "02:52:c0:00:02:01", 1450),
     Addr(HOST, VXLAN_LINK, "10.1.1.0/32"),
+    Neigh(HOST, VXLAN_LINK, "10.1.2.0", VTEP_MAC),
     Neigh(HOST, VXLAN_LINK, "fe80::52:c0ff:fe00:202", VTEP_MAC),
     Fdb(VXLAN_LINK, VTEP_MAC, "192.0.2.2"),
-    Nexthop(0x40000001, "fe80::52:c0ff:fe00:202", VXLAN_LINK, onlink=True),
+    Nexthop(0x40000001, "10.1.2.0", VXLAN_LINK, onlink=True),
+    Nexthop(0x40000002, "fe80::52:c0ff:fe00:202", VXLAN_LINK, onlink=True),
     Route(HOST, "10.1.2.0/24", nhid=0x40000001),
+    Route(HOST, "2001:db8:2::/64", nhid=0x40000002),
 )
 
 UPLINK_MAC = "0a:00:00:00:00:01"

@@ -8,7 +8,7 @@ import pytest
 from netaddr import IPAddress, IPNetwork
 
 import backends
-from backends import nodeplan, podlink, vxlan
+from backends import nodeplan, podlink
 from backends.static import StaticWiring
 from backends.vxlan import VxlanWiring
 from backends.wiring import Options, Site
@@ -125,16 +125,25 @@ def test_vxlan_wraps_for_every_peer() -> None:
         "tx-checksum on",
         "sysctl net/ipv4/conf/routable-vxlan/rp_filter = 2",
         "sysctl net/ipv4/conf/eth0/rp_filter = 2",
+        "sysctl net/ipv6/conf/routable-vxlan/disable_ipv6 = 0",
         "addr 10.1.1.0/32 dev routable-vxlan",
         "addr 2001:db8:1::/128 dev routable-vxlan",
-        "neigh fe80::52:c0ff:fe00:202 dev routable-vxlan lladdr 02:52:c0:00:02:02 nud permanent",
         "fdb 02:52:c0:00:02:02 dev routable-vxlan dst 192.0.2.2",
-        f"nexthop id {four} via fe80::52:c0ff:fe00:202 dev routable-vxlan onlink",
         f"route 10.1.2.0/24 nhid {four}",
-        f"nexthop id {six} via fe80::52:c0ff:fe00:202 dev routable-vxlan onlink",
+        "neigh 10.1.2.0 dev routable-vxlan lladdr 02:52:c0:00:02:02 nud permanent",
+        f"nexthop id {four} via 10.1.2.0 dev routable-vxlan onlink",
         f"route 2001:db8:2::/64 nhid {six}",
+        "neigh fe80::52:c0ff:fe00:202 dev routable-vxlan lladdr 02:52:c0:00:02:02 nud permanent",
+        f"nexthop id {six} via fe80::52:c0ff:fe00:202 dev routable-vxlan onlink",
     ]
     assert wired.unserved == ()
+
+
+def test_vxlan_of_ipv4_pods_wants_nothing_of_ipv6() -> None:
+    """A host may have it switched off, or a link too small for it."""
+    here, near = (replace(peer, pod_cidrs=peer.pod_cidrs[:1]) for peer in (HERE, NEAR))
+    plan = VxlanWiring(replace(SITE, here=here)).node([here, near]).plan
+    assert [line for line in lines(plan) if "ipv6" in line or "fe80" in line] == []
 
 
 def test_vxlan_direct_uses_plain_routes_where_it_can() -> None:
@@ -145,7 +154,7 @@ def test_vxlan_direct_uses_plain_routes_where_it_can() -> None:
     assert vias == {
         "192.0.2.2": "eth0",
         "2001:db8::2": "eth0",
-        str(vxlan.link_local(vxlan.vtep_mac(IPAddress("198.51.100.3")))): "routable-vxlan",
+        str(FAR.pod_cidrs[0].ip): "routable-vxlan",
     }
 
 

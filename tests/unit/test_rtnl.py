@@ -39,6 +39,14 @@ def test_a_veth_with_its_peer_in_another_namespace() -> None:
     rest = decoded(ifinfmsg, rtnl.finish_link(veth, 99))
     assert rest.get_attr("IFLA_IFALIAS") == "routable a b c /n"
     assert rest["flags"] & rest["change"] & 1
+    assert rest.get_attr("IFLA_AF_SPEC") is not None
+
+
+@pytest.mark.parametrize(("mtu", "has_ipv6"), [(1279, True), (1500, False)])
+def test_no_ipv6_is_spoken_of_where_there_is_none(mtu: int, has_ipv6: bool) -> None:
+    """Neither on a link that is too small for it nor in a kernel without: these refuse the whole message."""
+    veth = Veth("rt1", "routable a b c /n", mtu, "ee:ee:ee:ee:ee:ee")
+    assert decoded(ifinfmsg, rtnl.finish_link(veth, 99, has_ipv6)).get_attr("IFLA_AF_SPEC") is None
 
 
 @pytest.mark.parametrize(("local", "name"), [("192.0.2.1", "IFLA_VXLAN_LOCAL"), ("2001:db8::1", "IFLA_VXLAN_LOCAL6")])
