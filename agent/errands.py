@@ -6,19 +6,18 @@ process.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from backends.steps import Life, Settle, Wait
-
-log = logging.getLogger(__name__)
 
 
 class Errands:
     """*perform* does a step that is neither `Settle` nor `Wait`, and raises *failures* alone; *settle* returns when the
     kernel has what is wanted; *on_death* is told if the thread ends unasked."""
+
+    name: Final = "fabric"
 
     def __init__(
         self,
@@ -35,7 +34,7 @@ class Errands:
         self._on_death = on_death
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="fabric", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
     def start(self) -> None:
         """Begin."""
@@ -54,9 +53,8 @@ class Errands:
     def _run(self) -> None:
         try:
             self._live()
-        except Exception as error:
-            log.exception("the fabric died")
-            self._on_death(self._thread.name, error)
+        except BaseException as error:  # noqa: BLE001 (the top of a thread)
+            self._on_death(self.name, error)
 
     def _live(self) -> None:
         answer: Any = None

@@ -33,6 +33,9 @@ _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 
 log = logging.getLogger(__name__)
 
+OnDeath = Callable[[str, BaseException], None]
+"""Told the name of a thread that ended unasked, and why."""
+
 
 class Answer(NamedTuple):
     """What a path answers."""
@@ -103,10 +106,13 @@ class _Listener(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = CONNECTIONS_MAX
 
-    def __init__(self, host: str, port: int, deadline: float, answer: Callable[[str], Answer]) -> None:
+    def __init__(
+        self, host: str, port: int, deadline: float, answer: Callable[[str], Answer], on_death: OnDeath
+    ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.deadline = deadline
         self.answer = answer
+        self._on_death = on_death
         self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
         super().__init__((host, port), _Handler)
 
@@ -136,6 +142,8 @@ class _Listener(ThreadingHTTPServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
+        except BaseException as error:  # noqa: BLE001 (the top of a thread; exceptions of one request are handled)
+            self._on_death("http request", error)
         finally:
             self._free.release()
 
@@ -146,6 +154,8 @@ class _Listener(ThreadingHTTPServer):
 class Http:
     """Serves the three paths on *host*:*port* from a thread of its own between ``start`` and ``stop``."""
 
+    name: Final = "http"
+
     def __init__(
         self,
         host: str,
@@ -153,7 +163,7 @@ class Http:
         *,
         scrape: Callable[[], tuple[str, bytes]],
         ready: Callable[[], tuple[bool, str]],
-        on_death: Callable[[str, BaseException], None],
+        on_death: OnDeath,
         deadline: float = DEADLINE,
     ) -> None:
         """Listens at once, so that a port in use is said at start: raises ConfigInvalid.
@@ -165,9 +175,9 @@ class Http:
         self._ready = ready
         self._on_death = on_death
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         try:
-            self._listener = _Listener(host, port, deadline, self._answer)
+            self._listener = _Listener(host, port, deadline, self._answer, on_death)
         except OSError as error:
             why = f"{error.strerror or error}; choose another address:port, or \"\" for none"
             raise ConfigInvalid(f"metrics.listen: cannot listen on {host} port {port}", why) from error
@@ -195,8 +205,8 @@ class Http:
             if self._stopping.is_set():
                 return
             raise RuntimeError("serving ended unasked")
-        except Exception as error:  # noqa: BLE001 (the top of a thread)
-            self._on_death(self._thread.name, error)
+        except BaseException as error:  # noqa: BLE001 (the top of a thread)
+            self._on_death(self.name, error)
 
     def _answer(self, path: str) -> Answer:
         try:

@@ -15,14 +15,13 @@ import logging
 import os
 import platform
 import re
-import signal
 import socket
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from netaddr import IPNetwork
 from prometheus_client import CollectorRegistry
@@ -35,6 +34,7 @@ from agent.errands import Errands
 from agent.http import Http
 from agent.lane import Together
 from agent.ledger import Ledger
+from agent.life import Life, Part
 from agent.machine import DEFAULT_CONFIG, boot_id, exclusive, version
 from agent.metrics import Metrics
 from agent.node import Node
@@ -71,6 +71,8 @@ ADDS = 8
 """ADDs that are begun together: what the kernel says to one batch is told while the next is begun."""
 COMPANY = 0.002
 """Seconds that DELs which came while others were under way wait for more: each message costs the kernel 20 ms."""
+_LOOK: Final = 1.0
+"""Seconds between looks of the thread that waits for the end."""
 _M_ARENA_MAX = -8
 
 
@@ -93,40 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Failure as failure:
         print(f"routable-agent: {failure}", file=sys.stderr)  # noqa: T201
         return 1
-
-
-_ENDING: Final = frozenset((signal.SIGTERM, signal.SIGINT))
-
-
-class Part(Protocol):
-    """What runs in a thread of its own."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def stop(self) -> None:
-        """End, and return when it has."""
-
-
-class Life:
-    """Ends by SIGTERM or SIGINT, or with the death of a thread, which is remembered. Made before any thread is.
-
-    The signals are blocked and waited for: a handler that comes just before a lock is waited for is not noticed.
-    """
-
-    def __init__(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-        self.died = ""
-
-    def die(self, thread: str, error: BaseException) -> None:
-        """A thread ended unasked: the process follows, for its supervisor to start anew."""
-        log.critical("a thread died, so the agent ends", extra={"thread": thread, "error": repr(error)})
-        self.died = thread
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def wait(self) -> None:
-        """Return when it is time to end."""
-        signal.sigwait(_ENDING)
 
 
 def run(config: Config, life: Life) -> int:
@@ -224,14 +192,22 @@ def run(config: Config, life: Life) -> int:
         reconciler.once(is_whole=True)
         served: list[Part] = [server, reconciler, switch, *port(config, registry, status, life)]
         served += [errands] if errands is not None else []
+        live(life, served, ledger, config)
+    return life.code
+
+
+def live(life: Life, served: Sequence[Part], ledger: Ledger, config: Config) -> None:
+    """Serve, until it is time to end."""
+    try:
         for part in served:
-            part.start()
-            parts.callback(part.stop)
+            life.begin(part)
         gc.freeze()  # what is here now stays; no collection needs to walk over it again
-        log.info("ready", extra={"backend": config.backend, "leases": len(records), "socket": paths.socket})
-        life.wait()
+        leases, path = len(ledger.records()), config.paths.socket
+        log.info("ready", extra={"backend": config.backend, "leases": leases, "socket": path})
+        life.wait(lambda: None, _LOOK)
         log.info("stopping; pods keep working")
-    return 1 if life.died else 0
+    finally:
+        life.end(ledger.close, logging.shutdown)
 
 
 def refuse_other_pods(store: Store, backend: str) -> None:

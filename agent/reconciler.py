@@ -44,6 +44,8 @@ class Reconciler:
     """One thread; *on_death* is told if it ends unasked. *offered* is called after each look at what addresses there
     are. *clock* answers seconds, monotonic."""
 
+    name: Final = "reconciler"
+
     def __init__(
         self,
         *,
@@ -72,7 +74,7 @@ class Reconciler:
         self._passes = threading.Condition()
         self._asked = self._served = 0
         self._whole_at = self._quick_at = self._tidy_at = 0.0
-        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
     def start(self) -> None:
         """Begin; the first pass was the caller's, see ``once``."""
@@ -118,9 +120,8 @@ class Reconciler:
         try:
             while not self._stop.is_set():
                 self._turn()
-        except Exception as error:
-            log.exception("the reconciler died")
-            self._on_death(self._thread.name, error)
+        except BaseException as error:  # noqa: BLE001 (the top of a thread)
+            self._on_death(self.name, error)
 
     def _turn(self) -> None:
         has_event = self._events.wait(max(0.0, min(self._whole_at, self._quick_at) - self._clock()))

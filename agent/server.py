@@ -77,6 +77,8 @@ class Server:
     one. *is_trusted* judges the uid of the peer's process.
     """
 
+    name: Final = "socket"
+
     def __init__(
         self,
         path: Path,
@@ -108,6 +110,7 @@ class Server:
         self._pool = ThreadPoolExecutor(_MORE, thread_name_prefix="more")
         self._lock = threading.Lock()
         self._open = 0
+        self._all_closed = threading.Condition(self._lock)
         self._is_listening = False
         self._stopping = False
         self._threads = [self._thread(f"request-{number}", self._work) for number in range(workers)]
@@ -119,8 +122,7 @@ class Server:
         def run() -> None:
             try:
                 work()
-            except Exception as error:
-                log.exception("a thread of the socket died")
+            except BaseException as error:  # noqa: BLE001 (the top of a thread)
                 self._on_death(name, error)
 
         return run
@@ -150,7 +152,8 @@ class Server:
 
     def stop(self) -> None:
         """Take no more requests, answer those that are whole, and remove the socket."""
-        self._stopping = True
+        with self._lock:
+            self._stopping = True
         self._waker.send(b"x")
         with self._reading:
             if self._listener is not None:
@@ -159,9 +162,12 @@ class Server:
             for client in list(self._clients.values()):
                 self._release(client)
                 self._close(client)
+        self.resume(has_hope=True)  # who comes to wait from now on is served at once, too: see `_park`
+        with self._all_closed:
+            while self._open:
+                self._all_closed.wait()
         for thread in self._threads:
             thread.join()
-        self.resume(has_hope=True)
         self._pool.shutdown(wait=True)
         for stream in (self._wake, self._waker):
             stream.close()
@@ -263,7 +269,8 @@ class Server:
             self._release(client)
             self._close(client)
         except BaseException:
-            client.stream.close()
+            self._release(client)
+            self._close(client)
             raise
 
     def _enter(self, client: _Client, incoming: Incoming, do: Callable[[Callable[[], None]], None]) -> None:
@@ -333,14 +340,22 @@ class Server:
             raise
 
     def _serve_one(self, client: _Client, incoming: Incoming) -> None:
-        answer = self._serve(incoming)
+        with self._closed_by_a_bug([client]):
+            answer = self._serve(incoming)
         if answer is not None:
             self._send(client, answer)
-            return
+        elif self._park(client, incoming):
+            self._on_wait()
+        else:
+            self._serve_one(client, incoming._replace(has_patience=False))
+
+    def _park(self, client: _Client, incoming: Incoming) -> bool:
+        """Have it wait for `resume`; False: nothing waits any more."""
         arrived = incoming.arrived if incoming.arrived is not None else self._clock()
         with self._lock:
-            self._waiting.append(_Waiting(client, incoming, arrived + PATIENCE))
-        self._on_wait()
+            if not self._stopping:
+                self._waiting.append(_Waiting(client, incoming, arrived + PATIENCE))
+            return not self._stopping
 
     def _send(self, client: _Client, answer: Answer) -> None:
         is_delivered = False
@@ -351,11 +366,14 @@ class Server:
         except OSError as error:
             log.warning("an answer could not be delivered", extra={"error": str(error)})
         finally:
-            if answer.afterwards is not None:
-                answer.afterwards(is_delivered)
-            self._close(client)
+            try:
+                if answer.afterwards is not None:
+                    answer.afterwards(is_delivered)
+            finally:
+                self._close(client)
 
     def _close(self, client: _Client) -> None:
         client.stream.close()
-        with self._lock:
+        with self._all_closed:
             self._open -= 1
+            self._all_closed.notify_all()

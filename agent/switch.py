@@ -59,6 +59,8 @@ class Switch:
     what is wanted and answers what surrounds the node then, *let_pass* when every request under way now is over;
     *missing* names what this machine lacks for a plan; *drain* is usually `DRAIN`."""
 
+    name: Final = "switch"
+
     def __init__(
         self,
         *,
@@ -91,7 +93,7 @@ class Switch:
         self._phase = AT_REST if way.state.is_resting else PREPARING
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="switch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         journal.remember(JOURNAL, way.state.text(boot))
 
     @property
@@ -182,9 +184,8 @@ class Switch:
                 self._wake.clear()
                 self.advance()
                 self._wake.wait(0 if self._way.state.is_resting else RETRY)
-        except Exception as error:
-            log.exception("the switch died")
-            self._on_death(self._thread.name, error)
+        except BaseException as error:  # noqa: BLE001 (the top of a thread)
+            self._on_death(self.name, error)
 
     def advance(self) -> None:
         """One round over all peers that have not moved, in the calling thread; nothing when resting."""

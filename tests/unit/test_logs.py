@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import logging
 import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -208,3 +210,24 @@ def test_lines_below_the_level_are_not_written(stream: io.StringIO) -> None:
     logging.getLogger("x").warning("loud")
     assert stream.getvalue().endswith("Z warning loud\n")
     assert len(stream.getvalue().splitlines()) == 1
+
+
+PACKAGES = ("agent", "backends", "cluster", "cni", "dataplane", "ipam")
+RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def test_no_line_of_the_product_has_a_field_of_a_name_that_logging_keeps_for_itself() -> None:
+    """Such a call raises KeyError instead of logging; every ``extra`` is written out, so that all can be looked at."""
+    root = Path(__file__).parents[2]
+    found, wrong = 0, []
+    for file in (file for package in PACKAGES for file in sorted((root / package).rglob("*.py"))):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.keyword) or node.arg != "extra":
+                continue
+            found += 1
+            keys = node.value.keys if isinstance(node.value, ast.Dict) else [None]
+            names = [key.value if isinstance(key, ast.Constant) else None for key in keys]
+            if not RESERVED.isdisjoint(names) or not all(isinstance(name, str) for name in names):
+                wrong.append(f"{file.relative_to(root)}:{node.value.lineno}: {ast.unparse(node.value)}")
+    assert wrong == []
+    assert found > 30

@@ -456,3 +456,27 @@ def test_at_the_end_those_that_wait_are_answered(path: Path) -> None:
         assert patient.told.acquire(timeout=DEADLINE)
         server.stop()
         assert answer(stream) == frame.Response(1, b"nothing came")
+
+
+def test_those_that_wait_in_a_lane_are_answered_at_the_end_too(path: Path) -> None:
+    """Also those that only come to wait while the server stops; and the end is reached."""
+    patient, slow = Patient(), Slow()
+    none = Together(lambda batch: lambda: [None for _ in slow(batch)()])
+    told: list[str] = []
+    server = made(
+        path, patient, on_wait=patient.on_wait, together=none, on_death=lambda name, error: told.append(name)
+    )
+    server.start()
+    with connected(path) as waiting, connected(path) as late:
+        waiting.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"ADD"}, b"one")))
+        assert patient.told.acquire(timeout=DEADLINE)
+        late.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, b"two")))
+        assert slow.begun.wait(DEADLINE)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        assert answer(waiting) == frame.Response(1, b"nothing came")
+        slow.may_go_on.set()
+        assert answer(late) == frame.Response(1, b"nothing came")
+        stopping.join(DEADLINE)
+        assert not stopping.is_alive()
+    assert told == []

@@ -1,0 +1,120 @@
+"""No part of a running agent dies unnoticed: the process ends with it, for its supervisor to start anew."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from agent import commands
+from cni.errors import Failure
+from demo.lab import Node, built, eventually
+from demo.place import Failed
+from demo.runtime import Refused
+from tests.fakes.mortal import ARMED, HANG
+
+SOON = 1.0
+"""Seconds within which the process has to end."""
+
+
+def ask_status(node: Node) -> None:
+    node.runtime.call("STATUS")
+
+
+def add_again(node: Node) -> None:
+    """It cannot be served with others, and somebody else does that."""
+    pod = node.pods[0]
+    node.runtime.add(pod.container, pod.place)
+
+
+def switch(node: Node) -> None:
+    commands.ask(str(node.runtime.socket), commands.SWITCH, {"backend": "vxlan"})
+
+
+def scrape(node: Node) -> None:
+    node.metrics()
+
+
+def nothing(node: Node) -> None:
+    """It comes by itself."""
+
+
+DEATHS = [
+    pytest.param("request-", "_serve_one", ask_status, id="request"),
+    pytest.param("request-", "_next", ask_status, id="request-reading"),
+    pytest.param("more", "_serve_one", add_again, id="more"),
+    pytest.param("reconciler", "_turn", nothing, id="reconciler"),
+    pytest.param("reconciler", "quick", nothing, id="reconciler-in-a-pass"),
+    pytest.param("switch", "advance", switch, id="switch"),
+    pytest.param("http", "service_actions", nothing, id="http"),
+    pytest.param("Thread-", "do_GET", scrape, id="http-request"),
+]
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """One with a pod, whose agent is yet to be started."""
+    with built(nodes=1, is_started=False) as lab:
+        yield lab.nodes[0]
+
+
+@pytest.mark.parametrize(("thread", "function", "provoke"), DEATHS)
+@pytest.mark.parametrize("error", ["SystemExit", "ZeroDivisionError"])
+def test_the_process_ends_with_any_of_its_threads(
+    node: Node, thread: str, function: str, provoke: Callable[[Node], None], error: str
+) -> None:
+    """Within a second, with exit code 1, and its log names the thread; the next agent finds all as it was."""
+    if (function, error) == ("do_GET", "ZeroDivisionError"):
+        error = "KeyboardInterrupt"  # an exception there ends one connection
+    assert_ends(node, thread, function, provoke, error)
+    line = next(line for line in node.tail(100).splitlines() if "a thread died" in line)
+    assert f"died={thread.rstrip('-')}" in line or 'died="http request"' in line
+    assert "killed by the test" in line
+    node.program = ("-m", "agent.main")
+    node.start()
+    node.runtime.check(node.pods[0])
+    assert node.stop() == 0
+
+
+def assert_ends(node: Node, thread: str, function: str, provoke: Callable[[Node], None], error: str) -> None:
+    """Have that thread die, and see the process end."""
+    node.program = ("-m", "tests.fakes.mortal", thread, function, error)
+    node.start()
+    node.add()
+    assert node.agent is not None
+    node.agent.send_signal(signal.SIGUSR1)
+    eventually("the thread may die", lambda: ARMED in node.log.read_text())
+    started = time.monotonic()
+    provoking = threading.Thread(target=_provoke, args=(provoke, node))
+    provoking.start()
+    code = node.agent.wait(10.0)
+    took = time.monotonic() - started
+    provoking.join()
+    assert code == 1
+    assert took < SOON + (1.0 if provoke is nothing else 0.0)  # what comes by itself comes once a second
+    node.agent = None
+
+
+def _provoke(provoke: Callable[[Node], None], node: Node) -> None:
+    with suppress(Refused, Failed, Failure, OSError):
+        provoke(node)
+
+
+def test_a_part_that_does_not_stop_is_named_and_left_behind(node: Node) -> None:
+    """After ten seconds; who asks meanwhile is not served any more, and the next agent finds all as it was."""
+    node.program = ("-m", "tests.fakes.mortal", "reconciler", "quick", HANG)
+    node.start()
+    pod = node.add()
+    assert node.agent is not None
+    node.agent.send_signal(signal.SIGUSR1)
+    eventually("the thread hangs", lambda: ARMED in node.log.read_text())
+    time.sleep(1.5)  # it passes by there once a second
+    assert node.stop() == 1
+    assert "some parts do not stop, and are left behind parts=reconciler" in node.tail()
+    node.program = ("-m", "agent.main")
+    node.start()
+    node.runtime.check(pod)
