@@ -1,6 +1,12 @@
-"""The addresses of one subnet of the emulated VPC: which are taken, singly or as whole prefixes. Exact, and fast."""
+"""The addresses of one subnet of the emulated VPC: which are taken, singly or as whole prefixes. Exact, and fast.
+
+The lowest that is free is given, so that what was given back comes again at once: AWS promises no order.
+"""
 
 from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
 
 from netaddr import IPAddress, IPNetwork
 
@@ -22,18 +28,32 @@ class Addresses:
 
     def __init__(self, cidr: IPNetwork) -> None:
         self.cidr = cidr
+        self.is_last_first = False
+        """Whether what was given back last is what is given next."""
         self._first = int(cidr.first)
         self._masks = [0] * (int(cidr.size) // PREFIX)
-        # Ordered sets: which one is taken next does not depend on how often the program ran.
-        self._whole = dict.fromkeys(range(len(self._masks)))
-        self._broken: dict[int, None] = {}
+        # Heaps of /28s, by number: whatever could be taken is in them; what cannot any more is thrown out at the top.
+        self._whole = list(range(len(self._masks)))
+        self._broken = list(self._whole)
+        self._given_back: list[IPNetwork] = []
+        self._for_prefixes: set[int] = set()
+        self._for_nobody: set[int] = set()
         self.free = int(cidr.size)
         for number in (0, 1, 2, 3, int(cidr.size) - 1):
             self._set(number)
 
+    def reserve(self, network: IPNetwork, *, is_for_prefixes: bool) -> None:
+        """A reservation of the subnet's, of /28s: nothing is given of it by itself, or prefixes alone."""
+        first, last = (int(one) - self._first for one in (network.first, network.last))
+        (self._for_prefixes if is_for_prefixes else self._for_nobody).update(range(first // PREFIX, last // PREFIX + 1))
+
     def take(self) -> IPAddress:
-        """A free address: of a broken /28 if there is one. SubnetFull."""
-        block = next(iter(self._broken or self._whole), None)
+        """A free address. SubnetFull."""
+        again = self._last(32)
+        if again is not None:
+            return again.ip
+        barred = self._for_prefixes | self._for_nobody
+        block = _lowest(self._broken, lambda one: self._masks[one] != _FULL, barred)
         if block is None:
             raise SubnetFull
         mask = self._masks[block]
@@ -51,31 +71,63 @@ class Addresses:
 
     def take_prefix(self) -> IPNetwork:
         """A wholly free /28. Fragmented, SubnetFull."""
-        block = next(iter(self._whole), None)
+        again = self._last(28)
+        if again is not None:
+            return again
+        block = _lowest(self._whole, lambda one: not self._masks[one], self._for_nobody)
         if block is None:
             raise Fragmented if self.free else SubnetFull
-        for offset in range(PREFIX):
-            self._set(block * PREFIX + offset)
-        return IPNetwork((self._first + block * PREFIX, 28))
+        return self._take_block(block)
 
     def give_back(self, network: IPNetwork) -> None:
         """An address (/32) or a prefix (/28) is free again."""
         for number in range(int(network.first) - self._first, int(network.last) - self._first + 1):
             block, bit = divmod(number, PREFIX)
+            if self._masks[block] == _FULL:
+                heapq.heappush(self._broken, block)
             self._masks[block] &= ~(1 << bit)
+            if not self._masks[block]:
+                heapq.heappush(self._whole, block)
             self.free += 1
-            self._sort(block)
+        if self.is_last_first:
+            self._given_back.append(network)
+
+    def _last(self, length: int) -> IPNetwork | None:
+        """What was given back last of that length, taken, if that is how it goes and if it is free."""
+        while self._given_back:
+            if self._given_back[-1].prefixlen != length:
+                return None
+            network = self._given_back.pop()
+            block = (int(network.first) - self._first) // PREFIX
+            if length == 32 and self.take_this(network.ip):
+                return network
+            if length == 28 and not self._masks[block]:
+                return self._take_block(block)
+        return None
+
+    def _take_block(self, block: int) -> IPNetwork:
+        self._masks[block] = _FULL
+        self.free -= PREFIX
+        return IPNetwork((self._first + block * PREFIX, 28))
 
     def _set(self, number: int) -> None:
         block, bit = divmod(number, PREFIX)
         self._masks[block] |= 1 << bit
         self.free -= 1
-        self._sort(block)
 
-    def _sort(self, block: int) -> None:
-        mask = self._masks[block]
-        for kind, is_so in ((self._whole, mask == 0), (self._broken, mask not in (0, _FULL))):
-            if is_so:
-                kind.setdefault(block)
-            else:
-                kind.pop(block, None)
+
+def _lowest(heap: list[int], can: Callable[[int], bool], barred: set[int]) -> int | None:
+    """The lowest number that *can* be taken and is not *barred*; what cannot be taken leaves the heap."""
+    aside: list[int] = []
+    found = None
+    while heap:
+        if not can(heap[0]):
+            heapq.heappop(heap)
+        elif heap[0] in barred:
+            aside.append(heapq.heappop(heap))
+        else:
+            found = heap[0]
+            break
+    for one in aside:
+        heapq.heappush(heap, one)
+    return found

@@ -80,7 +80,7 @@ def test_what_goes_over_the_wire_comes_back_the_same(cloud: Cloud) -> None:
         Ipv4PrefixCount=1,
     )["NetworkInterface"]
     one = model.eni(made)
-    assert (one.tags, one.index, one.status) == (tags, None, "available")
+    assert (one.tags, one.index, one.status) == (tags, None, "pending")
     assert [block.prefixlen for block in one.blocks] == [28]
     attached = cloud.ec2.attach_network_interface(NetworkInterfaceId=one.id, InstanceId=cloud.instance, DeviceIndex=1)
     change = {"AttachmentId": attached["AttachmentId"], "DeleteOnTermination": True}
@@ -238,9 +238,9 @@ def test_attaching_and_detaching_take_time(cloud: Cloud) -> None:
     """The device is there when it is attached; an interface in use cannot be deleted; the first one stays."""
     cloud.region.attach_delay = cloud.region.detach_delay = 5.0
     made = cloud.ec2.create_network_interface(SubnetId=cloud.subnet)["NetworkInterface"]["NetworkInterfaceId"]
-    attachment = cloud.ec2.attach_network_interface(
-        NetworkInterfaceId=made, InstanceId=cloud.instance, DeviceIndex=1
-    )["AttachmentId"]
+    attachment = cloud.ec2.attach_network_interface(NetworkInterfaceId=made, InstanceId=cloud.instance, DeviceIndex=1)[
+        "AttachmentId"
+    ]
     assert [nic.id for nic in cloud.region.attached(cloud.instance)] == [cloud.primary]
     cloud.clock.now += 5
     assert len(cloud.region.attached(cloud.instance)) == 2

@@ -41,8 +41,8 @@ class Odd(Region):
     def seen(self, instance: str) -> list[dict[str, Any]]:
         return [*self.rows, *super().seen(instance)]
 
-    def call(self, action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        answer = super().call(action, parameters)
+    def call(self, action: str, parameters: Mapping[str, Any], who: str = "an agent") -> dict[str, Any]:
+        answer = super().call(action, parameters, who)
         if action == "DescribeNetworkInterfaces" and "attachment.instance-id" in str(parameters):
             answer["NetworkInterfaces"] = [*self.rows, *answer["NetworkInterfaces"]]
         if action == "DescribeSubnets" and "subnet-other" in str(parameters):

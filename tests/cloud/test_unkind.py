@@ -1,0 +1,245 @@
+"""What the emulated EC2 does to its callers when it is told to, asked by boto3 over HTTP where the wire matters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from netaddr import IPNetwork
+
+from tests.cloud.addresses import Addresses, Fragmented, SubnetFull
+from tests.cloud.endpoint import Ec2
+from tests.cloud.machine import Clock
+from tests.cloud.region import Refusal, Region
+
+AN_HOUR = 3600.0
+
+
+class Place:
+    """A region with one subnet of 59 addresses and one m5.large; *ec2* is boto3's client of it."""
+
+    def __init__(self, type_: str = "m5.large") -> None:
+        self.clock = Clock()
+        self.region = Region(self.clock)
+        self.vpc = self.region.add_vpc("10.0.0.0/16")
+        self.subnet = self.region.add_subnet(self.vpc, "10.0.0.0/26")
+        self.instance = self.region.run_instance(type_, self.subnet)
+        (self.primary,) = self.region.nics
+        self.ec2: Any = None
+
+    def create(self, **more: Any) -> str:
+        """An interface."""
+        answer = self.region.call("CreateNetworkInterface", {"SubnetId": self.subnet, **more})
+        return str(answer["NetworkInterface"]["NetworkInterfaceId"])
+
+    def attach(self, nic: str, index: int, **more: Any) -> str:
+        """It, to the instance."""
+        asked = {"NetworkInterfaceId": nic, "InstanceId": self.instance, "DeviceIndex": index, **more}
+        return str(self.region.call("AttachNetworkInterface", asked)["AttachmentId"])
+
+    def assign(self, **wanted: int) -> list[str]:
+        """To the primary interface."""
+        answer = self.region.call("AssignPrivateIpAddresses", {"NetworkInterfaceId": self.primary, **wanted})
+        prefixes = [one["Ipv4Prefix"] for one in answer["AssignedIpv4Prefixes"]]
+        return prefixes + [one["PrivateIpAddress"] for one in answer["AssignedPrivateIpAddresses"]]
+
+    def described(self, **asked: Any) -> list[dict[str, Any]]:
+        """Interfaces."""
+        return list(self.region.call("DescribeNetworkInterfaces", asked)["NetworkInterfaces"])
+
+    def refused(self, action: str, **asked: Any) -> tuple[str, str]:
+        """The code and the message of a call that must be refused."""
+        with pytest.raises(Refusal) as caught:
+            self.region.call(action, asked)
+        return caught.value.code, caught.value.message
+
+
+@pytest.fixture
+def place() -> Place:
+    """As kind as can be."""
+    return Place()
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """Over HTTP."""
+    mine = {"AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_CONFIG_FILE": os.devnull}
+    for name, value in {**mine, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}.items():
+        monkeypatch.setenv(name, value)
+    found = Place()
+    with Ec2(found.region) as endpoint:
+        config = Config(region_name="eu-west-1", retries={"total_max_attempts": 1}, read_timeout=5)
+        found.ec2 = boto3.client("ec2", endpoint_url=endpoint.url, config=config)
+        yield found
+
+
+def test_the_lowest_free_address_is_given(place: Place) -> None:
+    """So what was given back comes again at once, alone and as a prefix."""
+    first = place.assign(SecondaryPrivateIpAddressCount=3)
+    assert first == ["10.0.0.5", "10.0.0.6", "10.0.0.7"]
+    asked = {"NetworkInterfaceId": place.primary, "PrivateIpAddresses": [first[1]]}
+    place.region.call("UnassignPrivateIpAddresses", asked)
+    assert place.assign(SecondaryPrivateIpAddressCount=2) == ["10.0.0.6", "10.0.0.8"]
+    (prefix,) = place.assign(Ipv4PrefixCount=1)
+    place.region.call("UnassignPrivateIpAddresses", {"NetworkInterfaceId": place.primary, "Ipv4Prefixes": [prefix]})
+    assert place.assign(Ipv4PrefixCount=2) == [prefix, "10.0.0.32/28"] == ["10.0.0.16/28", "10.0.0.32/28"]
+
+
+def test_what_was_given_back_last_may_be_given_next(place: Place) -> None:
+    """Although lower ones are free."""
+    place.region.become(last_first=True)
+    prefixes = place.assign(Ipv4PrefixCount=2)
+    for one in prefixes:
+        place.region.call("UnassignPrivateIpAddresses", {"NetworkInterfaceId": place.primary, "Ipv4Prefixes": [one]})
+    assert place.assign(Ipv4PrefixCount=2) == prefixes[::-1]
+
+
+def test_addresses_are_exact_whatever_is_taken_and_given_back() -> None:
+    """All are given, none twice, none that is reserved; a prefix is aligned and wholly free."""
+    addresses = Addresses(IPNetwork("10.0.0.0/24"))
+    prefixes = [addresses.take_prefix() for _ in range(14)]
+    with pytest.raises(Fragmented):
+        addresses.take_prefix()
+    singles = [addresses.take() for _ in range(addresses.free)]
+    with pytest.raises(SubnetFull):
+        addresses.take()
+    taken = {address for one in prefixes for address in one} | set(singles)
+    assert len(taken) == 14 * 16 + len(singles) == 256 - 5
+    for single in singles:
+        addresses.give_back(IPNetwork(single))
+    addresses.give_back(prefixes[3])
+    assert addresses.take_prefix() == prefixes[3]
+    assert [addresses.take() for _ in singles] == singles
+
+
+def test_a_reservation_gives_prefixes_alone_or_nothing() -> None:
+    """Of a subnet's CIDR reservation of type "prefix" no single addresses come, of type "explicit" nothing at all."""
+    addresses = Addresses(IPNetwork("10.0.0.0/26"))
+    addresses.reserve(IPNetwork("10.0.0.16/28"), is_for_prefixes=False)
+    addresses.reserve(IPNetwork("10.0.0.32/28"), is_for_prefixes=True)
+    assert addresses.take_prefix() == IPNetwork("10.0.0.32/28")
+    with pytest.raises(Fragmented):
+        addresses.take_prefix()
+    addresses.give_back(IPNetwork("10.0.0.32/28"))
+    singles = {addresses.take() for _ in range(12 + 15)}
+    assert not singles & {*IPNetwork("10.0.0.16/28"), *IPNetwork("10.0.0.32/28")}
+    with pytest.raises(SubnetFull):
+        addresses.take()
+
+
+def test_an_index_in_use_is_refused_in_ec2s_words(served: Place) -> None:
+    """Whoever attached what is there."""
+    served.attach(served.create(), 1)
+    with pytest.raises(ClientError) as caught:
+        served.ec2.attach_network_interface(
+            NetworkInterfaceId=served.create(), InstanceId=served.instance, DeviceIndex=1
+        )
+    error = caught.value.response["Error"]
+    words = f"Instance '{served.instance}' already has an interface attached at device index '1'."
+    assert (error["Code"], error["Message"]) == ("InvalidParameterValue", words)
+
+
+def test_an_index_is_of_a_network_card() -> None:
+    """Each card has its own indices and its own limit; what names no card may be held to the indices of all."""
+    place = Place("p4d.24xlarge")
+    place.attach(place.create(), 1, NetworkCardIndex=1)
+    place.region.become(index_of_any_card=True)
+    asked = {"NetworkInterfaceId": place.create(), "InstanceId": place.instance, "DeviceIndex": 1}
+    assert place.refused("AttachNetworkInterface", **asked)[0] == "InvalidParameterValue"
+    place.region.call("AttachNetworkInterface", {**asked, "NetworkCardIndex": 0})
+    cards = [row["Attachment"]["NetworkCardIndex"] for row in place.described()]
+    assert cards == [0, 1, 0]
+    asked = {"NetworkInterfaceId": place.create(), "InstanceId": place.instance, "DeviceIndex": 2}
+    assert place.refused("AttachNetworkInterface", **asked, NetworkCardIndex=4)[0] == "InvalidParameterValue"
+
+
+def test_a_new_interface_is_pending_and_not_seen_for_a_while(served: Place) -> None:
+    """By its id it is not found, by a filter it is not listed; then it is there."""
+    served.region.become(unseen=(5.0, 5.0))
+    made = served.ec2.create_network_interface(SubnetId=served.subnet)["NetworkInterface"]
+    assert made["Status"] == "pending"
+    name = made["NetworkInterfaceId"]
+    calls = [
+        ("describe_network_interfaces", {"NetworkInterfaceIds": [name]}),
+        ("attach_network_interface", {"InstanceId": served.instance, "DeviceIndex": 1, "NetworkInterfaceId": name}),
+        ("assign_private_ip_addresses", {"NetworkInterfaceId": name, "Ipv4PrefixCount": 1}),
+        ("delete_network_interface", {"NetworkInterfaceId": name}),
+    ]
+    for method, asked in calls:
+        with pytest.raises(ClientError) as caught:
+            getattr(served.ec2, method)(**asked)
+        assert caught.value.response["Error"]["Code"] == "InvalidNetworkInterfaceID.NotFound"
+    assert [row["NetworkInterfaceId"] for row in served.described()] == [served.primary]
+    served.clock.now += 5
+    for method, asked in calls[:3]:
+        getattr(served.ec2, method)(**asked)
+
+
+def test_what_is_not_seen_may_be_seen_by_some() -> None:
+    """There is more than one server: found, not found, found; the seed decides."""
+
+    def seen(seed: int) -> list[bool]:
+        place = Place()
+        place.region.become(seed=seed, unseen=(60.0, 60.0), flickers=True)
+        name = place.create()
+        return [any(row["NetworkInterfaceId"] == name for row in place.described()) for _ in range(12)]
+
+    first = seen(1)
+    assert set(first) == {True, False}
+    assert seen(1) == first != seen(2)
+
+
+def test_coming_and_going_take_a_while(place: Place) -> None:
+    """ "attaching" and then "attached"; "detaching" and then gone, and in use until then, in either of EC2's words."""
+    place.region.become(attaching=(4.0, 10.0), detaching=(4.0, 10.0), attached_words=True)
+    name = place.create()
+    attachment = place.attach(name, 1)
+
+    def status() -> str:
+        return str(place.described(NetworkInterfaceIds=[name])[0].get("Attachment", {}).get("Status"))
+
+    assert status() == "attaching"
+    assert len(place.region.attached(place.instance)) == 1
+    place.clock.now += 10
+    assert status() == "attached"
+    assert len(place.region.attached(place.instance)) == 2
+    place.region.call("DetachNetworkInterface", {"AttachmentId": attachment})
+    assert status() == "detaching"
+    refused = place.refused("DeleteNetworkInterface", NetworkInterfaceId=name)
+    assert refused == ("InvalidParameterValue", f"Network interface '{name}' is currently in use.")
+    place.region.become(attached_words=False)
+    assert place.refused("DeleteNetworkInterface", NetworkInterfaceId=name)[0] == "InvalidNetworkInterface.InUse"
+    place.clock.now += 10
+    assert status() == "None"
+    place.region.call("DeleteNetworkInterface", {"NetworkInterfaceId": name})
+
+
+def test_answers_lag_each_in_its_own_way(place: Place) -> None:
+    """After a change one answer shows it, the next does not; when the time is over all do."""
+    place.region.become(describe_lag=(0.0, 10.0))
+    place.clock.now += AN_HOUR
+    place.assign(Ipv4PrefixCount=1)
+    place.clock.now += 5
+    counts = [len(place.described()[0]["Ipv4Prefixes"]) for _ in range(20)]
+    assert set(counts) == {0, 1}
+    assert counts != sorted(counts)
+    place.clock.now += 5
+    assert {len(place.described()[0]["Ipv4Prefixes"]) for _ in range(20)} == {1}
+
+
+def test_an_old_record_tells_of_its_attachment_as_it_was_then(place: Place) -> None:
+    """ "attaching" ends in answers that lag, too."""
+    place.region.attach_delay, place.region.staleness = 3.0, 5.0
+    name = place.create()
+    place.attach(name, 1)
+    found = []
+    for _ in range(3):
+        place.clock.now += 4
+        rows = [row for row in place.described() if row["NetworkInterfaceId"] == name]
+        found.append(rows[0]["Attachment"]["Status"] if rows else "")
+    assert found == ["", "attached", "attached"]

@@ -1,0 +1,52 @@
+"""What EC2 may do to its callers, as switches: all off, it is as kind as its documentation allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Within = tuple[float, float]
+"""At least and at most so many seconds, drawn anew each time."""
+NEVER: Within = (0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Unkind:
+    """Everything drawn comes from *seed* and the order of the calls alone."""
+
+    seed: int = 0
+
+    last_first: bool = False
+    """What was given back last is what is given next. AWS promises no order of addresses (Amazon EC2 API Reference,
+    AssignPrivateIpAddresses: "automatically assigned from the subnet's CIDR range")."""
+
+    unseen: Within = NEVER
+    """A new interface is not known to any other call for so long: InvalidNetworkInterfaceID.NotFound, and Describe
+    does not list it (Amazon EC2 Developer Guide, "Eventual consistency": "its ID might not have propagated throughout
+    the system, and you will get an error responding that the resource does not exist"; hashicorp/terraform-provider-aws
+    issue 35568, aws/aws-sdk issue 301)."""
+
+    flickers: bool = False
+    """While it is unseen, some calls know of it and others do not: there is more than one server that answers."""
+
+    attaching: Within = NEVER
+    """An attachment is "attaching" for so much longer (API Reference, NetworkInterfaceAttachment, Status)."""
+
+    detaching: Within = NEVER
+    """Likewise "detaching"; until then the interface is in use and cannot be deleted."""
+
+    attached_words: bool = False
+    """DeleteNetworkInterface of one in use says InvalidParameterValue, "Network interface '...' is currently in use."
+    (aws/amazon-vpc-cni-k8s issue 1399), and not InvalidNetworkInterface.InUse as in the list of error codes."""
+
+    index_of_any_card: bool = False
+    """An attachment that names no network card is refused if the index is in use on any card, though card 0 is the
+    default (cilium/cilium pull request 42512)."""
+
+    describe_lag: Within = NEVER
+    """Each record of each answer of DescribeNetworkInterfaces is so old, one answer's older than the last one's, too
+    (Developer Guide, "Eventual consistency": of what a command did the result "might not be immediately visible to
+    all subsequent commands"; cilium/cilium issue 36428)."""
+
+
+KIND = Unkind()
+"""Nothing of it."""
