@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple
 
 from netaddr import IPAddress
 
@@ -19,7 +20,9 @@ from ipam.lease import Block
 
 log = logging.getLogger(__name__)
 
-FindUplink = Callable[[str, Collection[IPAddress]], Uplink]
+FindUplink = Callable[[str, Collection[IPAddress], Collection[IPAddress]], Uplink]
+ASKED: Final = 8
+"""The kernel's way to so many other nodes tells the uplink, where the node's own address does not."""
 
 
 class Surroundings(NamedTuple):
@@ -110,7 +113,8 @@ class Survey:
                 )
             )
         found = self._fabric.supplied(here)
-        uplink = self._find_uplink(self._uplink, here.addresses)
+        others = (peer.addresses[0] for peer in peers if peer is not here and peer.addresses)
+        uplink = self._find_uplink(self._uplink, here.addresses, tuple(islice(others, ASKED)))
         site = Site(here, uplink, self._options, found.interfaces, found.networks)
         last = self._now
         wiring = self._wire(site)

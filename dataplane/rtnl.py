@@ -26,7 +26,7 @@ from pyroute2.netlink.rtnl import (
     RTM_NEWROUTE,
     RTM_NEWRULE,
 )
-from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP, IFF_UP
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP
 
 from dataplane.items import MAIN, PROTOCOL, Addr, Fdb, Item, Neigh, Nexthop, Port, Route, Rule, Veth, Vxlan
 
@@ -110,7 +110,8 @@ def _split(prefix: str) -> tuple[int, bytes, int]:
     return family, inet_pton(family, address), int(length)
 
 
-def _text(packed: bytes) -> str:
+def text(packed: bytes) -> str:
+    """An address of four or sixteen bytes."""
     return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)
 
 
@@ -310,6 +311,7 @@ class Link(NamedTuple):
     data: bytes
     carrier: bool = True
     group: int = 0
+    is_loopback: bool = False
 
     def veth(self) -> Veth:
         return Veth(self.name, self.alias, self.mtu, self.mac, self.up, group=self.group)
@@ -322,7 +324,7 @@ class Link(NamedTuple):
         (vni,) = _U32.unpack(found[IFLA_VXLAN_ID])
         (port,) = _BE16.unpack(found[IFLA_VXLAN_PORT])
         local = found.get(IFLA_VXLAN_LOCAL) or found.get(IFLA_VXLAN_LOCAL6) or b"\0\0\0\0"
-        return Vxlan(self.name, vni, port, _text(local), self.mac, self.mtu, tx_checksum, self.up)
+        return Vxlan(self.name, vni, port, text(local), self.mac, self.mtu, tx_checksum, self.up)
 
 
 def link(body: bytes) -> Link:
@@ -342,6 +344,7 @@ def link(body: bytes) -> Link:
         inner.get(IFLA_INFO_DATA, b""),
         bool(flags & IFF_LOWER_UP),
         _U32.unpack(found[IFLA_GROUP])[0] if IFLA_GROUP in found else 0,
+        bool(flags & IFF_LOOPBACK),
     )
 
 
@@ -353,7 +356,7 @@ def addr(body: bytes, place: str, names: Mapping[int, str]) -> Addr | None:
         return None
     found = attrs(body, IFADDR.size, len(body))
     packed = found.get(IFA_LOCAL) or found[IFA_ADDRESS]
-    return Addr(place, dev, f"{_text(packed)}/{length}")
+    return Addr(place, dev, f"{text(packed)}/{length}")
 
 
 def neigh(body: bytes, place: str, names: Mapping[int, str]) -> Neigh | None:
@@ -365,7 +368,7 @@ def neigh(body: bytes, place: str, names: Mapping[int, str]) -> Neigh | None:
     found = attrs(body, NDMSG.size, len(body))
     if NDA_DST not in found or NDA_LLADDR not in found:
         return None
-    return Neigh(place, dev, _text(found[NDA_DST]), found[NDA_LLADDR].hex(":"))
+    return Neigh(place, dev, text(found[NDA_DST]), found[NDA_LLADDR].hex(":"))
 
 
 def fdb(body: bytes, dev: str) -> Fdb | None:
@@ -373,7 +376,7 @@ def fdb(body: bytes, dev: str) -> Fdb | None:
     found = attrs(body, NDMSG.size, len(body))
     if NDA_DST not in found or NDA_LLADDR not in found:
         return None
-    return Fdb(dev, found[NDA_LLADDR].hex(":"), _text(found[NDA_DST]))
+    return Fdb(dev, found[NDA_LLADDR].hex(":"), text(found[NDA_DST]))
 
 
 def nexthop(body: bytes, names: Mapping[int, str]) -> Nexthop | None:
@@ -384,7 +387,7 @@ def nexthop(body: bytes, names: Mapping[int, str]) -> Nexthop | None:
     found = attrs(body, NHMSG.size, len(body))
     (number,) = _U32.unpack(found[NHA_ID])
     oif = _U32.unpack(found[NHA_OIF])[0] if NHA_OIF in found else 0
-    via = _text(found[NHA_GATEWAY]) if NHA_GATEWAY in found else ""
+    via = text(found[NHA_GATEWAY]) if NHA_GATEWAY in found else ""
     return Nexthop(number, via, names.get(oif, f"#{oif}"), bool(flags & RTNH_F_ONLINK))
 
 
@@ -402,7 +405,7 @@ def route(body: bytes, place: str, names: Mapping[int, str]) -> Route | None:
     if RTA_NH_ID in found:  # the kernel repeats the nexthop's own content: it is not the route's
         return Route(place, dst, nhid=_U32.unpack(found[RTA_NH_ID])[0], table=table)
     oif = _U32.unpack(found[RTA_OIF])[0] if RTA_OIF in found else 0
-    via = _text(found[RTA_GATEWAY]) if RTA_GATEWAY in found else ""
+    via = text(found[RTA_GATEWAY]) if RTA_GATEWAY in found else ""
     metrics = attrs(found.get(RTA_METRICS, b""), 0, len(found.get(RTA_METRICS, b"")))
     mtu = _U32.unpack(metrics[RTAX_MTU])[0] if RTAX_MTU in metrics else 0
     return Route(place, dst, names.get(oif, f"#{oif}"), via, onlink=bool(flags & RTNH_F_ONLINK), mtu=mtu, table=table)
@@ -423,8 +426,8 @@ def rule(body: bytes) -> Rule | None:
         4 if family == AF_INET else 6,
         number(FRA_PRIORITY),
         number(FRA_TABLE) or table,
-        f"{_text(found[FRA_SRC])}/{src}" if src else "",
-        f"{_text(found[FRA_DST])}/{dst}" if dst else "",
+        f"{text(found[FRA_SRC])}/{src}" if src else "",
+        f"{text(found[FRA_DST])}/{dst}" if dst else "",
         number(FRA_FWMARK),
         number(FRA_FWMASK) if number(FRA_FWMARK) else 0,
         None if suppress == _NONE else suppress,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from socket import AF_UNSPEC
 
@@ -13,6 +13,7 @@ from cni.errors import ConfigInvalid
 from dataplane import rtnl
 from dataplane.items import HOST, POD_LINK_PREFIX
 from dataplane.netlink import Socket
+from dataplane.ways import Packet, ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,9 @@ class Uplink:
         return any(version == family and first <= number <= last for family, first, last in self._ranges)
 
 
-def find(name: str, addresses: Collection[IPAddress]) -> Uplink:
-    """The link called *name* or, where that is '', the one that has one of the node's *addresses*.
+def find(name: str, addresses: Collection[IPAddress], others: Collection[IPAddress] = ()) -> Uplink:
+    """The link called *name* or, where that is '', the one that has one of the node's *addresses*. Where that is the
+    loopback's, as on hosts that announce their address themselves, it is the one that leads to *others*, other nodes'.
 
     ConfigInvalid: there is none, or the node's addresses are on several; it says which links have what.
     """
@@ -55,7 +57,7 @@ def find(name: str, addresses: Collection[IPAddress]) -> Uplink:
             held[found.dev].append(IPNetwork(found.address))
     finally:
         sock.close()
-    chosen = name or _by_address(held, addresses)
+    chosen = name or _chosen(links.values(), held, addresses, others)
     for link in links.values():
         if link.name == chosen:
             return Uplink(link.name, link.mtu, tuple(sorted(held[link.name])), link.up and link.carrier)
@@ -75,21 +77,45 @@ def by_mac() -> dict[str, str]:
     return {link.mac: link.name for link in own}
 
 
-def _by_address(held: dict[str, list[IPNetwork]], addresses: Collection[IPAddress]) -> str:
-    having = sorted(name for name, networks in held.items() if any(one.ip in addresses for one in networks))
+def _chosen(
+    links: Collection[rtnl.Link],
+    held: Mapping[str, Sequence[IPNetwork]],
+    addresses: Collection[IPAddress],
+    others: Collection[IPAddress],
+) -> str:
+    having = [link for link in links if any(one.ip in addresses for one in held[link.name])]
+    outside = [link for link in having if not link.is_loopback]
+    if outside or not having:
+        return _by_address(outside, held, addresses)
+    leading = {way.dev for way in ways(Packet(str(one)) for one in others) if way.kind == "unicast"}
+    if not leading:
+        raise ConfigInvalid(
+            f"this node's address is on {having[0].name}, and no route leads to another node",
+            "set uplink to the link that leads to the other nodes",
+        )
+    return min((link for link in links if link.name in leading), key=lambda link: (link.mtu, link.name)).name
+
+
+def _by_address(
+    having: Sequence[rtnl.Link], held: Mapping[str, Sequence[IPNetwork]], addresses: Collection[IPAddress]
+) -> str:
     wanted = ", ".join(map(str, addresses))
     if not having:
         raise ConfigInvalid(
             f"no link has an address of this node ({wanted})",
             f"correct the list of nodes, or set uplink; links: {_shown(held)}",
         )
+    # Others give a node's address to a link of theirs as well, as kube-proxy does for the addresses of Services: such a
+    # link knows no network, or leads nowhere.
+    having = [one for one in having if any(net.ip in addresses and net.size > 1 for net in held[one.name])] or having
+    having = [one for one in having if one.up and one.carrier] or having
     if len(having) > 1:
         raise ConfigInvalid(
-            f"several links have addresses of this node ({wanted}): {', '.join(having)}",
+            f"several links have addresses of this node ({wanted}): {', '.join(sorted(link.name for link in having))}",
             "set uplink to the one that leads to the other nodes",
         )
-    return having[0]
+    return having[0].name
 
 
-def _shown(held: dict[str, list[IPNetwork]]) -> str:
+def _shown(held: Mapping[str, Sequence[IPNetwork]]) -> str:
     return "; ".join(f"{name} {' '.join(map(str, networks)) or 'without address'}" for name, networks in held.items())

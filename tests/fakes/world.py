@@ -119,7 +119,7 @@ class World:
             options=Options(),
             source=self.nodes,
             fabric=PodCidrs(),
-            find_uplink=lambda name, addresses: UPLINK,
+            find_uplink=lambda name, addresses, others: UPLINK,
             wire=self.way.wiring,
         )
         self.survey.refresh()
