@@ -73,6 +73,8 @@ COMPANY = 0.002
 """Seconds that DELs which came while others were under way wait for more: each message costs the kernel 20 ms."""
 _LOOK: Final = 1.0
 """Seconds between looks of the thread that waits for the end."""
+STATUS_PATIENCE = 3.0
+"""Seconds for which STATUS waits for an agent that is just starting: see cni/relay.py, which waits for its socket."""
 _M_ARENA_MAX = -8
 
 
@@ -161,7 +163,7 @@ def run(config: Config, life: Life) -> int:
             on_death=life.die,
         )
         status = Status(config.node, version(), node, survey, fabric, repair, spool, switch, use.waiting)
-        verbs = Verbs(node, measured, status.problems, fabric.shortage)
+        verbs = Verbs(node, measured, status.unable, fabric.shortage)
         events = parts.enter_context(closing(Events()))
         reconciler = Reconciler(
             survey=survey,
@@ -187,6 +189,7 @@ def run(config: Config, life: Life) -> int:
                 b"DEL": Together(verbs.delete_together, company=COMPANY),
             },
             on_wait=errands.wake if errands is not None else lambda: None,
+            patience={b"STATUS": STATUS_PATIENCE},
         )
         use.server = server
         reconciler.once(is_whole=True)
@@ -269,11 +272,7 @@ def port(config: Config, registry: CollectorRegistry, status: Status, life: Life
     if endpoint is None:
         return []
 
-    def ready() -> tuple[bool, str]:
-        problem = next((one for one in status.problems() if one.code == NotReady.code), None)
-        return problem is None, str(problem or "ready")
-
-    return [Http(*endpoint, scrape=lambda: metrics.page(registry), ready=ready, on_death=life.die)]
+    return [Http(*endpoint, scrape=lambda: metrics.page(registry), ready=status.ready, on_death=life.die)]
 
 
 if __name__ == "__main__":

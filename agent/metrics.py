@@ -38,7 +38,8 @@ class Snapshot:
     """What is at the moment of a scrape.
 
     *unserved*: peers that the backend cannot reach; *repairs*: since start, by kind; *nodes_stale*: the list of
-    nodes cannot be used as it is now, the last good one is; *spooled*: DELs that wait to be replayed.
+    nodes cannot be used as it is now, the last good one is; *spooled*: DELs that wait to be replayed; *problems*: what
+    is wrong, by kind.
     """
 
     leases: int = 0
@@ -51,6 +52,8 @@ class Snapshot:
     spooled: int = 0
     waiting: int = 0
     cloud: Report | None = None
+    is_ready: bool = True
+    problems: Mapping[str, int] = field(default_factory=dict)
 
 
 class _Clocked:
@@ -96,8 +99,13 @@ class _AtScrape(Collector):
             ("routable_nodes_stale", "1 while the last good list of nodes stands in for a bad one.", now.nodes_stale),
             ("routable_spooled", "DELs that wait in the spool directory.", now.spooled),
             ("routable_waiting", "ADDs that wait for an address.", now.waiting),
+            ("routable_ready", "1 while CNI STATUS succeeds: this node's networking can work.", now.is_ready),
         ):
             yield GaugeMetricFamily(name, help_text, float(value))
+        problems = GaugeMetricFamily("routable_problems", "What is wrong, by kind.", labels=("kind",))
+        for kind, number in sorted(now.problems.items()):
+            problems.add_metric((kind,), float(number))
+        yield problems
         counts: tuple[tuple[str, str, Callable[[Counts], int]], ...] = (
             ("routable_addresses", "Addresses of the block.", lambda one: one.total),
             ("routable_addresses_free", "Addresses that an ADD could get now.", lambda one: one.free),

@@ -112,7 +112,7 @@ class Reconciler:
             self._whole_at = self._clock() + WHOLE
         if now is not None:
             self._node.ledger.offer(now.blocks)  # what they need of the kernel is there
-            self._offered()
+        self._offered()
         self._repair.quick()
         self._quick_at = self._clock() + QUICK
 

@@ -37,6 +37,8 @@ COURTESY: Final = 0.5
 """Seconds for which a pass over the pods gives way to requests, all in all: a pod is looked at every other second."""
 MOMENT: Final = 0.005
 """Seconds."""
+OF_POD: Final = "pod "
+"""What the names of pods begin with among what could not be put right."""
 REMEMBERED: Final = 20
 """How many mendings and failures are shown."""
 
@@ -111,7 +113,7 @@ class Repair:
         around = self._survey.now
         if around is None:
             return
-        failing = {what: failure for what, failure in self.failing.items() if not what.startswith("pod ")}
+        failing = {what: failure for what, failure in self.failing.items() if not what.startswith(OF_POD)}
         scope = settings(around)
         want = {key: item for key, item in around.wired.plan.items() if isinstance(item, Sysctl | NftTable)}
         changes = self._allowed(diff(self._dataplane.observe([scope]), want))
@@ -187,7 +189,7 @@ class Repair:
                 who, lambda change: not is_drift or self._limiter.allow(change.item.key, self._clock())
             )
         except Failure as failure:
-            self._fail(f"pod {who}", failure, failing)
+            self._fail(f"{OF_POD}{who}", failure, failing)
             return False
         if is_drift:
             self._tell(f"mended {who}", changes)

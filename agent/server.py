@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from agent.lane import Answer, Incoming, Lane, Together
@@ -73,8 +74,9 @@ class Server:
     """Serves the socket at *path* with *workers* threads.
 
     *serve* answers a request and raises nothing; one that it answers with None waits for `resume`, and *on_wait* is
-    told. *arrival* is called when a request is complete. What has its CNI_COMMAND in *together* is not served one by
-    one. *is_trusted* judges the uid of the peer's process.
+    told; *patience* says for how many seconds, by CNI_COMMAND, where that is not `PATIENCE`. *arrival* is called when
+    a request is complete. What has its CNI_COMMAND in *together* is not served one by one. *is_trusted* judges the uid
+    of the peer's process.
     """
 
     name: Final = "socket"
@@ -89,6 +91,7 @@ class Server:
         workers: int,
         together: Mapping[bytes, Together],
         on_wait: Callable[[], None] = lambda: None,
+        patience: Mapping[bytes, float] = MappingProxyType({}),
         is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -97,6 +100,7 @@ class Server:
         self._arrival = arrival
         self._on_death = on_death
         self._on_wait = on_wait
+        self._patience_of = patience
         self._waiting: list[_Waiting] = []
         self._is_trusted = is_trusted
         self._clock = clock
@@ -136,8 +140,8 @@ class Server:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for `resume`."""
-        return len(self._waiting)
+        """How many ADDs wait for `resume`."""
+        return sum(_command(one.incoming) == b"ADD" for one in self._waiting)
 
     def resume(self, has_hope: bool) -> None:
         """Serve those that wait: all, if it *has_hope*, or else those whose time is over; who hung up waits no more."""
@@ -275,7 +279,7 @@ class Server:
 
     def _enter(self, client: _Client, incoming: Incoming, do: Callable[[Callable[[], None]], None]) -> None:
         """Have *do* somebody serve it."""
-        lane = self._lanes.get(incoming.request.env.get("CNI_COMMAND", b""))
+        lane = self._lanes.get(_command(incoming))
         if lane is None:
             do(lambda: self._serve_one(client, incoming))
         elif lane.enter(client, incoming):
@@ -352,9 +356,10 @@ class Server:
     def _park(self, client: _Client, incoming: Incoming) -> bool:
         """Have it wait for `resume`; False: nothing waits any more."""
         arrived = incoming.arrived if incoming.arrived is not None else self._clock()
+        patience = self._patience_of.get(_command(incoming), PATIENCE)
         with self._lock:
             if not self._stopping:
-                self._waiting.append(_Waiting(client, incoming, arrived + PATIENCE))
+                self._waiting.append(_Waiting(client, incoming, arrived + patience))
             return not self._stopping
 
     def _send(self, client: _Client, answer: Answer) -> None:
@@ -377,3 +382,7 @@ class Server:
         with self._all_closed:
             self._open -= 1
             self._all_closed.notify_all()
+
+
+def _command(incoming: Incoming) -> bytes:
+    return incoming.request.env.get("CNI_COMMAND", b"")

@@ -1,21 +1,22 @@
-"""What the agent says of itself: the problems that STATUS reports, the document of ``routablectl status``, the snapshot
-of the metrics. Read-only; nothing here costs more than a copy of what is in memory.
+"""What the agent says of itself: what is wrong, the document of ``routablectl status``, the snapshot of the metrics.
+Read-only; nothing here costs more than a copy of what is in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.metrics import Snapshot
 from agent.node import Node
-from agent.repair import Repair
+from agent.repair import OF_POD, Repair
 from agent.spool import Spool
 from agent.survey import Surroundings, Survey
 from agent.switch import Switch
-from backends.wiring import Fabric, Report
-from cni.errors import Failure, Limited, NotReady
+from agent.trouble import Kind, Trouble
+from backends.wiring import Fabric, Report, Shortage
+from cni.errors import Exhausted, Failure, Limited, NotReady, TryAgain
 from ipam.family import Counts
 from ipam.store import Record, Tenure
 
@@ -36,63 +37,87 @@ class Status:
     spool: Spool
     switch: Switch
     waiting: Callable[[], int]
+    stuck: Callable[[], Failure | None] = lambda: None
+    """Why the agent does not do its work, though it answers; None when it does."""
 
-    def problems(self) -> list[Failure]:
-        """What is wrong, the worst first: `NotReady` (an ADD could not be served now), then `Limited` (existing pods
-        are impaired)."""
-        return [*self._not_ready(), *self._limited()]
+    def troubles(self) -> list[Trouble]:
+        """What is wrong: first what STATUS tells, then what is only told to people."""
+        return sorted(self._troubles(), key=lambda one: not one.is_fatal)
 
-    def _not_ready(self) -> Iterator[Failure]:
-        problem = self.survey.problem
-        if self.survey.now is None:
-            yield NotReady(problem.message, problem.details) if problem else NotReady("the agent is starting")
-            return
-        if self.node.ledger.trouble is not None:
-            yield NotReady(self.node.ledger.trouble.message, self.node.ledger.trouble.details)
+    def unable(self) -> Shortage | None:
+        """What STATUS tells: why no ADD can be served, whatever the pods do, and whether that may end by itself soon;
+        None when ADDs can be served."""
+        return next((Shortage(one.failure, one.may_end) for one in self.troubles() if one.is_fatal), None)
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether an ADD would be served now, and all that is wrong, line by line: for /readyz."""
+        troubles = self.troubles()
+        is_ready = not any(one.is_fatal or one.bars_adds for one in troubles)
+        return is_ready, "\n".join(["ready" if is_ready else "not ready", *(str(one.failure) for one in troubles)])
+
+    def _troubles(self) -> Iterator[Trouble]:
+        stuck = self.stuck()
+        if stuck is not None:
+            yield _fatal(Kind.AGENT, stuck)
+        journal = self.node.ledger.trouble
+        if journal is not None:
+            yield _fatal(Kind.JOURNAL, journal)
+        now = self.survey.now
+        if self.survey.problem is not None:
+            # With what was known last, ADDs are served and running pods go on; without anything no pod can be wired.
+            # "Try again" passes: a start waits for the list, or for a cloud's metadata.
+            problem = self.survey.problem
+            yield _told(Kind.WIRING, problem) if now is not None else _fatal(Kind.WIRING, problem)
+        stale = self.survey.stale
+        if stale is not None and stale is not self.survey.problem:
+            yield _told(Kind.NODES, stale)
+        if now is not None:
+            yield from self._pool()
+            yield from self._impaired(now)
+
+    def _pool(self) -> Iterator[Trouble]:
+        """A pool without a free address is well: its pods run, and were they evicted, the next would fill it again.
+        Who comes while there is none is told so by ADD. A node that has no addresses at all, and no pods, is no node
+        for pods; that it would attract them for ever, since it has none, is what STATUS can prevent."""
         counts = self.node.ledger.counts()
         if not counts:
-            none = NotReady(f"node {self.node_name} has no pod CIDRs", "give it some in the list of nodes")
-            yield from self._not_ready_for(none)
+            none = f"node {self.node_name} has no addresses for pods"
+            shortage = self.fabric.shortage(Exhausted(none, "give it pod CIDRs in the list of nodes"))
+            if not shortage.may_end and not self.node.ledger.records():
+                yield _fatal(Kind.POOL, shortage.failure)
+            elif not shortage.may_end:
+                yield Trouble(Kind.POOL, shortage.failure, bars_adds=True)
         for family in sorted({one.block.family for one in counts}):
             pool = [one for one in counts if one.block.family == family]
             if not any(one.free for one in pool):
-                used, total = sum(one.used for one in pool), sum(one.total for one in pool)
-                cooling = sum(one.cooling for one in pool)
-                none = NotReady(
-                    f"no free IPv{family} address: {used} of {total} in use, {cooling} cooling down",
-                    "run fewer pods on this node, or give it a further pod CIDR",
-                )
-                yield from self._not_ready_for(none)
+                shortage = self.fabric.shortage(_full(family, pool))
+                if not shortage.may_end:  # else an ADD waits for a moment and is served then
+                    yield Trouble(Kind.POOL, shortage.failure, bars_adds=True)
 
-    def _not_ready_for(self, none: NotReady) -> Iterator[Failure]:
-        """What the fabric says of it: nothing where an ADD would wait for a moment and then be served."""
-        shortage = self.fabric.shortage(none)
-        if not shortage.may_end:
-            yield NotReady(shortage.failure.message, shortage.failure.details)
-
-    def _limited(self) -> Iterator[Failure]:
-        now = self.survey.now
-        if now is None:
-            return
-        if self.survey.problem is not None:
-            yield Limited(self.survey.problem.message, self.survey.problem.details)
+    def _impaired(self, now: Surroundings) -> Iterator[Trouble]:
         if now.unserved:
             names = _few([one.peer for one in now.unserved])
-            yield Limited(f"pods on these nodes cannot be reached: {names}", now.unserved[0].why)
+            failure = Limited(f"pods on these nodes cannot be reached: {names}", now.unserved[0].why)
+            yield Trouble(Kind.PEERS, failure, len(now.unserved))
         report = self.fabric.report()
         if report is not None and report.undelivered:
             names = _few(list(report.undelivered))
-            yield Limited(
+            failure = Limited(
                 f"{report.cloud} does not deliver these pods' addresses here any more: {names}",
                 "somebody took them from the node's interfaces: delete these pods to have them made anew",
             )
+            yield Trouble(Kind.UNDELIVERED, failure, len(report.undelivered))
         failing = self.repair.failing
-        if failing:
-            yield Limited(f"could not be put right: {_few(list(failing))}", str(next(iter(failing.values()))))
+        for kind in (Kind.OBJECTS, Kind.PODS):
+            whats = [one for one in failing if one.startswith(OF_POD) == (kind is Kind.PODS)]
+            if whats:
+                failure = Limited(f"could not be put right: {_few(whats)}", str(failing[whats[0]]))
+                yield Trouble(kind, failure, len(whats))
 
     def snapshot(self) -> Snapshot:
         """The numbers for Prometheus."""
         now = self.survey.now
+        troubles = self.troubles()
         return Snapshot(
             leases=len(self.node.ledger.records()),
             blocks=tuple(self.node.ledger.counts()),
@@ -104,6 +129,8 @@ class Status:
             spooled=len(self.spool),
             waiting=self.waiting(),
             cloud=self.fabric.report(),
+            is_ready=not any(one.is_fatal for one in troubles),
+            problems={kind: sum(one.count for one in troubles if one.kind is kind) for kind in Kind},
         )
 
     def document(self) -> dict[str, Any]:
@@ -115,7 +142,7 @@ class Status:
             "backend": self.switch.backend,
             "switch": self.switch.progress(),
             "version": self.version,
-            "problems": [{"code": one.code, "msg": one.message, "details": one.details} for one in self.problems()],
+            "problems": [_problem(one) for one in self.troubles()],
             "site": _site(now) if now else None,
             "pool": [_counts(one) for one in self.node.ledger.counts()],
             "leases": [_lease(record) for record in self.node.ledger.records().values()],
@@ -144,6 +171,37 @@ def history(tenures: list[Tenure]) -> list[dict[str, Any]]:
         }
         for one in tenures
     ]
+
+
+def _fatal(kind: Kind, failure: Failure) -> Trouble:
+    may_end = isinstance(failure, TryAgain) and kind is Kind.WIRING
+    return Trouble(kind, NotReady(failure.message, failure.details), is_fatal=True, may_end=may_end, bars_adds=True)
+
+
+def _told(kind: Kind, failure: Failure) -> Trouble:
+    return Trouble(kind, Limited(failure.message, failure.details))
+
+
+def _full(family: int, pool: Sequence[Counts]) -> Failure:
+    used, total, cooling = (sum(getattr(one, name) for one in pool) for name in ("used", "total", "cooling"))
+    kind = TryAgain if cooling else Exhausted
+    return kind(
+        f"no free IPv{family} address: {used} of {total} in use, {cooling} cooling down",
+        "run fewer pods on this node, or give it a further pod CIDR",
+    )
+
+
+def _problem(trouble: Trouble) -> Mapping[str, Any]:
+    """*by_status* is what CNI STATUS tells, too, so that the node is NotReady for it."""
+    failure = trouble.failure
+    return {
+        "kind": str(trouble.kind),
+        "by_status": trouble.is_fatal,
+        "code": failure.code,
+        "msg": failure.message,
+        "details": failure.details,
+        "count": trouble.count,
+    }
 
 
 def _cloud(report: Report | None) -> Mapping[str, Any] | None:

@@ -120,12 +120,20 @@ def _head(document: Document) -> str:
         lines.append(f"{cloud['cloud']}: {cloud['interfaces']} of {cloud['most']} interfaces")
         lines += [f"  {one}" for one in (*cloud["obstacles"], *(f"under way: {one}" for one in cloud["under_way"]))]
     lines += [f"{document['waiting']} pods wait for an address"] if document["waiting"] else []
-    problems = document["problems"]
-    lines += [": ".join(filter(None, (f"problem {one['code']}", one["msg"], one["details"]))) for one in problems]
-    lines += [] if problems else ["ready, no problems"]
-    lines += [f"the list of nodes is out of date: {document['nodes_error']}"] if document["nodes_error"] else []
+    lines += _problems(document["problems"])
     lines += [f"{document['spooled']} DELs wait in the spool"] if document["spooled"] else []
     return "\n".join(lines)
+
+
+def _problems(problems: Sequence[Document]) -> list[str]:
+    """What CNI STATUS tells comes first: for that the node is NotReady."""
+    if not problems:
+        return ["ready, no problems"]
+    is_ready = not any(one["by_status"] for one in problems)
+    lines = ["ready, CNI STATUS succeeds; but" if is_ready else "not ready, CNI STATUS fails"]
+    return lines + [
+        ": ".join(filter(None, (f"problem {one['code']}", one["msg"], one["details"]))) for one in problems
+    ]
 
 
 def _section(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

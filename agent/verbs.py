@@ -6,7 +6,7 @@ What always holds: whatever arrives, one answer goes back: the verb's result or 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Final
@@ -39,20 +39,20 @@ class Later(Exception):
 
 
 class Verbs:
-    """Serves requests with *node*. *problems* answers what STATUS has to tell, the worst first; *shortage* what it
-    means that there is no address."""
+    """Serves requests with *node*. *unable* answers what STATUS has to tell; *shortage* what it means that there is no
+    address."""
 
     def __init__(
         self,
         node: Node,
         metrics: Metrics,
-        problems: Callable[[], Collection[Failure]],
+        unable: Callable[[], Shortage | None],
         shortage: Callable[[Failure], Shortage],
     ) -> None:
         self._node = node
         self._shortage = shortage
         self._metrics = metrics
-        self._problems = problems
+        self._unable = unable
 
     def serve(self, incoming: Incoming) -> Answer | None:
         """The answer to a request; every failure becomes one error document. None: it is better served later."""
@@ -195,11 +195,18 @@ class Verbs:
                     "collected what the runtime does not know", extra={"attachments": ", ".join(map(str, gone))}
                 )
         elif call.verb is Verb.STATUS:
-            for problem in self._problems():
-                raise problem
+            self._status(incoming)
         else:
             return Answer(frame.Response(0, result.versions(call.version)))
         return Answer(frame.Response(0, b""))
+
+    def _status(self, incoming: Incoming) -> None:
+        unable = self._unable()
+        if unable is None:
+            return
+        if unable.may_end and incoming.has_patience:
+            raise Later from unable.failure
+        raise unable.failure
 
     def _add(self, call: Call, incoming: Incoming) -> Answer:
         if incoming.is_gone():

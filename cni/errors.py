@@ -76,13 +76,13 @@ class TryAgain(Failure):
 
 
 class NotReady(Failure):
-    """STATUS: an ADD could not be served now (the operator acts)."""
+    """STATUS: no ADD can be served, whatever the pods do: see `agent.trouble` (the operator acts)."""
 
     code = 50
 
 
 class Limited(Failure):
-    """STATUS: ADDs are served, but existing pods are impaired (the operator acts)."""
+    """Something is impaired: told to people, never by STATUS, which would cost the pods (the operator acts)."""
 
     code = 51
 

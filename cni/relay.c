@@ -21,7 +21,8 @@
 #include <unistd.h>
 
 enum { ENV_MAX = 64 * 1024, STDIN_MAX = 1024 * 1024, STDOUT_MAX = 4 * 1024 * 1024 };
-enum { REQUEST_HEAD = 12, RESPONSE_HEAD = 5, RETRY_MS = 50, VERSION_MS = 1000, SHOWN = 200, TEXT_MAX = 1024 };
+enum { REQUEST_HEAD = 12, RESPONSE_HEAD = 5, RETRY_MS = 50, SHOWN = 200, TEXT_MAX = 1024 };
+enum { VERSION_MS = 1000, STATUS_WAIT_MS = 5000, STATUS_MS = 8000 };
 enum { SOCKET_PATH_MAX = sizeof((struct sockaddr_un *)0)->sun_path - 1, SPOOL_PATH_MAX = 4000 };
 #define REMEDY "see that routable-agent runs on this node and what its log says"
 #define CUT(value) SHOWN, (value), strlen(value) > SHOWN ? "..." : "" /* the arguments of "%.*s%s" */
@@ -228,10 +229,10 @@ static int dialled(const char *where)
     return -1;
 }
 
-/* A connection to the agent, trying again for up to patience while it is starting, or -1 and why. */
-static int connected(const char *where, long patience, char why[TEXT_MAX])
+/* A connection to the agent, trying again until deadline, patience ms, while it is starting, or -1 and why. */
+static int connected(const char *where, long patience, long deadline, char why[TEXT_MAX])
 {
-    long deadline = now() + patience, left;
+    long left;
     for (;;) {
         int stream = dialled(where), error = errno;
         if (stream >= 0)
@@ -268,11 +269,15 @@ static int transfer(int stream, short events, unsigned char *bytes, size_t lengt
     return 0;
 }
 
-/* Send the request and receive the whole answer, all within timeout; 0, or -1 and why. */
-static int exchanged(int stream, struct call *call, long timeout, struct answer *answer, char why[TEXT_MAX])
+enum { HUNG_UP = -2 };
+
+/* Send the request and receive the whole answer, all within timeout; 0, or why and -1, or HUNG_UP where the agent has
+ * closed the connection first. */
+static int exchanged(int stream, struct call *call, struct answer *answer, char why[TEXT_MAX])
 {
-    long deadline = now() + timeout;
+    long deadline = now() + call->timeout;
     size_t sent = 0, announced = 0;
+    answer->length = 0;
     int error = transfer(stream, POLLOUT, call->frame, call->length, &sent, deadline);
     /* The agent may have refused the request before its end; then its answer can still be read. */
     if (error == 0 || error == EPIPE || error == ECONNRESET)
@@ -286,9 +291,11 @@ static int exchanged(int stream, struct call *call, long timeout, struct answer 
     }
     if (error == ETIMEDOUT)
         return say(why, "only %zu bytes of an answer within %g s (ROUTABLE_TIMEOUT)", answer->length,
-                   (double)timeout / 1000);
-    if (error == ECONNRESET)
-        return say(why, "it closed the connection after %zu bytes of an answer", answer->length);
+                   (double)call->timeout / 1000);
+    if (error == ECONNRESET) {
+        say(why, "it closed the connection after %zu bytes of an answer", answer->length);
+        return HUNG_UP;
+    }
     if (error != 0)
         return say(why, "the connection failed: %s (errno %d)", strerror(error), error);
     return 0;
@@ -348,6 +355,22 @@ static int is(const char *command, const char *verb) { return command != NULL &&
 
 static int is_waiting(const char *command) { return is(command, "ADD") || is(command, "CHECK") || is(command, "GC"); }
 
+static long least(long one, long other) { return one < other ? one : other; }
+
+/* The agent's answer; 0, or -1 and why. A STATUS is asked again if the agent ends first: it changes nothing. */
+static int answered(struct call *call, struct answer *answer, char why[TEXT_MAX])
+{
+    long deadline = now() + call->wait;
+    for (;;) {
+        int stream = connected(call->socket, call->wait, deadline, why);
+        int outcome = stream < 0 ? -1 : exchanged(stream, call, answer, why);
+        if (outcome != HUNG_UP || !is(call->command, "STATUS") || now() >= deadline)
+            return outcome;
+        close(stream);
+        poll(NULL, 0, RETRY_MS);
+    }
+}
+
 /* Answer a call that the agent did not answer. */
 static int without_agent(const struct call *call, const char *why)
 {
@@ -389,7 +412,6 @@ int main(void)
     static struct answer answer;
     char why[TEXT_MAX];
     size_t env, stdin_length;
-    int stream;
     signal(SIGPIPE, SIG_IGN); /* a closed standard output is EPIPE */
     signal(SIGXFSZ, SIG_IGN); /* a limit of file size is EFBIG */
     keep_standard_descriptors();
@@ -398,16 +420,19 @@ int main(void)
     call.wait = milliseconds("ROUTABLE_WAIT", 10000, 0);
     call.timeout = milliseconds("ROUTABLE_TIMEOUT", 60000, 1);
     call.command = getenv("CNI_COMMAND");
-    if (is(call.command, "VERSION") && call.timeout > VERSION_MS)
-        call.timeout = VERSION_MS;
+    if (is(call.command, "VERSION"))
+        call.wait = 0, call.timeout = least(call.timeout, VERSION_MS);
+    else if (is(call.command, "STATUS"))
+        call.wait = least(call.wait, STATUS_WAIT_MS), call.timeout = least(call.timeout, STATUS_MS);
+    else if (!is_waiting(call.command))
+        call.wait = 0;
     env = take_variables(call.frame + REQUEST_HEAD);
     stdin_length = take_stdin(call.frame + REQUEST_HEAD + env);
     memcpy(call.frame, "CNI1", 4);
     put_u32(call.frame + 4, env);
     put_u32(call.frame + 8, stdin_length);
     call.length = REQUEST_HEAD + env + stdin_length;
-    stream = connected(call.socket, is_waiting(call.command) ? call.wait : 0, why);
-    if (stream < 0 || exchanged(stream, &call, call.timeout, &answer, why) < 0)
+    if (answered(&call, &answer, why) < 0)
         return without_agent(&call, why);
     if (put(answer.bytes + RESPONSE_HEAD, answer.length - RESPONSE_HEAD) < 0)
         return answer.bytes[0] ? answer.bytes[0] : 1;

@@ -3,17 +3,20 @@
 It parses nothing: the ``CNI_*`` variables and standard input go to the agent's unix socket as one frame (see
 ``frame.py``), and the agent's exit code and standard output come back. ``relay.c`` is the same program; for the
 same call both send the same bytes and print the same text. It decides by itself only what must work with the
-agent away: DEL is written to the spool directory for the agent to replay, VERSION has a static answer, STATUS
-says 50 at once, ADD, CHECK and GC wait for the agent and then fail with 11 (try again).
+agent away: DEL is written to the spool directory for the agent to replay, VERSION has a static answer, ADD, CHECK and
+GC wait for the agent and then fail with 11 (try again). So does STATUS, with 50, but not for long, and it asks
+again if the agent ends before it answered: a runtime makes the node NotReady for any error of it, and its pods
+are evicted 300 s later, so an agent that is just starting must not cause one; and a runtime that waits for it
+answers its kubelet nothing meanwhile, which after 30 s takes the runtime itself for dead.
 
 Run by ``python3 -I -S`` and installed as one file, it imports nothing but ``posix`` and ``_socket``: ``site``,
 ``os`` and ``socket`` would double the start-up that every pod pays several times. Hence ``posix.times`` is the
 clock (monotonic, 10 ms resolution), and a spool file is named after its own timestamp.
 
 Environment: ROUTABLE_SOCKET, ROUTABLE_SPOOL (absolute paths), ROUTABLE_WAIT (seconds to wait for the agent's
-socket), ROUTABLE_TIMEOUT (seconds from the connection to the whole answer). Its own errors carry cniVersion
-1.1.0: it does not read the configuration's, the error's form is the same in every version, and code 50 exists
-since 1.1.0 only.
+socket; STATUS waits for 5 at most), ROUTABLE_TIMEOUT (seconds from the connection to the whole answer; for STATUS
+8 at most). Its own errors carry cniVersion 1.1.0: it does not read the configuration's, the error's form is the
+same in every version, and code 50 exists since 1.1.0 only.
 """
 
 import _socket
@@ -26,6 +29,8 @@ SOCKET_PATH_MAX = 107  # sizeof sun_path less the terminating NUL, unix(7)
 SPOOL_PATH_MAX = 4000  # leaves room for the file's name below PATH_MAX
 RETRY_MS = 50
 VERSION_MS = 1000  # VERSION must not depend on the agent, hence not hang with it either
+STATUS_WAIT_MS = 5000  # a start takes a second or two, on a slow machine more
+STATUS_MS = 8000  # with the wait, well below the 30 s after which kubelet takes the runtime for dead
 SHOWN = 200
 
 WAITING = (b"ADD", b"CHECK", b"GC")
@@ -46,6 +51,10 @@ class Refusal(Exception):
 
 class NoAnswer(Exception):
     """The agent gave no whole answer; the text says what happened instead."""
+
+
+class HungUp(NoAnswer):
+    """The agent closed the connection first: it has ended, perhaps to start anew."""
 
 
 def main() -> None:
@@ -73,11 +82,32 @@ def served(environ: dict[bytes, bytes]) -> tuple[int, bytes]:
     env = variables(environ)
     stdin = standard_input()
     frame = b"CNI1" + len(env).to_bytes(4, "big") + len(stdin).to_bytes(4, "big") + env + stdin
+    if command == b"STATUS":
+        wait, timeout = min(wait, STATUS_WAIT_MS), min(timeout, STATUS_MS)
+    elif command == b"VERSION":
+        wait, timeout = 0, min(timeout, VERSION_MS)
+    elif command not in WAITING:
+        wait = 0
     try:
-        stream = connected(where, wait if command in WAITING else 0)
-        return exchanged(stream, frame, min(timeout, VERSION_MS) if command == b"VERSION" else timeout)
+        return answered(where, frame, wait, timeout, is_asked_again=command == b"STATUS")
     except NoAnswer as error:
         return without_agent(command, where, f"{error}", spool, frame)
+
+
+def answered(where: bytes, frame: bytes, wait: int, timeout: int, is_asked_again: bool) -> tuple[int, bytes]:
+    """Return the agent's exit code and output; *wait* and *timeout* are milliseconds.
+
+    What changes nothing *is_asked_again* if the agent ends before it has answered, while an agent is waited for.
+    """
+    deadline = now() + wait
+    while True:
+        stream = connected(where, wait, deadline)
+        try:
+            return exchanged(stream, frame, timeout)
+        except HungUp:
+            if not is_asked_again or now() >= deadline:
+                raise
+        pause(RETRY_MS)
 
 
 def without_agent(command: bytes | None, where: bytes, why: str, spool: bytes, frame: bytes) -> tuple[int, bytes]:
@@ -170,9 +200,8 @@ def standard_input() -> bytes:
     )
 
 
-def connected(where: bytes, patience: int) -> _socket.socket:
-    """Return a connection to the agent, trying again for up to *patience* milliseconds while it is starting."""
-    deadline = now() + patience
+def connected(where: bytes, patience: int, deadline: int) -> _socket.socket:
+    """Return a connection to the agent, trying again until *deadline*, in all *patience* ms, while it is starting."""
     while True:
         try:
             return dialled(where)
@@ -225,7 +254,7 @@ def exchanged(stream: _socket.socket, frame: bytes, timeout: int) -> tuple[int, 
             f"only {len(answer)} bytes of an answer within {timeout / 1000:g} s (ROUTABLE_TIMEOUT)"
         ) from error
     except ConnectionResetError as error:
-        raise NoAnswer(f"it closed the connection after {len(answer)} bytes of an answer") from error
+        raise HungUp(f"it closed the connection after {len(answer)} bytes of an answer") from error
     except OSError as error:
         raise NoAnswer(f"the connection failed: {reason(error)}") from error
     return answer[0], bytes(answer[5:])

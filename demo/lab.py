@@ -142,10 +142,14 @@ class Node:
 
     def metrics(self) -> str:
         """What /metrics answers."""
+        return self.probe("/metrics")
+
+    def probe(self, path: str) -> str:
+        """What the agent's HTTP port answers, with the head."""
         with self.place.socket(socket.AF_INET, socket.SOCK_STREAM) as stream:
             stream.settimeout(PATIENCE)
             stream.connect(("127.0.0.1", 9472))
-            stream.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            stream.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
             answer = b""
             while data := stream.recv(1 << 16):
                 answer += data

@@ -75,11 +75,20 @@ def known(instance_type: str) -> Limits | None:
     return Limits(interfaces, addresses, addresses6=addresses, has_prefixes=True, processors=processors)
 
 
-def max_pods(limits: Limits, *, is_prefix_mode: bool, reserved: int = 0, most: int = 15, is_capped: bool = True) -> int:
-    """What kubelet's --max-pods should say: all that addresses can be had for by at most *most* interfaces, of which
-    *reserved* are not for pods; if *is_capped*, no more than such a machine should run."""
+def pod_addresses(limits: Limits, *, is_prefix_mode: bool, reserved: int = 0, most: int = 15) -> int:
+    """How many pods can have an address at once, by at most *most* interfaces, of which *reserved* are not for pods."""
     size = PREFIX_SIZE if is_prefix_mode and limits.has_prefixes else 1
-    interfaces = max(0, min(most, limits.interfaces) - reserved)
-    pods = interfaces * limits.slots * size + _HOST_PODS
+    return max(0, min(most, limits.interfaces) - reserved) * limits.slots * size
+
+
+def max_pods(limits: Limits, addresses: int, *, headroom: int = 0, is_capped: bool = True) -> int:
+    """What kubelet's --max-pods should say where there are so many *addresses*, of which *headroom* are for pods that
+    come while the addresses of those before them cool down; if *is_capped*, no more than such a machine should run."""
+    pods = max(0, addresses - headroom) + _HOST_PODS
     cap = next(most for least, most in _SENSIBLE if limits.processors >= least)
     return min(pods, cap) if is_capped else pods
+
+
+def spare(addresses: int, pods: int) -> int:
+    """How many of *addresses* are left where kubelet's --max-pods is *pods*."""
+    return addresses - max(0, pods - _HOST_PODS)

@@ -167,9 +167,14 @@ def test_how_many_pods_is_told_by_the_table_or_by_ec2(
     def run(*arguments: str) -> str:
         code = ctl.main(["--config", os.fspath(settings), "max-pods", *arguments])
         done = capsys.readouterr()
-        return f"{code} {done.out}{done.err}".rstrip()
+        said.append(done.err)
+        return f"{code} {done.out}".rstrip() if code == 0 else f"{code} {done.err}".rstrip()
 
+    said: list[str] = []
     assert run("--instance-type", "m5.large") == "0 20"
+    assert "this counts all 18 addresses: on a full node a pod waits up to 30 s" in said.pop()
+    assert run("--instance-type", "m5.large", "--headroom", "3") == "0 17"
+    assert said.pop() == ""
     assert run("--instance-type", "m5.large", "--reserved-enis", "0", "--mode", "prefix") == "0 110"
     assert cloud.region.calls.total() == 0
     assert run("--instance-type", "p4d.24xlarge", "--region", "eu-west-1", "--uncapped") == "0 688"
@@ -177,6 +182,7 @@ def test_how_many_pods_is_told_by_the_table_or_by_ec2(
     assert cloud.region.calls == {("DescribeInstanceTypes", ""): 2}
     document = json.loads(run("--instance-type", "t3.medium", "--json")[2:])
     assert (document["max_pods"], document["interfaces"], document["addresses"]) == (12, 3, 6)
+    assert (document["pod_addresses"], document["headroom"]) == (10, 0)
     unknown = run("--instance-type", "z9.huge", "--region", "eu-west-1")
     assert unknown.startswith("1 routablectl: what a z9.huge can have is not known: DescribeInstanceTypes: Invalid")
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):

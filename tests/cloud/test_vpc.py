@@ -255,9 +255,10 @@ def test_a_burst_waits_for_an_interface_and_is_served() -> None:
         with pytest.raises(Refused, match=full) as caught:
             node.add()
         assert caught.value.code == 100
-        with pytest.raises(Refused) as caught:
-            node.runtime.call("STATUS")
-        assert caught.value.code == 50
+        node.runtime.call("STATUS")  # a full node is well: its pods shall not be evicted
+        (problem,) = node.status()["problems"]
+        assert (problem["kind"], problem["code"]) == ("pool", 100)
+        assert full in problem["msg"]
         node.delete(pods[0])
         with pytest.raises(Refused) as caught:
             node.add()  # it cools down

@@ -231,7 +231,7 @@ def test_an_agent_that_comes_while_add_waits_serves_it(executable: Path, site: S
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("command", ["DEL", "STATUS", "VERSION", "FROB"])
+@pytest.mark.parametrize("command", ["DEL", "VERSION", "FROB"])
 def test_what_need_not_wait_does_not(executable: Path, site: Site, command: str) -> None:
     """With an hour to wait, these are answered at once all the same (the call's own time limit is shorter)."""
     outcome = called(executable, site.environ(command, ROUTABLE_WAIT="3600"), CONF)
@@ -243,6 +243,49 @@ def test_status_without_an_agent_is_not_ready(executable: Path, site: Site) -> N
     document = error(called(executable, site.environ("STATUS"), CONF))
     assert document["code"] == 50
     assert document["msg"] == f"no pod can be added: no answer from routable-agent on {site.socket}"
+
+
+def test_status_waits_for_an_agent_that_is_starting(executable: Path, site: Site) -> None:
+    """A restart of the agent is not told to a runtime, which would make the node NotReady for it."""
+    environ = site.environ("STATUS", ROUTABLE_WAIT="3600")
+    with subprocess.Popen([str(executable)], env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        process.stdin.write(CONF)
+        process.stdin.close()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        with ScriptedAgent(site.socket, answers(0, b"")):
+            assert process.stdout.read() == b""
+    assert process.returncode == 0
+
+
+def test_status_is_asked_again_where_an_agent_ends(executable: Path, site: Site) -> None:
+    """One that is stopped closes connections that it has not answered; the next one answers. ADD is the runtime's to
+    try again."""
+    with ScriptedAgent(site.socket, hangs_up, sends(b"\0\0"), answers(0, b"")) as agent:
+        assert called(executable, site.environ("STATUS", ROUTABLE_WAIT="3600"), CONF) == Outcome(0, b"", b"")
+    assert len(agent.requests) == 3
+    with ScriptedAgent(site.socket, hangs_up):
+        assert error(called(executable, site.environ("ADD", ROUTABLE_WAIT="3600"), CONF))["code"] == 11
+
+
+def test_status_without_an_agent_ends_soon(executable: Path, site: Site) -> None:
+    """It waits for 5 s at most, however long others may."""
+    start = time.monotonic()
+    document = error(called(executable, site.environ("STATUS", ROUTABLE_WAIT="3600"), CONF))
+    assert 4.9 < time.monotonic() - start < 9
+    assert document["code"] == 50
+    assert "connecting failed for 5 s (ROUTABLE_WAIT): No such file" in str(document["details"])
+
+
+def test_status_of_an_agent_that_hangs_ends_soon(executable: Path, site: Site) -> None:
+    """A runtime that is not answered for 30 s is taken for dead itself."""
+    start = time.monotonic()
+    with ScriptedAgent(site.socket, falls_silent(b"")):
+        document = error(called(executable, site.environ("STATUS", ROUTABLE_WAIT="3600"), CONF))
+    assert 7.9 < time.monotonic() - start < 12
+    assert document["code"] == 50
+    assert "only 0 bytes of an answer within 8 s" in str(document["details"])
 
 
 def test_version_needs_no_agent(executable: Path, site: Site) -> None:

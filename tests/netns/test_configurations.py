@@ -35,29 +35,31 @@ def test_masquerade_takes_the_nodes_address_beyond_the_routable_ranges_alone(bac
 
 
 def test_static_says_which_peers_it_cannot_reach() -> None:
-    """On nodes with a router in between: no wrong route, but STATUS 51, status, metrics and log that name the peer."""
+    """On nodes with a router in between: no wrong route, but status, metrics and log that name the peer. STATUS
+    succeeds: the list is the same everywhere, and pods are no better off on another node."""
     with built(nodes=2, backend="static", is_routed=True) as lab:
         first, last = lab.nodes
         pod = first.add()
-        with pytest.raises(Refused) as caught:
-            first.runtime.call("STATUS")
-        assert caught.value.code == 51
-        assert "node-b" in caught.value.document["msg"]
-        assert "not on-link at eth0" in caught.value.document["details"]
-        assert "use backend vxlan" in caught.value.document["details"]
+        first.runtime.call("STATUS")
+        (problem,) = first.status()["problems"]
+        assert (problem["code"], problem["by_status"], problem["count"]) == (51, False, 1)
+        assert "node-b" in problem["msg"]
+        assert "not on-link at eth0" in problem["details"]
+        assert "use backend vxlan" in problem["details"]
         assert last.pod_cidrs[0] not in first.place.ip("route show")
         assert first.place.ip("nexthop show") == ""
         (peer,) = first.status()["peers"]
         assert peer["unserved"]
         assert "routable_peers_unserved 1.0" in first.metrics()
+        assert 'routable_problems{kind="peers"} 1.0' in first.metrics()
         assert "a peer cannot be reached" in first.tail()
         assert "node-b" in first.ctl("status")
         first.runtime.check(pod)
 
 
 def test_a_full_pool_is_told_before_and_while_it_is_full() -> None:
-    """Six addresses: the seventh ADD is refused with the numbers, STATUS says 50, and after a DEL and the cool-down
-    there is one again."""
+    """Six addresses: the seventh ADD is refused with the numbers, and so say status and /readyz; STATUS succeeds, or
+    the six would be evicted; and after a DEL and the cool-down there is one again."""
     with built(nodes=1, settings={"ipam": {"cooldown": 2.0}}, is_started=False) as lab:
         (node,) = lab.nodes
         node.pod_cidrs = ["10.244.1.0/29"]
@@ -71,16 +73,20 @@ def test_a_full_pool_is_told_before_and_while_it_is_full() -> None:
             assert caught.value.code == 100
             assert "6 of 6 addresses in use in 10.244.1.0/29" in str(caught.value)
             assert "eth0" not in place.ip("link show")
-            with pytest.raises(Refused) as caught:
-                node.runtime.call("STATUS")
-            assert caught.value.code == 50
-            assert "6 of 6 in use" in str(caught.value)
+            node.runtime.call("STATUS")
+            (problem,) = node.status()["problems"]
+            assert (problem["code"], problem["by_status"]) == (100, False)
+            assert "6 of 6 in use" in problem["msg"]
+            assert node.probe("/readyz").startswith("HTTP/1.0 503")
+            assert "6 of 6 in use" in node.probe("/readyz")
+            assert "CNI STATUS succeeds" in node.ctl("status")
             freed = pods[0].addresses
             node.delete(pods[0])
             with pytest.raises(Refused) as caught:
                 node.runtime.add("seventh", place)
             assert caught.value.code == 11
             assert "1 cooling down" in str(caught.value)
+            node.runtime.call("STATUS")
             eventually("the cool-down ends", lambda: node.status()["pool"][0]["free"])
             node.runtime.call("STATUS")
             assert node.runtime.add("seventh", place).addresses == freed

@@ -346,7 +346,7 @@ def test_a_pass_over_the_pods_gives_way_to_requests(world: Callable[[str], World
 def test_spooled_deletes_end_what_was_there_when_they_were_written(world: Callable[[str], World]) -> None:
     """Together; what was added later is left alone, what is not known or no DEL is done with, and a failure is told."""
     one = world("spooled")
-    verbs = Verbs(one.node, Metrics(CollectorRegistry(), Snapshot, {}), list, PodCidrs().shortage)
+    verbs = Verbs(one.node, Metrics(CollectorRegistry(), Snapshot, {}), lambda: None, PodCidrs().shortage)
     one.now += 100
     one.add(POD, NETNS)
 

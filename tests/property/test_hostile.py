@@ -53,7 +53,7 @@ class Agent:
         spool.prepare()
         parts = world.node, world.survey, PodCidrs(), world.repair, spool, world.switch
         status = Status("node-a", "0", *parts, lambda: 0)
-        self.verbs = Verbs(world.node, Metrics(self.registry, Snapshot, {}), status.problems, PodCidrs().shortage)
+        self.verbs = Verbs(world.node, Metrics(self.registry, Snapshot, {}), status.unable, PodCidrs().shortage)
         self.control = Control(status, world.node, world.survey, world.switch, self.verbs.serve)
         self.bugs: list[str] = []
 

@@ -12,7 +12,7 @@ from agent import supply
 from agent.schema import Aws
 from backends.aws import pacing
 from backends.aws.calls import Lost, Refused, Throttled, failed
-from backends.aws.limits import known, max_pods
+from backends.aws.limits import known, max_pods, pod_addresses, spare
 from backends.aws.obstacles import FOR_NOW, FRAGMENTED, Obstacles
 from backends.aws.pacing import Pacer
 from backends.aws.wiring import EniWiring
@@ -35,20 +35,31 @@ def test_with_single_addresses_they_are_as_many_as_amazons_list_says(name: str, 
     """eni-max-pods.txt: interfaces x (addresses - 1) + 2."""
     limits = known(name)
     assert limits is not None
-    assert max_pods(limits, is_prefix_mode=False, is_capped=False) == pods
+    assert max_pods(limits, pod_addresses(limits, is_prefix_mode=False), is_capped=False) == pods
 
 
 def test_with_prefixes_the_machine_is_the_limit() -> None:
     """110, or 250 from 30 processors on, as Amazon's calculator has it; less where less can be had."""
     small, large = known("m5.large"), known("m5.24xlarge")
     assert small is not None and large is not None
-    assert max_pods(small, is_prefix_mode=True) == 110
-    assert max_pods(large, is_prefix_mode=True) == 250
-    assert max_pods(small, is_prefix_mode=True, is_capped=False) == 3 * 9 * 16 + 2
-    assert max_pods(small._replace(has_prefixes=False), is_prefix_mode=True) == 29
-    assert max_pods(small, is_prefix_mode=False, reserved=1) == 20
-    assert max_pods(small, is_prefix_mode=False, most=2) == 20
-    assert max_pods(small, is_prefix_mode=False, most=1, reserved=3) == 2
+    assert max_pods(small, pod_addresses(small, is_prefix_mode=True)) == 110
+    assert max_pods(large, pod_addresses(large, is_prefix_mode=True)) == 250
+    assert max_pods(small, pod_addresses(small, is_prefix_mode=True), is_capped=False) == 3 * 9 * 16 + 2
+    assert max_pods(small, pod_addresses(small._replace(has_prefixes=False), is_prefix_mode=True)) == 29
+    assert max_pods(small, pod_addresses(small, is_prefix_mode=False, reserved=1)) == 20
+    assert max_pods(small, pod_addresses(small, is_prefix_mode=False, most=2)) == 20
+    assert max_pods(small, pod_addresses(small, is_prefix_mode=False, most=1, reserved=3)) == 2
+
+
+def test_headroom_is_left_where_addresses_are_the_limit() -> None:
+    """Of 27 addresses four are kept; of 432 the machine's cap leaves more than that anyway; never less than nothing."""
+    small = known("m5.large")
+    assert small is not None
+    few, many = (pod_addresses(small, is_prefix_mode=prefixes) for prefixes in (False, True))
+    assert (max_pods(small, few, headroom=4), spare(few, 25)) == (25, 4)
+    assert (max_pods(small, many, headroom=4), spare(many, 110)) == (110, 324)
+    assert max_pods(small, few, headroom=100) == 2
+    assert spare(few, max_pods(small, few)) == 0
 
 
 def test_what_the_table_does_not_have_it_does_not_guess() -> None:

@@ -112,6 +112,8 @@ def test_shows_what_is_at_the_moment_of_the_scrape(registry: CollectorRegistry) 
             nodes_stale=True,
             spooled=2,
             waiting=5,
+            is_ready=False,
+            problems={"pods": 0, "peers": 1},
             cloud=Report("EC2", 2, 3, ("full",), (), {("DescribeSubnets", ""): 4, ("DescribeSubnets", "Lost"): 1}),
         )
 
@@ -128,6 +130,9 @@ def test_shows_what_is_at_the_moment_of_the_scrape(registry: CollectorRegistry) 
         "routable_nodes_stale 1.0",
         "routable_spooled 2.0",
         "routable_waiting 5.0",
+        "routable_ready 0.0",
+        'routable_problems{kind="peers"} 1.0',
+        'routable_problems{kind="pods"} 0.0',
         'routable_addresses{block="10.1.0.0/24",owner="a"} 253.0',
         'routable_addresses_free{block="10.1.0.0/24",owner="a"} 250.0',
         'routable_addresses_cooling{block="10.1.0.0/24",owner="a"} 1.0',

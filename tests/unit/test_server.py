@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ def made(
     together: Together | None = None,
     on_wait: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
+    patience: Mapping[bytes, float] | None = None,
 ) -> Server:
     return Server(
         path,
@@ -75,6 +76,7 @@ def made(
         is_trusted=is_trusted,
         on_wait=on_wait,
         clock=clock,
+        patience=patience or {},
     )
 
 
@@ -432,6 +434,24 @@ def test_hope_that_was_vain_lets_it_wait_on(path: Path) -> None:
         server.resume(has_hope=False)
         assert answer(streams[0]) == frame.Response(1, b"nothing came")
         assert server.waiting == 0
+
+
+def test_who_asks_for_the_status_has_less_patience(path: Path) -> None:
+    """Its runtime waits for it; and it is not counted among those that wait for an address."""
+    patient, now = Patient(), [0.0]
+    options = {"clock": lambda: now[0], "patience": {b"STATUS": 3.0}}
+    with parked(path, patient, b"one", **options) as (server, streams), connected(path) as stream:
+        stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"STATUS"}, b"well?")))
+        assert patient.told.acquire(timeout=DEADLINE)
+        assert server.waiting == 1
+        now[0] = 2.9
+        server.resume(has_hope=False)
+        now[0] = 3.1
+        server.resume(has_hope=False)
+        assert answer(stream) == frame.Response(1, b"nothing came")
+        patient.has_something = True
+        server.resume(has_hope=True)
+        assert answer(streams[0]).stdout == b"one"
 
 
 def test_who_hung_up_waits_no_more(path: Path) -> None:

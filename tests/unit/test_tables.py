@@ -96,7 +96,7 @@ def test_a_healthy_node_in_one_screen() -> None:
 
 
 def test_troubles_are_told_at_the_top_and_the_mending_at_the_end() -> None:
-    """Problems with their code, a stale list of nodes, spooled DELs; then what was mended and when."""
+    """Problems with their code, spooled DELs; then what was mended and when."""
     text = tables.status(
         document(
             site=None,
@@ -104,10 +104,9 @@ def test_troubles_are_told_at_the_top_and_the_mending_at_the_end() -> None:
             leases=[],
             peers=[],
             problems=[
-                {"code": 50, "msg": "no free IPv4 address", "details": ""},
-                {"code": 51, "msg": "a", "details": "b"},
+                {"kind": "journal", "by_status": True, "code": 50, "msg": "no room", "details": ""},
+                {"kind": "pods", "by_status": False, "code": 51, "msg": "a", "details": "b"},
             ],
-            nodes_error="nodes.toml, line 3: wrong",
             spooled=2,
             repairs={"route": 2, "link": 1},
             events=[{"time": 0.0, "text": "mended: + route 10.244.2.0/24\n- route x"}],
@@ -116,9 +115,9 @@ def test_troubles_are_told_at_the_top_and_the_mending_at_the_end() -> None:
     )
     assert text == (
         "node node-a, backend static, version 0.1.0\n"
-        "problem 50: no free IPv4 address\n"
+        "not ready, CNI STATUS fails\n"
+        "problem 50: no room\n"
         "problem 51: a: b\n"
-        "the list of nodes is out of date: nodes.toml, line 3: wrong\n"
         "2 DELs wait in the spool\n"
         "\n"
         "POOL: none\n"
@@ -133,6 +132,13 @@ def test_troubles_are_told_at_the_top_and_the_mending_at_the_end() -> None:
         "  1970-01-01 00:00:00Z  mended: + route 10.244.2.0/24\n"
         "      - route x"
     )
+
+
+def test_what_status_does_not_tell_leaves_the_node_ready() -> None:
+    """A full pool is a problem, and the node is ready all the same."""
+    full = {"kind": "pool", "by_status": False, "code": 100, "msg": "no free address", "details": ""}
+    text = tables.status(document(problems=[full]), NOW)
+    assert "ready, CNI STATUS succeeds; but\nproblem 100: no free address\n" in text
 
 
 @pytest.mark.parametrize(

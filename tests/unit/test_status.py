@@ -1,0 +1,204 @@
+"""What CNI STATUS tells, and what is only told to people: each kind of trouble on a node that is otherwise well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from netaddr import IPAddress, IPNetwork
+from prometheus_client import CollectorRegistry
+
+from agent.lane import Incoming
+from agent.metrics import Metrics, Snapshot
+from agent.spool import Spool
+from agent.status import Status
+from agent.trouble import Kind
+from agent.verbs import Verbs
+from backends.podcidrs import PodCidrs
+from backends.wiring import Report, Shortage, Supplied
+from cluster.peers import Peer
+from cni import frame
+from cni.errors import ConfigInvalid, Exhausted, FabricRefused, Failure, NotReady, TryAgain
+from cni.spec import Attachment
+from tests.fakes.world import HERE, OTHER, World
+
+TINY = replace(HERE, pod_cidrs=(IPNetwork("10.1.1.0/30"),))
+POD = Attachment("pods", "c1", "eth0")
+SECOND = Attachment("pods", "c2", "eth0")
+
+
+class Cloud:
+    """A fabric that has what a test says."""
+
+    def __init__(self, shortage: Shortage, undelivered: tuple[str, ...] = ()) -> None:
+        self._shortage = shortage
+        self._undelivered = undelivered
+
+    def supplied(self, here: Peer) -> Supplied:
+        """Nothing."""
+        return Supplied((), (), frozenset())
+
+    def shortage(self, failure: Failure) -> Shortage:
+        """What the test says."""
+        return self._shortage
+
+    def report(self) -> Report:
+        """With an obstacle, and pods' addresses that are gone."""
+        return Report("EC2", 1, 3, ("denied",), ("create",), {}, self._undelivered)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A node with a peer and no pods."""
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+def told(world: World, **changes: Any) -> Status:
+    """Who tells, with *changes*."""
+    spool = Spool(Path("/nonexistent"), lambda: world.now)
+    status = Status("node-a", "0", world.node, world.survey, PodCidrs(), world.repair, spool, world.switch, lambda: 3)
+    return replace(status, **changes)
+
+
+def kinds(status: Status) -> list[tuple[Kind, bool]]:
+    """What is wrong, and whether STATUS tells it."""
+    return [(one.kind, one.is_fatal) for one in status.troubles()]
+
+
+def test_a_well_node_has_nothing_to_tell(world: World) -> None:
+    """ADDs that wait are no trouble, nor is a switch at rest."""
+    status = told(world)
+    assert status.troubles() == []
+    assert status.unable() is None
+    assert status.ready() == (True, "ready")
+
+
+def test_a_full_pool_is_not_statuss_business(tmp_path: Path) -> None:
+    """In use, then cooling down: the node is ready, /readyz is not, and the problem has the code that an ADD gets."""
+    world = World(tmp_path, nodes=(TINY, OTHER))
+    for number, who in enumerate((POD, SECOND)):
+        world.kernel.add_netns(f"/run/netns/{number}")
+        world.add(who, f"/run/netns/{number}")
+    status = told(world)
+    assert kinds(status) == [(Kind.POOL, False)]
+    assert status.unable() is None
+    assert status.document()["problems"][0]["code"] == 100
+    assert status.ready()[0] is False
+    world.node.delete(POD)
+    world.node.delete(SECOND)
+    assert status.unable() is None
+    assert status.document()["problems"][0]["code"] == 11
+    assert "0 of 2 in use, 2 cooling down" in status.ready()[1]
+    world.close()
+
+
+def test_a_node_without_any_address_and_pods_is_no_node_for_pods(world: World) -> None:
+    """It would attract pods that never start; with a pod on it, nobody shall be evicted; and what is on its way is
+    waited for."""
+    refused = Shortage(FabricRefused("not permitted", "see the policy"), may_end=False)
+    world.node.ledger.offer(())
+    status = told(world, fabric=Cloud(refused))
+    assert kinds(status) == [(Kind.POOL, True)]
+    unable = status.unable()
+    assert unable is not None
+    assert (unable.failure.code, unable.failure.message, unable.may_end) == (50, "not permitted", False)
+    assert told(world, fabric=Cloud(Shortage(TryAgain("soon"), may_end=True))).troubles() == []
+    assert kinds(told(world)) == [(Kind.POOL, True)]
+
+
+def test_a_node_whose_addresses_were_taken_keeps_its_pods(world: World) -> None:
+    """Nothing is offered any more while a pod has an address: told, not by STATUS."""
+    world.kernel.add_netns("/run/netns/a")
+    world.add(POD, "/run/netns/a")
+    world.node.ledger.offer(())
+    lost = Cloud(Shortage(Exhausted("none"), may_end=False), ("10.1.1.1",))
+    status = told(world, fabric=lost)
+    assert not any(is_fatal for _, is_fatal in kinds(status))
+    assert {Kind.UNDELIVERED} <= {kind for kind, _ in kinds(status)}
+
+
+def test_the_agent_that_does_not_do_its_work_is_statuss_business(world: World) -> None:
+    """A reconciler that completes no pass is told first, and is not waited for."""
+    status = told(world, stuck=lambda: TryAgain("no pass for 60 s"))
+    assert kinds(status) == [(Kind.AGENT, True)]
+    unable = status.unable()
+    assert unable is not None
+    assert (unable.failure.code, unable.may_end) == (50, False)
+
+
+def test_a_journal_that_takes_nothing_is_statuss_business(world: World) -> None:
+    """No ADD can be saved: the first of all that is told."""
+    world.node.ledger.trouble = TryAgain("the journal's file system is full")
+    world.repair.failing = {"route x": Failure("no")}
+    status = told(world)
+    assert kinds(status) == [(Kind.JOURNAL, True), (Kind.OBJECTS, False)]
+    assert [one["by_status"] for one in status.document()["problems"]] == [True, False]
+
+
+def test_what_is_known_last_is_enough(world: World) -> None:
+    """The uplink lost its address, or the list its entry of this node: ADDs are served with what was known."""
+    world.nodes.set(OTHER)
+    world.survey.refresh()
+    status = told(world)
+    assert kinds(status) == [(Kind.WIRING, False)]
+    assert status.unable() is None
+    assert status.ready()[0] is True
+
+
+@pytest.mark.parametrize(
+    ("problem", "may_end"),
+    [(TryAgain("the agent is starting"), True), (ConfigInvalid("uplink is eth7, but there is no such link"), False)],
+)
+def test_without_any_wiring_the_node_cannot_work(world: World, problem: Failure, may_end: bool) -> None:
+    """What may pass by itself is waited for; what somebody has to mend is told at once."""
+
+    class Ignorant:
+        now = None
+        stale = None
+
+    unknown: Any = Ignorant()
+    unknown.problem = problem
+    unable = told(world, survey=unknown).unable()
+    assert unable is not None
+    assert (unable.failure.code, unable.failure.message, unable.may_end) == (50, problem.message, may_end)
+
+
+def test_status_waits_for_what_may_end_by_itself(world: World) -> None:
+    """While it may wait; then, and where nothing will come by itself, it is told."""
+    found: list[Shortage | None] = [Shortage(NotReady("the agent is starting"), may_end=True)]
+    shortage = PodCidrs().shortage
+    verbs = Verbs(world.node, Metrics(CollectorRegistry(), Snapshot, {}), lambda: found[0], shortage)
+    request = frame.Request({"CNI_COMMAND": b"STATUS"}, b'{"cniVersion": "1.1.0", "name": "pods"}')
+    patient = Incoming(request, 0, lambda: False, has_patience=True)
+
+    def code(incoming: Incoming) -> int | None:
+        answer = verbs.serve(incoming)
+        return json.loads(answer.response.stdout or b'{"code": 0}')["code"] if answer is not None else None
+
+    assert code(patient) is None
+    assert code(patient._replace(has_patience=False)) == 50
+    found[0] = Shortage(NotReady("the journal takes nothing"), may_end=False)
+    assert code(patient) == 50
+    found[0] = None
+    assert code(patient) == 0
+
+
+def test_pods_peers_and_objects_are_counted_and_not_statuss_business(world: World) -> None:
+    """One unreachable peer, three pods that break their own interface, an object that is fought over."""
+    far = Peer("node-z", (IPAddress("198.51.100.9"),), (IPNetwork("10.9.0.0/24"),))
+    world.nodes.set(HERE, OTHER, far)
+    world.survey.refresh()
+    world.repair.failing = {f"pod pods/c{number}/eth0": Failure("gone") for number in range(3)}
+    world.repair.failing = {**world.repair.failing, "sysctl x": Failure("sysctl x is fought over")}
+    status = told(world)
+    assert kinds(status) == [(Kind.PEERS, False), (Kind.OBJECTS, False), (Kind.PODS, False)]
+    shown = status.snapshot()
+    assert shown.is_ready
+    assert {kind: number for kind, number in shown.problems.items() if number} == {"peers": 1, "objects": 1, "pods": 3}
+    assert set(shown.problems) == set(Kind)
