@@ -14,16 +14,17 @@ from backends.podlink import link_name, parse_alias
 from cni.spec import Attachment
 from dataplane.items import Neigh, Plan, Route, Veth
 from ipam.lease import Block, Lease, Leased
+from ipam.moment import Moment
 from ipam.store import Record
 
 OWNER = "adopted"
 """The owner of the block of an address that is in none of this node's blocks any more."""
 
 
-def adopted(have: Plan, known: Collection[Attachment], blocks: Set[Block], now: float) -> list[Record]:
+def adopted(have: Plan, known: Collection[Attachment], blocks: Set[Block], now: Moment) -> list[Record]:
     """Records for the pods' links in *have*, what is ours on the host, whose attachments are not *known*.
 
-    *now* (seconds since the epoch) is when they are taken to have begun, since nothing tells any more.
+    *now* is when they are taken to have begun, since nothing tells any more.
     """
     found = []
     for item in have.values():

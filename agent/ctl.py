@@ -143,7 +143,7 @@ def _uninstall(options: argparse.Namespace) -> int:
     config = _config(options)
     descriptor = exclusive(Path(config.paths.state))
     try:
-        for line in uninstall.uninstall(config, time.time(), is_sure=options.yes):
+        for line in uninstall.uninstall(config, is_sure=options.yes):
             print(line)  # noqa: T201
     finally:
         os.close(descriptor)

@@ -22,6 +22,7 @@ from cni.spec import Attachment
 from ipam.allocator import Allocator
 from ipam.family import Counts
 from ipam.lease import Block
+from ipam.moment import Moment
 from ipam.schema import Damaged
 from ipam.store import Record, Store, Tenure
 
@@ -54,7 +55,7 @@ class Ledger:
     """Any thread may call.
 
     *records* are what the journal *store* holds, and *allocator* has been given their leases. *reopen* sets aside what
-    is in the journal's place and begins an empty one. *clock* answers seconds since the epoch.
+    is in the journal's place and begins an empty one.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Ledger:
         allocator: Allocator,
         store: Store,
         metrics: Metrics,
-        clock: Callable[[], float],
+        clock: Callable[[], Moment],
         records: Iterable[Record] = (),
         reopen: Callable[[], Store] | None = None,
     ) -> None:
@@ -109,12 +110,12 @@ class Ledger:
     def counts(self) -> list[Counts]:
         """The state of every block that addresses come from."""
         with self._lock:
-            return self._allocator.counts(self._clock())
+            return self._allocator.counts(self._clock().up)
 
     def busy(self, network: IPNetwork) -> int:
         """How many addresses of *network* are held or cooling down, be it offered or not."""
         with self._lock:
-            return self._allocator.busy(network, self._clock())
+            return self._allocator.busy(network, self._clock().up)
 
     def history(self, address: IPAddress) -> list[Tenure]:
         """Who has and who had *address*, newest first."""
@@ -209,12 +210,12 @@ class Ledger:
             leased = [who for who in whos if who in self._held]
             self._store.drop(leased, now)
             for who in leased:
-                self._allocator.release(who, now)
+                self._allocator.release(who, now.up)
                 del self._held[who]
         return leased
 
-    def _allocated(self, who: Attachment, asked: Asked, mtu: int, now: float) -> Record:
-        lease = self._allocator.allocate(who, now, asked.ips)
+    def _allocated(self, who: Attachment, asked: Asked, mtu: int, now: Moment) -> Record:
+        lease = self._allocator.allocate(who, now.up, asked.ips)
         return Record(lease, asked.netns, asked.mac or pod_mac(lease.addresses), mtu, asked.pod, now)
 
     def _save_new(self, records: Sequence[Record]) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from pathlib import Path
 
 from cni.errors import ConfigInvalid
+from ipam.schema import named_kind
 
 
 def listening(path: Path) -> socket.socket:
     """A listening socket at *path*, mode 0600, in a directory made with mode 0700 where missing.
 
-    A socket that nobody serves is replaced. ConfigInvalid: somebody serves it, or it cannot be made.
+    A socket that nobody serves is replaced, and nothing else. ConfigInvalid: somebody serves it, something else is
+    there, or it cannot be made.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_others(path)
         if _is_served(path):
             raise ConfigInvalid(
                 f"the socket {path} is served already", "another agent runs on this node: stop it first"
@@ -35,12 +39,27 @@ def listening(path: Path) -> socket.socket:
     return listener
 
 
+def _refuse_others(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ConfigInvalid(
+            f"paths.socket is {path}, which is a {named_kind(mode)}",
+            "it was left alone; set paths.socket to where nothing else is",
+        )
+
+
 def _is_served(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # whose queue is full serves it, too, and would be waited for
         try:
             probe.connect(os.fspath(path))
         except (FileNotFoundError, ConnectionRefusedError):
             return False
+        except BlockingIOError:
+            return True
         except OSError as error:
             raise ConfigInvalid(f"the socket {path} cannot be used: {error.strerror}", "check paths.socket") from error
     return True

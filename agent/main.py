@@ -35,7 +35,7 @@ from agent.http import Http
 from agent.lane import Together
 from agent.ledger import Ledger
 from agent.life import Life, Part
-from agent.machine import DEFAULT_CONFIG, boot_id, exclusive, version
+from agent.machine import DEFAULT_CONFIG, boot_id, exclusive, identity, moment, version
 from agent.metrics import Metrics
 from agent.node import Node
 from agent.reconciler import Reconciler
@@ -110,8 +110,8 @@ def run(config: Config, life: Life) -> int:
         netns = parts.enter_context(closing(Netns()))
         nft = Nft()
         kernel = parts.enter_context(closing(Kernel(netns, nft)))
-        boot = boot_id()
-        store = restore.journal(Path(paths.state), boot)
+        boot, machine = boot_id(), identity()
+        store = restore.journal(Path(paths.state), boot, machine=machine)
         refuse_other_pods(store, config.backend)
         way = Way(restored(store.recall(JOURNAL), config.backend, boot), backends.load)
         use = Use(store)
@@ -134,7 +134,7 @@ def run(config: Config, life: Life) -> int:
         allocator = Allocator(config.ipam.cooldown)
         allocator.restore((record.lease for record in records), store.released())
 
-        spool = Spool(Path(paths.spool), time.time)
+        spool = Spool(Path(paths.spool), boot, time.time)
         spool.prepare()
         registry = CollectorRegistry()
         info = {"node": config.node, "backend": way.state.active, "version": version()}
@@ -143,9 +143,9 @@ def run(config: Config, life: Life) -> int:
             allocator=allocator,
             store=store,
             metrics=measured,
-            clock=time.time,
+            clock=moment,
             records=records,
-            reopen=lambda: restore.renewed(Path(paths.state), boot),
+            reopen=lambda: restore.renewed(Path(paths.state), boot, machine=machine),
         )
         parts.callback(ledger.close)
         use.ledger = ledger

@@ -172,15 +172,12 @@ class Node:
 
     # --- DEL and GC -------------------------------------------------------------------------------------------
 
-    def delete(self, who: Attachment, added_before: float | None = None) -> bool:
-        """Detach; nothing that is gone already is an error. False: there was no lease.
-
-        With *added_before* (seconds since the epoch) an attachment added later than that is left alone: a DEL that
-        waited in the spool was not meant for it.
-        """
+    def delete(self, who: Attachment, is_meant: Callable[[Record], bool] = lambda record: True) -> bool:
+        """Detach; nothing that is gone already is an error. False: there was no lease, or one that is not meant: an
+        attachment that was added after a DEL which waited in the spool is left alone."""
         with self._keys.hold(who):
             held = self.ledger.held(who)
-            if held is not None and added_before is not None and held.record.since > added_before:
+            if held is not None and not is_meant(held.record):
                 log.info("a DEL from before the ADD changes nothing", extra={"attachment": str(who)})
                 return False
             return bool(self._remove([who]))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from agent.adopt import adopted
+from agent.machine import claim, is_claimed, moment
 from backends.podlink import link_name
 from cni.errors import StateCorrupt
 from cni.spec import Attachment
@@ -15,34 +15,59 @@ from dataplane.items import POD_LINK_PREFIX, Plan, Route, Veth
 from dataplane.kernel import Dataplane
 from dataplane.observe import Host
 from ipam.lease import Block
-from ipam.schema import Damaged, set_aside
+from ipam.moment import Moment
+from ipam.schema import Damaged, bears_our_mark, set_aside
 from ipam.store import Record, Store
 
 log = logging.getLogger(__name__)
 
 
-def journal(path: Path, boot: str, clock: Callable[[], float] = time.time) -> Store:
+def journal(path: Path, boot: str, clock: Callable[[], Moment] = moment, machine: str = "-") -> Store:
     """The journal at *path*; one that is damaged is set aside, since the kernel knows the leases of living pods, too.
 
-    StateCorrupt: it cannot be read, or a newer agent wrote it.
+    StateCorrupt: it cannot be read, a newer agent wrote it, or it is somebody else's file, which is left alone.
     """
     try:
-        return Store(path, boot, clock())
+        store = Store(path, boot, clock(), machine)
     except Damaged as error:
+        if not bears_our_mark(path) and not is_claimed(path):
+            raise StateCorrupt(
+                f"paths.state is {path}, which is no journal of the agent's: {_beginning(path)}",
+                "it was left alone: set paths.state to a file of the agent's own, or move this one away",
+            ) from error
         log.error("the journal is built anew from what the kernel knows", extra={"error": str(error)})
-        return renewed(path, boot, clock)
+        return renewed(path, boot, clock, machine)
+    if store.is_foreign:
+        log.warning("another machine wrote the journal: it is begun anew", extra={"file": str(path)})
+    return _claimed(store)
 
 
-def renewed(path: Path, boot: str, clock: Callable[[], float] = time.time) -> Store:
+def renewed(path: Path, boot: str, clock: Callable[[], Moment] = moment, machine: str = "-") -> Store:
     """An empty journal in the place of whatever is there."""
-    aside = set_aside(path, clock())
+    aside = set_aside(path, clock().wall)
     if aside is not None:
         log.warning("what was in the journal's place was set aside", extra={"file": str(aside)})
-    return Store(path, boot, clock())
+    return _claimed(Store(path, boot, clock(), machine))
+
+
+def _claimed(store: Store) -> Store:
+    try:
+        claim(store.path)
+    except OSError as error:
+        store.close()
+        raise StateCorrupt(
+            f"the store {store.path} has no room beside it: {error.strerror}", "check paths.state and its directory"
+        ) from error
+    return store
+
+
+def _beginning(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"it begins with {file.read(16)!r}"
 
 
 def records(
-    store: Store, kernel: Dataplane, blocks: frozenset[Block], clock: Callable[[], float] = time.time
+    store: Store, kernel: Dataplane, blocks: frozenset[Block], clock: Callable[[], Moment] = moment
 ) -> list[Record]:
     """The records of the journal, and those of pods that only the kernel still knows.
 

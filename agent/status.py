@@ -249,7 +249,7 @@ def _lease(record: Record) -> Mapping[str, Any]:
         "netns": record.netns,
         "mac": record.mac,
         "mtu": record.mtu,
-        "since": record.since,
+        "since": record.since.wall,
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from agent.machine import boot_id
+from agent.machine import boot_id, identity, moment
 from agent.schema import Config
 from backends.nodeplan import TABLE
 from cni.errors import ConfigInvalid
@@ -18,13 +18,14 @@ from dataplane.observe import Host, Settings
 from ipam.store import Store
 
 
-def uninstall(config: Config, now: float, *, is_sure: bool) -> Iterator[str]:
+def uninstall(config: Config, *, is_sure: bool) -> Iterator[str]:
     """Remove every link, route, nexthop, neighbour and table of ours, and end all leases; tells what in lines.
 
     Sysctls keep their values, since others may rely on them by now; the journal keeps the history of addresses.
     ConfigInvalid: pods have addresses, and the operator is not sure.
     """
-    with closing(Store(Path(config.paths.state), boot_id(), now)) as store, closing(Netns()) as netns:
+    now = moment()
+    with closing(Store(Path(config.paths.state), boot_id(), now, identity())) as store, closing(Netns()) as netns:
         records = store.load()
         if records and not is_sure:
             raise ConfigInvalid(

@@ -18,7 +18,7 @@ from agent.lane import Answer, Incoming
 from agent.ledger import Asked
 from agent.metrics import Metrics
 from agent.node import Node
-from agent.spool import Spooled
+from agent.spool import Spooled, Written
 from backends.podlink import GATEWAYS, HOST_MAC, link_name
 from backends.wiring import Shortage
 from cni import frame, result
@@ -145,19 +145,21 @@ class Verbs:
     def delete_spooled(self, spooled: Sequence[Spooled]) -> list[Failure | None]:
         """Serve DELs that waited in the spool, together; the answers say why one must come again."""
         whos: list[Attachment | None] = []
-        written: dict[Attachment, float] = {}
+        written: dict[Attachment, list[Written]] = {}
         for request, time in spooled:
             call = self._spooled_del(request)
             whos.append(call.attachment if call is not None else None)
             if call is not None:
-                written[call.attachment] = max(time, written.get(call.attachment, 0.0))
-        done = self._node.begin_removal(
-            written, lambda held: held is None or held.record.since <= written[held.record.lease.who]
-        )()
-        for who, time in written.items():
+                written.setdefault(call.attachment, []).append(time)
+
+        def is_meant(record: Record) -> bool:
+            return any(time.is_after(record.since) for time in written[record.lease.who])
+
+        done = self._node.begin_removal(written, lambda held: held is None or is_meant(held.record))()
+        for who in written:
             if who not in done:  # added later, or with a request under way
                 try:
-                    self._node.delete(who, added_before=time)
+                    self._node.delete(who, is_meant)
                     done[who] = None
                 except Failure as failure:
                     done[who] = failure

@@ -19,6 +19,7 @@ from dataplane.netlink import Socket
 from dataplane.netns import Netns
 from demo.place import Place
 from ipam.lease import Block, Lease, Leased
+from ipam.moment import Moment
 from ipam.store import Record
 
 _INDEXES = itertools.count(1 << 25)
@@ -32,7 +33,7 @@ def pods(places: Sequence[Place]) -> list[list[Item]]:
         address = IPAddress(int(block.network.first) + 1 + number)
         who = Attachment("floor", place.name, "eth0")
         lease = Lease(who, (Leased(address, block),))
-        record = Record(lease, str(place.path), podlink.pod_mac([address]), 1500, "", 0.0)
+        record = Record(lease, str(place.path), podlink.pod_mac([address]), 1500, "", Moment(0.0, 0.0))
         found.append(list(podlink.pod(record, 1500).values()))
     return found
 

@@ -23,6 +23,7 @@
 enum { ENV_MAX = 64 * 1024, STDIN_MAX = 1024 * 1024, STDOUT_MAX = 4 * 1024 * 1024 };
 enum { REQUEST_HEAD = 12, RESPONSE_HEAD = 5, RETRY_MS = 50, SHOWN = 200, TEXT_MAX = 1024 };
 enum { VERSION_MS = 1000, STATUS_WAIT_MS = 5000, STATUS_MS = 8000 };
+enum { BOOT_MAX = 33, NAME_MAX_OURS = 160 };
 enum { SOCKET_PATH_MAX = sizeof((struct sockaddr_un *)0)->sun_path - 1, SPOOL_PATH_MAX = 4000 };
 #define REMEDY "see that routable-agent runs on this node and what its log says"
 #define CUT(value) SHOWN, (value), strlen(value) > SHOWN ? "..." : "" /* the arguments of "%.*s%s" */
@@ -318,19 +319,37 @@ static int opened(const char *directory)
     return open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
-/* Write the request as a new file del-<time in ns>-<pid>, whole or not at all; 0, or -1 with errno. */
+/* The boot's id without its dashes, or "" where /proc is not there. */
+static void take_boot(char to[BOOT_MAX])
+{
+    char text[64];
+    size_t length = 0;
+    int file = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t n = file < 0 ? 0 : read(file, text, sizeof text);
+    for (ssize_t i = 0; i < n && length < BOOT_MAX - 1; i++)
+        if (text[i] != '-' && text[i] != '\n')
+            to[length++] = text[i];
+    to[length] = '\0';
+    if (file >= 0)
+        close(file);
+}
+
+/* Write the request as a new file, named as relay.py says, whole or not at all; 0, or -1 with errno. */
 static int spooled(const struct call *call)
 {
-    char temporary[64], name[64];
-    struct timespec t;
+    char temporary[NAME_MAX_OURS + 1], name[NAME_MAX_OURS], boot[BOOT_MAX];
+    struct timespec wall, up;
     int folder, file, error = 0;
     umask(077);
     folder = opened(call->spool);
     if (folder < 0)
         return -1;
-    clock_gettime(CLOCK_REALTIME, &t);
-    snprintf(name, sizeof name, "del-%lld%09ld-%ld", (long long)t.tv_sec, t.tv_nsec, (long)getpid());
-    snprintf(temporary, sizeof temporary, ".%.62s", name);
+    clock_gettime(CLOCK_REALTIME, &wall);
+    clock_gettime(CLOCK_BOOTTIME, &up);
+    take_boot(boot);
+    snprintf(name, sizeof name, "del-%lld%09ld-%ld.%lld%09ld.%s", (long long)wall.tv_sec, wall.tv_nsec, (long)getpid(),
+             (long long)up.tv_sec, up.tv_nsec, boot);
+    snprintf(temporary, sizeof temporary, ".%s", name);
     file = openat(folder, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (file < 0)
         return -1;

@@ -9,9 +9,9 @@ again if the agent ends before it answered: a runtime makes the node NotReady fo
 are evicted 300 s later, so an agent that is just starting must not cause one; and a runtime that waits for it
 answers its kubelet nothing meanwhile, which after 30 s takes the runtime itself for dead.
 
-Run by ``python3 -I -S`` and installed as one file, it imports nothing but ``posix`` and ``_socket``: ``site``,
-``os`` and ``socket`` would double the start-up that every pod pays several times. Hence ``posix.times`` is the
-clock (monotonic, 10 ms resolution), and a spool file is named after its own timestamp.
+Run by ``python3 -I -S`` and installed as one file, it imports nothing but ``posix``, ``time`` (which the interpreter
+has loaded by itself) and ``_socket``: ``site``, ``os`` and ``socket`` would double the start-up that every pod pays
+several times.
 
 Environment: ROUTABLE_SOCKET, ROUTABLE_SPOOL (absolute paths), ROUTABLE_WAIT (seconds to wait for the agent's
 socket; STATUS waits for 5 at most), ROUTABLE_TIMEOUT (seconds from the connection to the whole answer; for STATUS
@@ -21,6 +21,7 @@ same in every version, and code 50 exists since 1.1.0 only.
 
 import _socket
 import posix
+import time
 
 ENV_MAX = 64 * 1024
 STDIN_MAX = 1024 * 1024
@@ -269,25 +270,38 @@ def length(header: bytearray) -> int:
 
 
 def spooled(directory: bytes, frame: bytes) -> None:
-    """Write *frame* as a new file del-<time in ns>-<pid> in *directory*, or raise OSError.
+    """Write *frame* as a new file del-<wall>-<pid>.<up>.<boot> in *directory*, or raise OSError.
 
-    The file appears under its name whole or not at all. The directory is not synced: what a crash of the machine
-    could lose is a DEL of a pod that the crash has ended too.
+    *wall* is nanoseconds since the epoch; *up* those of CLOCK_BOOTTIME during the *boot* of that id (dashes left out):
+    the agent orders by these, since the wall clock may be set. The file appears under its name whole or not at all.
+    The directory is not synced: what a crash of the machine could lose is a DEL of a pod that the crash has ended too.
     """
     posix.umask(0o077)
     folder = opened(directory)
-    temporary = b".del-" + posix.urandom(8).hex().encode()
+    up = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    name = b"del-%d-%d.%d.%b" % (time.time_ns(), posix.getpid(), up, boot_id())
+    temporary = b"." + name
     file = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL, 0o600, dir_fd=folder)
     try:
         rest = memoryview(frame)
         while rest:
             rest = rest[posix.write(file, rest) :]
         posix.fsync(file)
-        name = b"del-%d-%d" % (posix.fstat(file).st_mtime_ns, posix.getpid())
         posix.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
         posix.unlink(temporary, dir_fd=folder)
         raise
+
+
+def boot_id() -> bytes:
+    """Return the boot's id without its dashes, or nothing where /proc is not there."""
+    try:
+        file = posix.open("/proc/sys/kernel/random/boot_id", posix.O_RDONLY)
+    except OSError:
+        return b""
+    text = posix.read(file, 64)
+    posix.close(file)
+    return text.strip().replace(b"-", b"")
 
 
 def opened(directory: bytes) -> int:
@@ -334,7 +348,7 @@ def wrote(output: bytes) -> bool:
 
 def now() -> int:
     """Milliseconds of a monotonic clock."""
-    return int(posix.times().elapsed * 1000)
+    return time.monotonic_ns() // 1_000_000
 
 
 def pause(duration: int) -> None:

@@ -3,15 +3,18 @@
 One table: a *tenure* is an address in the hands of an attachment from ``since`` to ``until`` (seconds since the
 epoch); while ``until`` is NULL it is a live lease. So the leases and the history of every address are the same
 rows, and the partial unique indexes make "one address twice" impossible in the file itself.
+
+A file is ours by SQLite's application id, or, where an agent made it that did not set one yet, by its table.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +22,14 @@ from cni.errors import Failure, StateCorrupt, TryAgain
 
 VERSION: Final = 1
 """``PRAGMA user_version`` of the tables below."""
+APPLICATION: Final = int.from_bytes(b"rtbl", "big")
+"""``PRAGMA application_id``: what tells our file from another program's. Of its first version, none has it."""
 
 # "place" is the family and the address in hexadecimal, so that a person's ORDER BY sorts by number: as text
 # 10.0.0.10 comes before 10.0.0.9. "boot" is the boot during which a tenure began: a lease of an earlier boot
-# has no pod behind it any more.
+# has no pod behind it any more. "began" and "ended" are the same times as "since" and "until" by that boot's own
+# clock (CLOCK_BOOTTIME), which nobody sets: what came first is told by these. "space" is which network namespace it
+# was, for a path may name another later.
 TABLES: Final = """
 CREATE TABLE tenure (
     id        INTEGER PRIMARY KEY,
@@ -40,7 +47,10 @@ CREATE TABLE tenure (
     pod       TEXT NOT NULL,
     boot      TEXT NOT NULL,
     since     REAL NOT NULL,
-    until     REAL
+    until     REAL,
+    began     REAL,
+    ended     REAL,
+    space     TEXT
 ) STRICT;
 CREATE INDEX tenure_address ON tenure (address);
 CREATE UNIQUE INDEX tenure_one_holder ON tenure (address) WHERE until IS NULL;
@@ -56,8 +66,16 @@ CREATE VIEW history AS
     FROM tenure ORDER BY place, id DESC;
 """
 
+ADDED: Final = (("began", "REAL"), ("ended", "REAL"), ("space", "TEXT"))
+"""Columns that files of earlier agents lack. They may be NULL, so the version stays and such an agent can be gone back
+to: it leaves them out, and knows the rest."""
+
+_MAGIC: Final = b"SQLite format 3\0"
+_HEADER: Final = 100
 _CACHE: Final = 512
 """KiB of pages that SQLite keeps, of a file that grows to tens of MB: by default 2,000."""
+
+
 class Damaged(StateCorrupt):
     """The file is not what was written to it: it can be set aside and built anew from what memory or kernel know."""
 
@@ -73,12 +91,14 @@ SETTINGS: Final = "CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, va
 def opened(path: Path) -> sqlite3.Connection:
     """The store at *path*, made with mode 0600 in a directory of mode 0700 where missing.
 
-    StateCorrupt: it is no store, is damaged, or was written by a newer version.
+    StateCorrupt: it is no store, is damaged, or was written by a newer version. What is not ours is not changed.
     """
     with translated(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.is_symlink() or path.exists():
+            _refuse_others(path)
         # Made by us, for its mode: SQLite would use the umask's, and gives the files beside it the same one.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         path.chmod(0o600)
         database = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)
         try:
@@ -87,6 +107,62 @@ def opened(path: Path) -> sqlite3.Connection:
             database.close()
             raise
     return database
+
+
+def bears_our_mark(path: Path) -> bool:
+    """Whether the file says in its first bytes that it is ours, however damaged the rest may be."""
+    try:
+        return _application(path) == APPLICATION
+    except OSError:
+        return False
+
+
+def _application(path: Path) -> int | None:
+    """The application id in the header of a database (https://www.sqlite.org/fileformat2.html, 1.3); None: it is none.
+
+    Read from the file itself, since to open a database with SQLite is to write beside it.
+    """
+    with path.open("rb") as file:
+        header = file.read(_HEADER)
+    return int.from_bytes(header[68:72], "big") if header.startswith(_MAGIC) and len(header) == _HEADER else None
+
+
+def _refuse_others(path: Path) -> None:
+    """Raise StateCorrupt unless what is at *path* is empty or ours; it is only read."""
+    mode = path.lstat().st_mode
+    if not stat.S_ISREG(mode):
+        raise StateCorrupt(
+            f"paths.state is {path}, which is a {named_kind(mode)}",
+            "it was left alone; set paths.state to a file of the agent's own, itself and not a link to it",
+        )
+    if path.stat().st_size == 0:
+        return
+    application = _application(path)
+    if application is None:
+        raise _damaged(path, "file is not a database")
+    if application == 0:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", PATIENCE, uri=True)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema")}
+        is_ours = "tenure" in tables or not tables
+    else:
+        is_ours = application == APPLICATION
+    if not is_ours:
+        raise StateCorrupt(
+            f"paths.state is {path}, which is a database of another program",
+            "it was left alone; set paths.state to a file of the agent's own",
+        )
+
+
+def named_kind(mode: int) -> str:
+    """What a file with that *mode* is, in a word."""
+    kinds = {
+        stat.S_IFDIR: "directory",
+        stat.S_IFLNK: "symbolic link",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFIFO: "FIFO",
+        stat.S_IFREG: "regular file",
+    }
+    return kinds.get(stat.S_IFMT(mode), "device")
 
 
 def _prepare(database: sqlite3.Connection, path: Path) -> None:
@@ -99,10 +175,9 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     (damage,) = database.execute("PRAGMA quick_check(1)").fetchone()
     if damage != "ok":
         raise _damaged(path, damage)
-    if version == 0 and database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-        raise StateCorrupt(
-            f"{path} is a database of another program", "set paths.state to a file of the agent's own"
-        )
+    if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
+        # Before the log is used, so that it is in the file itself from the first moment.
+        database.execute(f"PRAGMA application_id = {APPLICATION}")
     database.execute("PRAGMA journal_mode = WAL")
     # NORMAL does not wait for the disk at a commit, only now and then when the log is folded into the file. A
     # crash of the agent loses nothing. A crash of the machine may lose the last commits, but leases end with the
@@ -111,6 +186,10 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     database.execute(f"PRAGMA cache_size = -{_CACHE}")
     if version == 0:
         database.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+    found = {name for _, name, *_ in database.execute("PRAGMA table_info(tenure)")}
+    for name, kind in ADDED:
+        if name not in found:
+            database.execute(f"ALTER TABLE tenure ADD COLUMN {name} {kind}")
     database.execute(SETTINGS)
 
 

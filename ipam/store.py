@@ -12,22 +12,25 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from netaddr import AddrFormatError, IPAddress, IPNetwork
 
 from cni.errors import Failure, StateCorrupt
 from cni.spec import Attachment
 from ipam.lease import Block, Lease, Leased
+from ipam.moment import Moment
 from ipam.schema import Damaged, opened, translated
 
+_WRITER: Final = "writer"
+"""The name under which it is remembered who wrote last: the boot, and words for the machine."""
 REMEMBERED = 1 << 16
 """How many addresses keep their last tenure when history is pruned: as many as a /16 has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A live lease, where its pod is, and since when it holds it (seconds since the epoch).
+    """A live lease, where its pod is, and since when it holds it.
 
     *netns* is the path that the runtime gave, *mac* the pod's hardware address, *mtu* in bytes, *pod* the
     Kubernetes "namespace/name", empty without Kubernetes.
@@ -38,12 +41,13 @@ class Record:
     mac: str
     mtu: int
     pod: str
-    since: float
+    since: Moment
 
 
 @dataclass(frozen=True, slots=True)
 class Tenure:
-    """Who held *address* of *block*, from *since* to *until* (seconds since the epoch); until None: holds it now."""
+    """Who held *address* of *block*, from *since* to *until* (seconds since the epoch, for people); until None: holds
+    it now."""
 
     address: IPAddress
     block: Block
@@ -56,13 +60,15 @@ class Tenure:
 
 
 class Store:
-    """The store at *path*, opened for the boot *boot_id*; StateCorrupt where the file cannot be trusted.
+    """The store at *path*, opened during the boot *boot_id* of *machine* (words, "-" for one that is not known);
+    StateCorrupt where the file cannot be trusted.
 
     Leases of an earlier boot ended with it: they are closed at *now*, and *dropped* says how many attachments that
-    were. Their addresses cool down from *now*, since peers may still remember their connections.
+    were. Their addresses cool down from *now*, since peers may still remember their connections. What another machine
+    wrote, whose disk or image this one was given, says nothing of this one: it is forgotten, and *is_foreign* says so.
     """
 
-    def __init__(self, path: Path, boot_id: str, now: float) -> None:
+    def __init__(self, path: Path, boot_id: str, now: Moment, machine: str = "-") -> None:
         self.path = path
         self._boot = boot_id
         self._problem: Failure | None = None
@@ -71,16 +77,35 @@ class Store:
         self._database = opened(path)
         found = path.stat()
         self._file = found.st_dev, found.st_ino
-        self.is_new: bool = not self._database.execute("SELECT count(*) FROM tenure").fetchone()[0]
-        """Whether it knew nothing of anything."""
+        self.is_foreign: bool = self._is_of_another(boot_id, machine)
         with self._transaction():
+            if self.is_foreign:
+                self._database.execute("DELETE FROM tenure")
+                self._database.execute("DELETE FROM setting")
+            self._remember(_WRITER, f"{boot_id} {machine}")
+            self.is_new: bool = not self._database.execute("SELECT count(*) FROM tenure").fetchone()[0]
+            """Whether it knew nothing of anything."""
             stale = "FROM tenure WHERE until IS NULL AND boot != ?"
             count = f"SELECT count(*) FROM (SELECT DISTINCT network, container, ifname {stale})"
             self.dropped: int = self._database.execute(count, (boot_id,)).fetchone()[0]
             """How many leases of an earlier boot were dropped."""
             self._database.execute(
-                "UPDATE tenure SET until = ? WHERE until IS NULL AND boot != ?", (now, boot_id)
+                "UPDATE tenure SET until = ?, boot = ?, began = 0.0, ended = ? WHERE until IS NULL AND boot != ?",
+                (now.wall, boot_id, now.up, boot_id),
             )
+            # An agent that knew the wall clock alone wrote these, and as good as that is they are told.
+            for up, wall in (("began", "since"), ("ended", "until")):
+                self._database.execute(
+                    f"UPDATE tenure SET {up} = max(0.0, ? - max(0.0, ? - {wall})) "
+                    f"WHERE {up} IS NULL AND {wall} IS NOT NULL AND boot = ?",
+                    (now.up, now.wall, boot_id),
+                )
+
+    def _is_of_another(self, boot_id: str, machine: str) -> bool:
+        boot, *words = (self.recall(_WRITER) or boot_id).split()
+        return boot != boot_id and any(
+            before != now and "-" not in (before, now) for before, now in zip(words, machine.split(), strict=False)
+        )
 
     def save(self, record: Record) -> None:
         """Make *record* the one of its attachment, whatever was saved for it before.
@@ -98,7 +123,8 @@ class Store:
             leased = {str(one.address): one for one in record.lease.leased}
             for address in saved.keys() - leased.keys():
                 self._database.execute(
-                    "UPDATE tenure SET until = ? WHERE id = ?", (record.since, saved[address])
+                    "UPDATE tenure SET until = ?, ended = ? WHERE id = ?",
+                    (record.since.wall, record.since.up, saved[address]),
                 )
             for address, one in leased.items():
                 self._write(record, one, saved.get(address))
@@ -113,9 +139,9 @@ class Store:
                 for one in record.lease.leased:
                     self._write(record, one, None)
 
-    def drop(self, whos: Collection[Attachment], now: float) -> int:
+    def drop(self, whos: Collection[Attachment], now: Moment) -> int:
         """End the leases of *whos* at *now*, all in one transaction; the answer is how many addresses that were."""
-        return self._end("UPDATE tenure SET until = ?", (now,), whos)
+        return self._end("UPDATE tenure SET until = ?, ended = ?", (now.wall, now.up), whos)
 
     def cancel(self, whos: Collection[Attachment]) -> int:
         """Forget the leases of *whos*, in one transaction, as if they had never been saved; the answer as of `drop`."""
@@ -124,18 +150,20 @@ class Store:
     def load(self) -> list[Record]:
         """Every live lease, in the order in which they were first saved."""
         rows: dict[Attachment, list[tuple[Any, ...]]] = {}
-        for row in self._read(f"SELECT {_TENURE}, mtu FROM tenure WHERE until IS NULL ORDER BY id"):
+        for row in self._read(f"SELECT {_TENURE}, mtu, began FROM tenure WHERE until IS NULL ORDER BY id"):
             rows.setdefault(Attachment(*row[4:7]), []).append(row)
         return [self._record(who, sorted(of, key=_family)) for who, of in rows.items()]
 
     def released(self) -> dict[IPAddress, float]:
-        """When each address that nobody holds was last released (seconds since the epoch), oldest first."""
+        """When each address that nobody holds was last released (seconds since this boot; what an earlier boot
+        released counts from this one's begin), oldest first."""
         # A bare column beside max() is SQLite's promise to take it from the row with that maximum.
         query = (
-            "SELECT address, until FROM (SELECT address, until, max(id) AS id FROM tenure GROUP BY address) "
-            "WHERE until IS NOT NULL ORDER BY until, id"
+            "SELECT address, CASE boot WHEN ? THEN ended ELSE 0.0 END AS freed FROM "
+            "(SELECT address, until, boot, ended, max(id) AS id FROM tenure GROUP BY address) "
+            "WHERE until IS NOT NULL ORDER BY freed, until, id"
         )
-        return {self._address(address): until for address, until in self._read(query)}
+        return {self._address(address): freed for address, freed in self._read(query, (self._boot,))}
 
     def history(self, address: IPAddress) -> list[Tenure]:
         """Who has and who had *address*, newest first."""
@@ -164,7 +192,10 @@ class Store:
     def remember(self, name: str, value: str) -> None:
         """Keep *value* under *name*, in place of what was there."""
         with self._transaction(1):
-            self._database.execute("INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)", (name, value))
+            self._remember(name, value)
+
+    def _remember(self, name: str, value: str) -> None:
+        self._database.execute("INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)", (name, value))
 
     def trouble(self) -> Failure | None:
         """Why what is saved now would be lost, or could not be saved; None when all is well. `Damaged`: build it anew.
@@ -226,15 +257,15 @@ class Store:
         place = f"{address.version}:{int(address):0{8 if address.version == 4 else 32}x}"
         values = (
             *(str(address), place, str(block.network), block.reserve, block.owner, *who),
-            *(record.netns, record.mac, record.mtu, record.pod, self._boot, record.since),
+            *(record.netns, record.mac, record.mtu, record.pod, self._boot, record.since.wall, record.since.up),
         )
         # The same columns either way: a row that is there keeps its id, and with it its place in the order.
         query = (
             "INSERT INTO tenure (id, address, place, block, reserve, owner, network, container, ifname,"
-            " netns, mac, mtu, pod, boot, since) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+            " netns, mac, mtu, pod, boot, since, began) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
             " ON CONFLICT (id) DO UPDATE SET block = excluded.block, reserve = excluded.reserve,"
             " owner = excluded.owner, netns = excluded.netns, mac = excluded.mac, mtu = excluded.mtu,"
-            " pod = excluded.pod, since = excluded.since"
+            " pod = excluded.pod, since = excluded.since, began = excluded.began"
         )
         try:
             self._database.execute(query, (row, *values))
@@ -250,8 +281,8 @@ class Store:
         )
 
     def _record(self, who: Attachment, rows: list[tuple[Any, ...]]) -> Record:
-        *_, netns, mac, pod, since, mtu = rows[0]
-        return Record(Lease(who, tuple(map(self._leased, rows))), netns, mac, mtu, pod, since)
+        *_, netns, mac, pod, since, mtu, began = rows[0]
+        return Record(Lease(who, tuple(map(self._leased, rows))), netns, mac, mtu, pod, Moment(began, since))
 
     def _tenure(self, row: tuple[Any, ...]) -> Tenure:
         one = self._leased(row)

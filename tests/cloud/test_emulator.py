@@ -22,6 +22,7 @@ from backends.aws.ec2 import Ec2 as Client
 from backends.aws.imds import Imds as Metadata
 from backends.aws.limits import described, known
 from cni.errors import ConfigInvalid
+from ipam.moment import Moment
 from ipam.store import Store
 from tests.cloud.endpoint import Ec2, Imds, Sts
 from tests.cloud.machine import Clock
@@ -192,7 +193,7 @@ def test_how_many_pods_is_told_by_the_table_or_by_ec2(
 
 def test_without_boto3_the_agent_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """At its start, not at the first call of a thread that then dies."""
-    store = Store(tmp_path / "journal", "boot", 0.0)
+    store = Store(tmp_path / "journal", "boot", Moment(0.0, 0.0))
     monkeypatch.setattr(live, "find_spec", lambda name: None)
     with pytest.raises(ConfigInvalid, match=r"boto3, is not installed: install routable\[aws\]"):
         supply.supply(schema.Config(backend="aws-eni"), supply.Use(store))

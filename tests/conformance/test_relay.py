@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pytest
 
 import cni.relay
+from agent.machine import boot_id
 from cni import frame
 from cni.frame import ENV_MAX, STDIN_MAX, STDOUT_MAX, Request, decode, encode
 from cni.spec import VERSIONS, Verb
@@ -305,8 +306,9 @@ def test_an_unknown_command_without_an_agent_is_named(executable: Path, site: Si
 
 @pytest.mark.parametrize("umask", [0, 0o777])
 def test_del_without_an_agent_is_kept_for_it(executable: Path, site: Site, umask: int) -> None:
-    """DEL succeeds, and its request is one private file, whatever the umask, whose name tells when it came."""
-    before = time.time_ns()
+    """DEL succeeds, and its request is one private file, whatever the umask, whose name tells when it came,
+    by the wall clock and by the one that nobody sets, and during which boot."""
+    before, up = time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     done = subprocess.run(
         [str(executable)],
         env=site.environ("DEL", CNI_CONTAINERID="c1"),
@@ -318,9 +320,11 @@ def test_del_without_an_agent_is_kept_for_it(executable: Path, site: Site, umask
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     (path,) = site.spool.iterdir()
     assert path.read_bytes() == encode(Request({"CNI_COMMAND": b"DEL", "CNI_CONTAINERID": b"c1"}, CONF))
-    named = re.fullmatch(r"del-([0-9]{19})-[0-9]+", path.name)
+    named = re.fullmatch(r"del-([0-9]{19})-[0-9]+\.([0-9]+)\.([0-9a-f]{32})", path.name)
     assert named
-    assert before - 20_000_000 <= int(named[1]) <= time.time_ns()  # a file's timestamp may lag by a tick
+    assert before <= int(named[1]) <= time.time_ns()
+    assert up <= int(named[2]) <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    assert named[3] == boot_id().replace("-", "")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(site.spool.stat().st_mode) == 0o700
 

@@ -29,6 +29,7 @@ from cni.spec import Attachment
 from dataplane.items import HOST, Item, Key, Route, Veth
 from dataplane.uplink import Uplink
 from ipam.allocator import Allocator
+from ipam.moment import Moment
 from ipam.store import Record, Store
 from tests.fakes.kernel import FakeKernel
 
@@ -92,6 +93,7 @@ class World:
         self._directory = directory
         self._wrap = wrap
         self.now = 1_000_000.0
+        self.wrong = 0.0
         self.boot = "boot-1"
         self.configured = "static"
         self.here = nodes[0]
@@ -103,6 +105,10 @@ class World:
         self.store: Store | None = None
         self.restart()
 
+    def moment(self) -> Moment:
+        """Now; the wall clock is *wrong* by that many seconds."""
+        return Moment(self.now, self.now + self.wrong)
+
     @property
     def path(self) -> Path:
         """The store's file."""
@@ -111,7 +117,7 @@ class World:
     def restart(self) -> None:
         """A new process: everything but the store's file and the kernel is forgotten."""
         self.close()
-        self.store = self._wrap(restore.journal(self.path, self.boot, lambda: self.now))
+        self.store = self._wrap(restore.journal(self.path, self.boot, self.moment))
         self.way = Way(restored(self.store.recall(JOURNAL), self.configured, self.boot), backends.load)
         self.survey = Survey(
             node=self.here.name,
@@ -125,7 +131,7 @@ class World:
         self.survey.refresh()
         around = self.survey.now
         assert around is not None
-        records = restore.records(self.store, self.kernel, around.blocks, lambda: self.now)
+        records = restore.records(self.store, self.kernel, around.blocks, self.moment)
         allocator = Allocator(COOLDOWN)
         allocator.restore((record.lease for record in records), self.store.released())
         metrics = Metrics(CollectorRegistry(), Snapshot, {})
@@ -133,7 +139,7 @@ class World:
             allocator=allocator,
             store=self.store,
             metrics=metrics,
-            clock=lambda: self.now,
+            clock=self.moment,
             records=records,
             reopen=self._reopened,
         )
@@ -158,7 +164,7 @@ class World:
         self.reconcile()
 
     def _reopened(self) -> Store:
-        self.store = self._wrap(restore.renewed(self.path, self.boot, lambda: self.now))
+        self.store = self._wrap(restore.renewed(self.path, self.boot, self.moment))
         return self.store
 
     def settled(self) -> Surroundings | None:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from agent.ledger import Asked
 from agent.metrics import Metrics, Snapshot
 from agent.repair import Repair
-from agent.spool import Spooled
+from agent.spool import Spooled, Written
 from agent.verbs import Verbs
 from backends.podcidrs import PodCidrs
 from backends.podlink import link_name
@@ -24,6 +24,7 @@ from cni import frame
 from cni.errors import InterfaceExists, KernelRefused, TryAgain
 from cni.spec import Attachment
 from dataplane.items import HOST, Item, Key
+from ipam.moment import Moment
 from ipam.store import Record, Store
 from tests.fakes.kernel import Killed
 from tests.fakes.world import OTHER, World
@@ -61,7 +62,7 @@ class Deadly:
         """See `Store.enter`."""
         self._write(lambda: self._store.enter(records))
 
-    def drop(self, whos: Collection[Attachment], now: float) -> object:
+    def drop(self, whos: Collection[Attachment], now: Moment) -> object:
         """See `Store.drop`."""
         return self._write(lambda: self._store.drop(whos, now))
 
@@ -352,7 +353,7 @@ def test_spooled_deletes_end_what_was_there_when_they_were_written(world: Callab
 
     def spooled(who: Attachment, written: float, verb: bytes = b"DEL") -> Spooled:
         env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": who.container.encode(), "CNI_IFNAME": who.ifname.encode()}
-        return Spooled(frame.Request(env, b'{"cniVersion": "1.0.0", "name": "pods"}'), written)
+        return Spooled(frame.Request(env, b'{"cniVersion": "1.0.0", "name": "pods"}'), Written(written, 0.0))
 
     before = one.now - 50
     batch = [spooled(OLD, before), spooled(POD, before), spooled(OTHER_POD, before), spooled(POD, one.now + 1, b"ADD")]

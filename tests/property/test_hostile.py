@@ -49,7 +49,7 @@ class Agent:
         self.world.add(HELD, PODS[1])
         self.registry = CollectorRegistry()
         world = self.world
-        spool = Spool(directory / "spool", lambda: world.now)
+        spool = Spool(directory / "spool", "boot-1", lambda: world.now)
         spool.prepare()
         parts = world.node, world.survey, PodCidrs(), world.repair, spool, world.switch
         status = Status("node-a", "0", *parts, lambda: 0)
@@ -283,7 +283,7 @@ def test_a_bug_in_a_command_is_an_answer_too(agent: Agent) -> None:
             raise ZeroDivisionError("a bug")
 
     world = agent.world
-    spool = Spool(Path("/nowhere"), time.time)
+    spool = Spool(Path("/nowhere"), "boot-1", time.time)
     broken = Broken("node-a", "0", world.node, world.survey, PodCidrs(), world.repair, spool, world.switch, lambda: 0)
     control = Control(broken, world.node, world.survey, world.switch, agent.verbs.serve)
     request = frame.Request({"CNI_COMMAND": commands.STATUS.encode()}, b"{}")

@@ -15,6 +15,7 @@ from cni.errors import ConfigInvalid, Exhausted, TryAgain
 from cni.spec import Attachment
 from ipam.allocator import Allocator
 from ipam.lease import Block
+from ipam.moment import Moment
 from ipam.store import Record, Store
 
 COOLDOWN = 30.0
@@ -49,16 +50,18 @@ class Walk(RuleBasedStateMachine):
         self.folder = TemporaryDirectory()
         self.boot = 1
         self.now = 1000.0
+        self.wrong = 0.0
+        """Seconds by which the wall clock is wrong."""
         self.blocks: set[Block] = set()
         self.records: dict[Attachment, Record] = {}
         self.released: dict[IPAddress, float] = {}
         self.told: dict[IPAddress, float] = {}
-        """The releases as they were told to the store; in ``released`` none lies in the future."""
+        """The releases of addresses that nobody was given since: what the store knows."""
         self.store = self.opened()
         self.pool = Allocator(COOLDOWN)
 
     def opened(self) -> Store:
-        return Store(Path(self.folder.name) / "routable.db", f"boot-{self.boot}", self.now)
+        return Store(Path(self.folder.name) / "routable.db", f"boot-{self.boot}", self.moment())
 
     def teardown(self) -> None:
         self.store.close()
@@ -129,7 +132,7 @@ class Walk(RuleBasedStateMachine):
         assert [address.version for address in lease.addresses] == families
         assert all(address in allowed[address.version] for address in lease.addresses)
         assert all(one.block in self.blocks and one.address in usable(one.block) for one in lease.leased)
-        self.records[who] = Record(lease, f"/run/netns/{who.container}", "02:00:00:00:00:01", 1450, "", self.now)
+        self.records[who] = Record(lease, f"/run/netns/{who.container}", "02:00:00:00:00:01", 1450, "", self.moment())
         self.store.save(self.records[who])
         for address in lease.addresses:
             self.released.pop(address, None)
@@ -143,7 +146,7 @@ class Walk(RuleBasedStateMachine):
 
     def delete_one(self, who: Attachment) -> None:
         record = self.records.pop(who, None)
-        assert self.store.drop([who], self.now) == len(record.lease.addresses if record else ())
+        assert self.store.drop([who], self.moment()) == len(record.lease.addresses if record else ())
         assert self.pool.release(who, self.now) == (record.lease if record else None)
         if record:
             self.end(record)
@@ -152,15 +155,12 @@ class Walk(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(seconds=st.sampled_from([0.5, 20.0, 500.0]))
-    def set_clock_back(self, seconds: float) -> None:
-        self.now -= seconds
-        self.notice_clock()
+    @rule(seconds=st.sampled_from([-500.0, -20.0, 0.5, 86_400.0]))
+    def set_clock(self, seconds: float) -> None:
+        self.wrong += seconds
 
-    def notice_clock(self) -> None:
-        """Any call tells the allocator the time; a release in the future counts as one just now."""
-        assert self.pool.release(NOBODY, self.now) is None
-        self.released = {address: min(when, self.now) for address, when in self.released.items()}
+    def moment(self) -> Moment:
+        return Moment(self.now, self.now + self.wrong)
 
     @rule(does_reboot=st.booleans(), offers_first=st.booleans(), prunes=st.booleans())
     def restart(self, does_reboot: bool, offers_first: bool, prunes: bool) -> None:
@@ -168,12 +168,17 @@ class Walk(RuleBasedStateMachine):
         ended = list(self.records.values()) if does_reboot else []
         for record in ended:
             del self.records[record.lease.who]
+        if does_reboot:
+            self.boot += 1
+            self.released = dict.fromkeys(self.released, 0.0)
+            self.told = dict.fromkeys(self.told, 0.0)
+            self.now = 1.0
+        for record in ended:
             self.end(record)
-        self.boot += does_reboot
         self.store = self.opened()
         assert self.store.dropped == len(ended)
         if prunes:
-            self.store.prune(self.now)
+            self.store.prune(self.moment().wall)
         assert self.store.load() == list(self.records.values())
         assert self.store.released() == self.told
         self.pool = Allocator(COOLDOWN)
@@ -183,7 +188,6 @@ class Walk(RuleBasedStateMachine):
         if not offers_first:
             self.pool.offer(self.blocks)
         self.released = dict(self.told)
-        self.notice_clock()
 
     # What always holds.
 

@@ -18,6 +18,7 @@ from cni.spec import Attachment
 from dataplane.items import Item, Key, Nexthop, NftTable, Route
 from dataplane.uplink import Uplink
 from ipam.lease import Block, Lease, Leased
+from ipam.moment import Moment
 from ipam.store import Record
 
 UPLINK = Uplink("eth0", 1500, (IPNetwork("192.0.2.1/24"), IPNetwork("2001:db8::1/64")))
@@ -43,7 +44,7 @@ def record(mtu: int = 1500) -> Record:
         Leased(IPAddress("10.1.1.5"), Block(IPNetwork("10.1.1.0/24"), "a")),
         Leased(IPAddress("2001:db8:1::5"), Block(IPNetwork("2001:db8:1::/64"), "a")),
     )
-    return Record(Lease(who, leased), "/run/netns/x", "0a:58:0a:01:01:05", mtu, "", 0.0)
+    return Record(Lease(who, leased), "/run/netns/x", "0a:58:0a:01:01:05", mtu, "", Moment(0.0, 0.0))
 
 
 def test_a_pods_plan() -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from agent.spool import TICK, Spool, Spooled
+from agent.spool import TICK, Spool, Spooled, Written
 from cni import frame
-from cni.errors import Failure, TryAgain
+from cni.errors import ConfigInvalid, Failure, TryAgain
+from ipam.moment import Moment
+
+BOOT = "0f8fad5b-d9cb-469f-a165-70867728950e"
+ID = BOOT.replace("-", "")
 
 
 def request(container: str) -> frame.Request:
@@ -31,7 +37,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def spool(directory: Path) -> Spool:
-    spool = Spool(directory, lambda: 10_000.0)
+    spool = Spool(directory, BOOT, lambda: 10_000.0)
     spool.prepare()
     return spool
 
@@ -41,7 +47,7 @@ class Served:
 
     def __init__(self, *failing: str) -> None:
         self.failing = failing
-        self.seen: list[tuple[str, float]] = []
+        self.seen: list[tuple[str, Written]] = []
 
     def __call__(self, spooled: Sequence[Spooled]) -> list[Failure | None]:
         found = [(request.env["CNI_CONTAINERID"].decode(), written) for request, written in spooled]
@@ -57,6 +63,91 @@ def test_the_directory_is_for_its_owner_alone(spool: Spool, directory: Path) -> 
     assert directory.stat().st_mode & 0o777 == 0o700
 
 
+def test_it_is_ordered_by_the_clock_that_nobody_sets(spool: Spool, directory: Path) -> None:
+    """Whatever the wall clock said; what was written during another boot comes first, and before anything of this one;
+    what an older executable wrote, which says the wall clock's time alone, is believed that."""
+    other = "0" * 32
+    for name in (
+        f"del-1000000000-8.70000000000.{ID}",
+        f"del-9999000000000-7.50000000000.{ID}",
+        f"del-5000000000-9.90000000000.{other}",
+        "del-6000000000-9",
+    ):
+        write(directory, name, frame.encode(request(name.partition(".")[2][:3])))
+    served = Served()
+    assert spool.replay(served) == 4
+    assert served.seen == [
+        ("900", Written(-1.0, 5.0)),
+        ("", Written(None, 6.0 + TICK)),
+        ("500", Written(50.0, 9999.0)),
+        ("700", Written(70.0, 1.0)),
+    ]
+    begun = Moment(60.0, 7.0)
+    assert [written.is_after(begun) for _, written in served.seen] == [False, False, False, True]
+    assert Written(None, 8.0).is_after(begun)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EACCES])
+def test_what_cannot_be_read_now_stays(directory: Path, caplog: pytest.LogCaptureFixture, number: int) -> None:
+    """Without descriptors nothing can be said of a file, so it waits, and that is said once; then it is served."""
+    is_short = True
+
+    def read(file: Path) -> frame.Request:
+        if is_short:
+            raise OSError(number, os.strerror(number), str(file))
+        return frame.decode(file.read_bytes())
+
+    spool = Spool(directory, BOOT, lambda: 10_000.0, read)
+    spool.prepare()
+    file = write(directory, "del-1-1", frame.encode(request("a")))
+    served = Served()
+    assert [spool.replay(served) for _ in range(3)] == [0, 0, 0]
+    assert file.exists()
+    assert [vars(one)["error"] for one in caplog.records] == [f"it cannot be read now: {os.strerror(number)}"]
+    is_short = False
+    assert spool.replay(served) == 1
+    assert [container for container, _ in served.seen] == ["a"]
+
+
+def test_a_directory_that_cannot_be_read_now_holds_nothing_now(spool: Spool, directory: Path) -> None:
+    """Without a single descriptor not even that is known, and the next look has one again."""
+    write(directory, "del-1-1", frame.encode(request("a")))
+    held: list[int] = []
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(one.name) for one in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 8, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                held.append(os.open("/dev/null", os.O_RDONLY))
+        assert [len(spool), spool.replay(Served())] == [0, 0]
+        spool.sweep()
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert [len(spool), spool.replay(Served())] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.write_text("mine"), "cannot be made"),
+        (lambda path: path.symlink_to("elsewhere"), "cannot be made"),
+        (lambda path: (path.parent / "dir").mkdir() or path.symlink_to("dir"), "which is a symbolic link"),
+        (lambda path: path.mkdir(0o755) or (path / "photos").mkdir(), "which has photos in it"),
+    ],
+)
+def test_a_directory_of_somebody_elses_is_left_alone(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+    """To make it the agent's alone would lock its owner out."""
+    path = tmp_path / "spool"
+    make(path)
+    before = path.lstat().st_mode
+    with pytest.raises(ConfigInvalid, match=f"spool.*{words}"):
+        Spool(path, BOOT, lambda: 0.0).prepare()
+    assert path.lstat().st_mode == before
+
+
 def test_what_waits_is_served_oldest_first_and_removed(spool: Spool, directory: Path) -> None:
     """By the time in the name, not by the name's letters; the server is told that time in seconds, and a tick more:
     the time may be early by that, and a DEL that came just after its ADD must not be taken for an older one."""
@@ -65,7 +156,7 @@ def test_what_waits_is_served_oldest_first_and_removed(spool: Spool, directory: 
     served = Served()
     assert len(spool) == 2
     assert spool.replay(served) == 2
-    assert served.seen == [("first", 9.0 + TICK), ("second", 10.0 + TICK)]
+    assert served.seen == [("first", Written(None, 9.0 + TICK)), ("second", Written(None, 10.0 + TICK))]
     assert list(directory.iterdir()) == []
 
 
@@ -106,7 +197,7 @@ def test_what_is_no_regular_file_is_not_read(spool: Spool, directory: Path, make
 def test_half_written_files_are_ignored_and_swept_when_old(tmp_path: Path) -> None:
     """The executable writes under a name with a dot first; one that died leaves such a file behind."""
     now = [0.0]
-    spool = Spool(tmp_path, lambda: now[0])
+    spool = Spool(tmp_path, BOOT, lambda: now[0])
     half = write(tmp_path, ".del-1-1", b"CNI1")
     assert len(spool) == 0
     now[0] = half.stat().st_mtime + 10
@@ -119,7 +210,7 @@ def test_half_written_files_are_ignored_and_swept_when_old(tmp_path: Path) -> No
 
 def test_a_missing_directory_holds_nothing(tmp_path: Path) -> None:
     """Somebody may have removed it while the agent runs."""
-    spool = Spool(tmp_path / "none", lambda: 0.0)
+    spool = Spool(tmp_path / "none", BOOT, lambda: 0.0)
     assert len(spool) == 0
     assert spool.replay(Served()) == 0
     spool.sweep()

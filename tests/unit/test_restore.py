@@ -1,0 +1,54 @@
+"""Whose file is in the journal's place: ours, damaged or not, or somebody else's."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agent import restore
+from cni.errors import StateCorrupt
+from ipam.moment import Moment
+from ipam.store import Store
+
+TEXT = "nobody here knows this file\n" * 200
+
+
+def opened(path: Path) -> Store:
+    return restore.journal(path, "boot-1", lambda: Moment(60.0, 60.0))
+
+
+def test_a_file_that_never_was_a_journal_is_left_alone(tmp_path: Path) -> None:
+    """However often the agent is started: somebody mistyped paths.state, and it is told what is there."""
+    path = tmp_path / "letter.txt"
+    path.write_text(TEXT)
+    path.chmod(0o644)
+    for _ in range(2):
+        with pytest.raises(StateCorrupt, match=r"is no journal of the agent's: it begins with b'nobody here know"):
+            opened(path)
+    assert path.read_text() == TEXT
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [one.name for one in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_what_stands_where_a_journal_was_is_set_aside(tmp_path: Path) -> None:
+    """It was ours before, and whatever harmed it must not keep pods from getting addresses."""
+    path = tmp_path / "routable.db"
+    opened(path).close()
+    path.write_text(TEXT)
+    with closing(opened(path)) as store:
+        assert store.is_new
+    assert (tmp_path / "routable.db.damaged-19700101T000100Z").read_text() == TEXT
+
+
+def test_a_journal_that_still_says_so_is_known_wherever_it_is(tmp_path: Path) -> None:
+    """Its first page says whose it is: also of a copy, whose other pages are damaged."""
+    first, second = tmp_path / "routable.db", tmp_path / "copy.db"
+    opened(first).close()
+    content = bytearray(first.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    second.write_bytes(content)
+    with closing(opened(second)) as store:
+        assert store.is_new
+    assert (tmp_path / "copy.db.damaged-19700101T000100Z").read_bytes() == content
