@@ -4,7 +4,7 @@ What always holds: a file is removed only after its DEL was served, or set aside
 done only to what is no request and never will be, not to what cannot be read at this moment.
 
 A file's name is ``del-<wall>-<pid>.<up>.<boot>``: nanoseconds since the epoch, for people and for older agents; those
-of CLOCK_BOOTTIME, by which it is ordered; and the boot's id without dashes. Older executables write the first two alone.
+of CLOCK_BOOTTIME, by which it is ordered; and the boot's id without dashes. Older ones write only the first two.
 """
 
 from __future__ import annotations

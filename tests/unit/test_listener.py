@@ -46,7 +46,7 @@ def test_another_programs_living_socket_is_left_alone(tmp_path: Path, kind: sock
             other.listen(0)
             client.connect(str(path))
         before = path.lstat().st_ino
-        with pytest.raises(ConfigInvalid, match="the socket .* (is served already|cannot be used)"):
+        with pytest.raises(ConfigInvalid, match=r"the socket .* (is served already|cannot be used)"):
             listening(path)
         assert path.lstat().st_ino == before
 

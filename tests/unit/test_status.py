@@ -61,7 +61,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def told(world: World, **changes: Any) -> Status:
     """Who tells, with *changes*."""
-    spool = Spool(Path("/nonexistent"), lambda: world.now)
+    spool = Spool(Path("/nonexistent"), "boot-1", lambda: world.now)
     status = Status("node-a", "0", world.node, world.survey, PodCidrs(), world.repair, spool, world.switch, lambda: 3)
     return replace(status, **changes)
 
