@@ -12,6 +12,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs
 
 from tests.cloud import query
+from tests.cloud.faults import ERRORS
 from tests.cloud.region import NoAnswer, Refusal, Region
 
 
@@ -71,11 +72,13 @@ class Endpoint:
 
 class Ec2(Endpoint):
     """The API of *region*: signed requests alone. *keys* are the access keys that were used, *invalid* those that are
-    not good (any more), *delay* (seconds) is how long each answer takes."""
+    not good (any more), *expired* those whose time is over, *delay* (seconds) is how long each answer takes. Who calls
+    is known by the key."""
 
     def __init__(self, region: Region, listener: socket.socket | None = None) -> None:
         self.keys: list[str] = []
         self.invalid: set[str] = set()
+        self.expired: set[str] = set()
         self.delay = 0.0
         protocol = query.Protocol()
 
@@ -86,11 +89,16 @@ class Ec2(Endpoint):
                     self.keys.append(_access_key(handler.headers.get("Authorization", "")))
                     if self.keys[-1] in self.invalid:
                         raise _invalid()
+                    if self.keys[-1] in self.expired:
+                        raise ERRORS["expired"]
                     action, parameters = protocol.read(body)
                     time.sleep(self.delay)
-                    answer = protocol.write(action, region.call(action, parameters))
+                    found = region.call(action, parameters, self.keys[-1])
+                    time.sleep(region.took)
+                    answer = protocol.write(action, found)
                 except Refusal as refusal:
-                    handler.answer(refusal.status, query.error(refusal), "text/xml")
+                    kind, text = refusal.page or ("text/xml", query.error(refusal).decode())
+                    handler.answer(refusal.status, text.encode(), kind)
                 except NoAnswer:
                     handler.close_connection = True
                     handler.connection.shutdown(socket.SHUT_RDWR)

@@ -144,7 +144,7 @@ class Machine:
             assert isinstance(step, Call)
             shown = (error.code, error.message, error.status) if isinstance(error, Refusal) else ("Lost", "", 599)
             self._error = failed(step.action, *shown)
-        return LATENCY
+        return LATENCY + (self.region.took if isinstance(step, Call) else 0.0)
 
     def run(self, seconds: float) -> None:
         """So much time passes. `Killed`: the process died."""
@@ -160,7 +160,7 @@ class Machine:
 
     def _call(self, step: Call) -> dict[str, Any]:
         self.blows.strike(is_after=False)
-        answer = self.region.call(step.action, step.parameters)
+        answer = self.region.call(step.action, step.parameters, self.instance)
         self.blows.strike(is_after=True)
         return answer
 

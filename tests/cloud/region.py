@@ -11,7 +11,7 @@ import copy
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from netaddr import IPNetwork
@@ -19,33 +19,15 @@ from netaddr import IPNetwork
 from tests.cloud import assigning, interfaces
 from tests.cloud.addresses import Addresses
 from tests.cloud.describing import Describing
+from tests.cloud.faults import ERRORS, Fault, Faults
 from tests.cloud.refusals import NoAnswer, Refusal
 from tests.cloud.shapes import TYPES
 from tests.cloud.shown import Row, Shown
+from tests.cloud.throttling import BUCKETS, Buckets
 from tests.cloud.unkind import KIND, Unkind
 from tests.cloud.world import Instance, Nic, Subnet, World
 
 Parameters = dict[str, Any]
-
-BUCKETS: Mapping[str, tuple[float, float]] = {
-    "Describe": (100, 20),
-    "AttachNetworkInterface": (50, 5),
-    "DetachNetworkInterface": (50, 5),
-    "CreateTags": (100, 10),
-    "": (100, 5),
-}
-"""Capacity and refill per second, by the longest beginning of an action's name."""
-
-
-@dataclass(slots=True)
-class Fault:
-    """The *nth* call of *action* from now ('*': of any) fails: *kind* throttle, error500, error503, lost_before or
-    lost_after."""
-
-    action: str
-    nth: int
-    kind: str
-    is_consumed: bool = False
 
 
 class Region(World):
@@ -59,12 +41,20 @@ class Region(World):
         self.authorize: Callable[[str, Mapping[str, Any]], bool] = lambda action, parameters: True
         """Whether a call is allowed."""
         self.has_buckets = True
-        self.faults: list[Fault] = []
+        self.denied: list[tuple[str, str]] = []
+        """Actions and patterns of the resources that they are not allowed for: any value of a call's parameters, or
+        its action alone with '*'."""
+        self.most_interfaces = 1_000_000
+        """The quota "Network interfaces per Region"."""
+        self.took = 0.0
+        """How long the last call's answer takes to come (seconds)."""
+        self._faults = Faults(self)
+        self.faults = self._faults.planned
         self.on_call: Callable[[bool], None] = lambda is_after: None
         """Called before each call is done, and after; it may raise NoAnswer."""
         self.calls: Counter[tuple[str, str]] = Counter()
         """By action and error code, '' for success."""
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._buckets = Buckets(self)
         self._shown = Shown(self, lambda: max(self.staleness + self.unkind.describe_lag[1], self.lag))
         self._describing = Describing(self, self._shown, lambda: self.staleness + self.drawn(self.unkind.describe_lag))
         self._actions = {**self._describing.actions, **interfaces.ACTIONS, **assigning.ACTIONS}
@@ -85,6 +75,10 @@ class Region(World):
         self.subnets[name] = Subnet(name, vpc, zone, addresses, six, dict(tags or {}))
         return name
 
+    def add_cidr(self, vpc: str, cidr: str) -> None:
+        """The VPC has one more from now on."""
+        self.vpcs[vpc].append(IPNetwork(cidr))
+
     def add_group(self, vpc: str, tags: Mapping[str, str]) -> str:
         """A security group."""
         name = self.name("sg")
@@ -99,14 +93,21 @@ class Region(World):
         return nic.id
 
     def run_instance(
-        self, type_: str, subnet: str, groups: Iterable[str] = ("sg-1",), tags: Mapping[str, str] | None = None
+        self,
+        type_: str,
+        subnet: str,
+        groups: Iterable[str] = ("sg-1",),
+        tags: Mapping[str, str] | None = None,
+        wanted: tuple[int, int] = (0, 0),
     ) -> str:
-        """A new instance with its primary interface, both with *tags*."""
+        """A new instance with its primary interface, both with *tags*; *wanted* are the addresses and prefixes that it
+        has from the start (API Reference, RunInstances: InstanceNetworkInterfaceSpecification, Ipv4PrefixCount)."""
         instance = Instance(self.name("i"), type_, self.subnets[subnet], tags=dict(tags or {}))
         self.instances[instance.id] = instance
         nic = self.make(instance.subnet, list(groups), "", dict(instance.tags))
         held = self.attach(nic, instance, (0, 0), goes=True)
         held.since = held.ready = self.clock() - 3600
+        assigning.assign(self, nic, wanted, instance.shape.addresses)
         self.on_change(nic, held.since)
         return instance.id
 
@@ -152,14 +153,17 @@ class Region(World):
             return self._called(action, parameters)
 
     def _called(self, action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        fault = self._fault(action)
+        fault, self.took = self._faults.next(action), self.drawn(self.unkind.taking)
         try:
             self.on_call(False)
             if fault == "lost_before":
                 raise NoAnswer
-            if fault in ("throttle", "error500", "error503"):
-                raise _INJECTED[fault]
-            answer = self._answered(action, copy.deepcopy(dict(parameters)))
+            if fault in ERRORS:
+                raise ERRORS[fault]
+            for _ in range(2 if fault == "twice" else 1):
+                answer = self._answered(action, copy.deepcopy(dict(parameters)))
+            if fault.removesuffix("_after") in ERRORS:
+                raise ERRORS[fault.removesuffix("_after")]
         except Refusal as error:
             self.calls[action, error.code] += 1
             raise
@@ -174,43 +178,25 @@ class Region(World):
 
     def _answered(self, action: str, parameters: Parameters) -> dict[str, Any]:
         if self.has_buckets:
-            self._spend(action)
-        if not self.authorize(action, parameters):
-            raise Refusal("UnauthorizedOperation", "You are not authorized to perform this operation.", 403)
+            self._buckets.spend(action)
+        if self._is_denied(action, parameters) or not self.authorize(action, parameters):
+            raise ERRORS["denied"]
         handler = self._actions.get(action)
         if handler is None:
             raise Refusal("InvalidAction", f"The action {action} is not valid for this web service.")
+        if action == "CreateNetworkInterface" and len(self.nics) >= self.most_interfaces:
+            raise Refusal("NetworkInterfaceLimitExceeded", "The maximum number of network interfaces has been reached.")
         answer = handler(self, parameters)
         if parameters:  # each handler takes out what it knows
             raise Refusal("UnknownParameter", f"unknown parameters: {', '.join(sorted(parameters))}")
         return answer
 
-    def _fault(self, action: str) -> str:
-        found = ""
-        for fault in self.faults:
-            if not fault.is_consumed and fault.action in ("*", action):
-                fault.nth -= 1
-                if fault.nth <= 0:
-                    fault.is_consumed = True
-                    found = fault.kind
-        return found
-
-    def _spend(self, action: str) -> None:
-        capacity, refill = max(
-            ((len(prefix), one) for prefix, one in BUCKETS.items() if action.startswith(prefix)), key=lambda two: two[0]
-        )[1]
-        tokens, since = self._buckets.get(action, (capacity, self.clock()))
-        tokens = min(capacity, tokens + (self.clock() - since) * refill)
-        if tokens < 1:
-            self._buckets[action] = tokens, self.clock()
-            raise _INJECTED["throttle"]
-        self._buckets[action] = tokens - 1, self.clock()
+    def _is_denied(self, action: str, parameters: Parameters) -> bool:
+        touched = ["", *map(str, parameters.values())]
+        return any(
+            fnmatchcase(action, what) and any(fnmatchcase(one, pattern) for one in touched)
+            for what, pattern in self.denied
+        )
 
 
-_INJECTED = {
-    "throttle": Refusal("RequestLimitExceeded", "Request limit exceeded.", 503),
-    "error500": Refusal("InternalError", "An internal error has occurred", 500),
-    "error503": Refusal("Unavailable", "The service is unavailable. Please try again shortly.", 503),
-}
-
-__all__ = ["BUCKETS", "TYPES", "Nic", "NoAnswer", "Refusal", "Region", "Unkind"]
+__all__ = ["BUCKETS", "TYPES", "Fault", "Nic", "NoAnswer", "Refusal", "Region", "Unkind"]

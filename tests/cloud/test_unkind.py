@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -10,12 +11,13 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 from netaddr import IPNetwork
 
 from tests.cloud.addresses import Addresses, Fragmented, SubnetFull
 from tests.cloud.endpoint import Ec2
 from tests.cloud.machine import Clock
-from tests.cloud.region import Refusal, Region
+from tests.cloud.region import NoAnswer, Refusal, Region
 
 AN_HOUR = 3600.0
 
@@ -243,3 +245,110 @@ def test_an_old_record_tells_of_its_attachment_as_it_was_then(place: Place) -> N
         rows = [row for row in place.described() if row["NetworkInterfaceId"] == name]
         found.append(rows[0]["Attachment"]["Status"] if rows else "")
     assert found == ["", "attached", "attached"]
+
+
+@pytest.mark.parametrize(("kind", "status"), [("html503", 503), ("empty502", 502), ("expired", 400)])
+@pytest.mark.parametrize("is_after", [False, True])
+def test_errors_and_error_pages_come_as_they_are(served: Place, kind: str, status: int, is_after: bool) -> None:
+    """With their status, whatever the page; what failed "after" was done nevertheless."""
+    served.region.fail("AssignPrivateIpAddresses", 1, kind + "_after" * is_after)
+    with pytest.raises(ClientError) as caught:
+        served.ec2.assign_private_ip_addresses(NetworkInterfaceId=served.primary, Ipv4PrefixCount=1)
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
+    assert len(served.region.nics[served.primary].blocks) == is_after
+
+
+def test_a_page_that_is_no_document_is_the_sdks_own_error(served: Place) -> None:
+    """botocore cannot read it, whatever its status says."""
+    served.region.fail("AssignPrivateIpAddresses", 1, "text500_after")
+    with pytest.raises(ResponseParserError):
+        served.ec2.assign_private_ip_addresses(NetworkInterfaceId=served.primary, Ipv4PrefixCount=1)
+    assert len(served.region.nics[served.primary].blocks) == 1
+
+
+def test_a_call_may_come_twice(place: Place) -> None:
+    """Assigning then gives two, and the second is answered; making with a token gives one."""
+    place.region.fail("AssignPrivateIpAddresses", 1, "twice")
+    assert place.assign(Ipv4PrefixCount=1) == ["10.0.0.32/28"]
+    assert len(place.region.nics[place.primary].blocks) == 2
+    place.region.fail("CreateNetworkInterface", 1, "twice")
+    place.create(ClientToken="t")
+    assert len(place.region.nics) == 2
+
+
+def test_what_is_denied_is_denied_alone(place: Place) -> None:
+    """By action and by resource."""
+    place.region.denied += [("CreateNetworkInterface", "*"), ("Assign*", place.primary)]
+    other = place.region.add_nic(place.subnet, {})
+    assert place.refused("CreateNetworkInterface", SubnetId=place.subnet)[0] == "UnauthorizedOperation"
+    refused = place.refused("AssignPrivateIpAddresses", NetworkInterfaceId=place.primary, Ipv4PrefixCount=1)
+    assert refused[0] == "UnauthorizedOperation"
+    place.region.call("AssignPrivateIpAddresses", {"NetworkInterfaceId": other, "Ipv4PrefixCount": 1})
+
+
+def test_the_regions_quota_of_interfaces(place: Place) -> None:
+    """Then none is made until one goes."""
+    place.region.most_interfaces = 2
+    name = place.create()
+    assert place.refused("CreateNetworkInterface", SubnetId=place.subnet)[0] == "NetworkInterfaceLimitExceeded"
+    place.region.call("DeleteNetworkInterface", {"NetworkInterfaceId": name})
+    place.create()
+
+
+def test_a_neighbour_draws_on_the_same_bucket(place: Place) -> None:
+    """Who makes nearly as many calls as the account may leaves little; throttling has all the SDKs' codes."""
+    place.region.become(neighbour=4.5, throttling_codes=True)
+    codes = set()
+    for _ in range(300):
+        try:
+            place.region.call("UnassignPrivateIpAddresses", {"NetworkInterfaceId": place.primary})
+        except Refusal as refusal:
+            codes.add(refusal.code)
+    assert len(codes) > 5
+    place.clock.now += 10
+    done = place.region.calls["UnassignPrivateIpAddresses", ""]
+    for _ in range(20):
+        with contextlib.suppress(Refusal):
+            place.region.call("UnassignPrivateIpAddresses", {"NetworkInterfaceId": place.primary})
+    assert place.region.calls["UnassignPrivateIpAddresses", ""] - done == 5
+
+
+def test_drawn_faults_are_the_seeds() -> None:
+    """Of every kind, and the same again with the same seed."""
+
+    def calls(seed: int) -> dict[tuple[str, str], int]:
+        place = Place()
+        place.region.become(seed=seed, losing=0.1, failing=0.1, throttling=0.1, doubling=0.1, taking=(0.0, 5.0))
+        for _ in range(80):
+            with contextlib.suppress(Refusal, NoAnswer):
+                place.described()
+        assert 0 < place.region.took < 5
+        return dict(place.region.calls)
+
+    first = calls(1)
+    assert {"", "lost", "RequestLimitExceeded", "InternalError", "Unavailable", "503"} <= {one for _, one in first}
+    assert calls(1) == first != calls(2)
+
+
+def test_an_instance_may_start_with_prefixes(place: Place) -> None:
+    """As a launch template gives them to the primary interface: without any call."""
+    instance = place.region.run_instance("m5.large", place.subnet, wanted=(0, 2))
+    (blocks,) = place.region.truth(instance).values()
+    assert blocks == {IPNetwork("10.0.0.16/28"), IPNetwork("10.0.0.32/28")}
+    assert not place.region.calls
+
+
+def test_the_log_tells_who_took_what(place: Place) -> None:
+    """Each address that left an instance, by which call of whom."""
+    (prefix,) = place.assign(Ipv4PrefixCount=1)
+    block, asked = IPNetwork(prefix), {"NetworkInterfaceId": place.primary, "Ipv4Prefixes": [prefix]}
+    assert place.region.truth(place.instance) == {place.primary: frozenset({block})}
+    assert place.region.lost(place.instance, block) == []
+    place.region.call("UnassignPrivateIpAddresses", asked, who="node-1")
+    assert place.region.truth(place.instance) == {place.primary: frozenset()}
+    (change,) = place.region.lost(place.instance, IPNetwork(block[3]))
+    assert (change.who, change.action, change.nic) == ("node-1", "UnassignPrivateIpAddresses", place.primary)
+    name = place.create(Ipv4PrefixCount=1)
+    attachment = place.attach(name, 1)
+    place.region.call("DetachNetworkInterface", {"AttachmentId": attachment}, who="node-2")
+    assert [one.action for one in place.region.lost(place.instance, block)][1:] == ["DetachNetworkInterface"]

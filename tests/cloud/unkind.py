@@ -47,6 +47,30 @@ class Unkind:
     (Developer Guide, "Eventual consistency": of what a command did the result "might not be immediately visible to
     all subsequent commands"; cilium/cilium issue 36428)."""
 
+    losing: float = 0.0
+    """The chance that a call's connection breaks, before it was done or after (Developer Guide, "Ensuring idempotency
+    in Amazon EC2 API requests": "it might not be possible to determine whether the request succeeded")."""
+
+    failing: float = 0.0
+    """The chance of a server's error, in EC2's document or as a page of what stands before it, done or not ("Error
+    codes for the Amazon EC2 API": InternalError, Unavailable)."""
+
+    throttling: float = 0.0
+    """The chance that a call is throttled although there are tokens left."""
+
+    doubling: float = 0.0
+    """The chance that a call comes twice: assigning is not idempotent."""
+
+    taking: Within = NEVER
+    """So long does an answer take."""
+
+    neighbour: float = 0.0
+    """Calls per second of each action that others of the account make: the buckets are the account's in its region
+    (Developer Guide, "Request throttling for the Amazon EC2 API")."""
+
+    throttling_codes: bool = False
+    """Throttling has any of the codes that the SDKs take for it, not RequestLimitExceeded alone."""
+
 
 KIND = Unkind()
 """Nothing of it."""

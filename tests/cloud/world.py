@@ -184,6 +184,17 @@ class World:
         """Of every instance."""
         return (nic for one in list(self.instances) for nic in self.held(one))
 
+    def truth(self, instance: str) -> dict[str, frozenset[IPNetwork]]:
+        """The addresses and prefixes that each of an instance's interfaces has now, without its own; what is being
+        detached has none."""
+        nics = [nic for nic in self.held(instance) if nic.attachment is not None and nic.attachment.until is None]
+        return {nic.id: frozenset(nic.blocks) for nic in nics}
+
+    def lost(self, instance: str, block: IPNetwork) -> list[Change]:
+        """When what is in *block* or has it in it left an instance, and who did it."""
+        gone = [one for one in self.log if one.instance == instance]
+        return [one for one in gone if any(each in block or block in each for each in one.lost)]
+
     def limit(self, nic: Nic) -> int:
         """How many addresses and prefixes it may have, with its own."""
         return self.instances[nic.attachment.instance].shape.addresses if nic.attachment is not None else 50
