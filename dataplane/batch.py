@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import threading
-from collections.abc import Callable
 
 from dataplane import rtnl
 from dataplane.diff import Change
 from dataplane.items import Port, Veth, Vxlan
 from dataplane.netlink import Socket
-from dataplane.refusal import ALREADY_GONE, refused
+from dataplane.refusal import ALREADY_GONE, VANISHED, refused
 
 
 class Batch:
-    """Gathers changes of one namespace; *index* answers a link's interface index there or raises OSError."""
+    """Gathers changes of the namespace that *sock* is open in."""
 
-    def __init__(self, sock: Socket, index: Callable[[str], int], turn: threading.Lock) -> None:
+    def __init__(self, sock: Socket, turn: threading.Lock) -> None:
         self._sock = sock
         self._turn = turn
-        self._index = index
         self._indexes: dict[str, int] = {}
         self._messages: list[rtnl.Message] = []
         self._changes: list[Change] = []
@@ -49,6 +46,7 @@ class Batch:
 
         Raises:
             KernelRefused, TryAgain: the first refusal that is not "already so"; it names its change.
+            OSError: nothing could be sent, or no answer be had.
         """
         messages, changes = self._messages, self._changes
         self._messages, self._changes, self._indexes = [], [], {}
@@ -67,10 +65,11 @@ class Batch:
             return 0
         if link not in self._indexes:
             try:
-                self._indexes[link] = self._index(link)
+                self._indexes[link] = self._sock.index(link)
             except OSError as error:
-                if change.new is None:
+                number = error.errno or 0
+                if change.new is None and number in VANISHED:
                     return None
                 self.send()  # what was asked before comes before this refusal
-                raise refused(change, error.errno or errno.ENODEV, f"link {link}") from error
+                raise refused(change, number, f"link {link}") from error
         return self._indexes[link]

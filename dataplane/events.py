@@ -10,9 +10,10 @@ import errno
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from pyroute2.netlink.rtnl import (
@@ -41,6 +42,7 @@ from pyroute2.netlink.rtnl import (
 from dataplane import rtnl
 from dataplane.items import POD_LINK_PREFIX, PROTOCOL, VXLAN_LINK
 from dataplane.netlink import messages
+from dataplane.refusal import translated
 
 RTM_NEWNETCONF: Final = 80
 RTM_DELNETCONF: Final = 81
@@ -70,9 +72,17 @@ class Events:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
-        )
+        self._watched: frozenset[str] = frozenset()
+        with translated("subscribe to the kernel's events"), ExitStack() as opened:
+            kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+            self._socket = opened.enter_context(socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE))
+            self._subscribe()
+            self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            opened.callback(os.close, self._waker)
+            self._names: dict[int, str] = dict(socket.if_nameindex())
+            opened.pop_all()
+
+    def _subscribe(self) -> None:
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         except PermissionError:  # in a user namespace: the ordinary limit holds
@@ -80,9 +90,6 @@ class Events:
         self._socket.bind((0, 0))
         for group in _GROUPS:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
-        self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._names: dict[int, str] = dict(socket.if_nameindex())
-        self._watched: frozenset[str] = frozenset()
 
     def watch(self, links: Collection[str]) -> None:
         """From now on the state and the addresses of these links concern us; where there are none, every link's do."""
@@ -135,7 +142,10 @@ class Events:
 
     def _concerns(self, kind: int, body: bytes) -> bool:
         judge = _JUDGES.get(kind)
-        return judge is not None and judge(self, kind, body)
+        try:
+            return judge is not None and judge(self, kind, body)
+        except (struct.error, LookupError, ValueError):
+            return True  # it cannot be read, so it may be about anything
 
     def _of_link(self, kind: int, body: bytes) -> bool:
         link = rtnl.link(body)

@@ -12,10 +12,10 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from socket import if_nameindex, if_nametoindex
+from socket import if_nameindex
 from typing import Final, Protocol
 
 from cni.errors import KernelRefused
@@ -26,14 +26,13 @@ from dataplane.items import HOST, Item, Key, NftTable, Port, Sysctl, Veth, Vxlan
 from dataplane.netlink import Socket
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import Device, Host, Pod, Scope, Settings
-from dataplane.refusal import ALREADY_GONE, refused
+from dataplane.observe import PROC_SYS, Device, Host, Pod, Scope, Settings
+from dataplane.refusal import ALREADY_GONE, refused, translated
 
 _DYING: Final = 0x52544244
 """The link group that links are put into for being deleted together."""
 _FIRST: Final = 1 << 24
 """Where the interface indexes of our links begin."""
-_PROC_SYS: Final = Path("/proc/sys")
 
 
 class Dataplane(Protocol):
@@ -44,10 +43,16 @@ class Dataplane(Protocol):
 
         Raises:
             EnvironmentInvalid: what is there is no network namespace, or it is the agent's own.
+            KernelRefused, TryAgain: it cannot be looked at.
         """
 
     def observe(self, scopes: Collection[Scope]) -> dict[Key, Item]:
-        """What is ours and there, within *scopes*; a namespace that is gone holds nothing."""
+        """What is ours and there, within *scopes*; a namespace that is gone holds nothing, and neither does a link.
+
+        Raises:
+            EnvironmentInvalid: where a pod's namespace should be is none.
+            KernelRefused, TryAgain: one of them cannot be looked at, which says nothing of the others.
+        """
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Make the changes, in their order within each namespace, the host's first.
@@ -55,24 +60,30 @@ class Dataplane(Protocol):
         Raises:
             KernelRefused: a change was refused, and the message says which; others, before and after it, may have
                 been made, so the caller observes again before it decides anything.
-            TryAgain: the kernel was short of memory.
+            TryAgain: the kernel, or this process, was short of something for the moment.
         """
 
 
 class Kernel:
-    """`Dataplane` by rtnetlink, /proc/sys and nft."""
+    """`Dataplane` by rtnetlink, /proc/sys and nft. *connect* opens a socket in the calling thread's namespace; below
+    *settings* the sysctls are."""
 
-    def __init__(self, netns: Netns, nft: Nft) -> None:
+    def __init__(
+        self, netns: Netns, nft: Nft, connect: Callable[[], Socket] = Socket, settings: Path = PROC_SYS
+    ) -> None:
         self._netns = netns
         self._nft = nft
+        self._connect = connect
+        self._settings = settings
         self._idle: deque[Socket] = deque()
         # The kernel makes one change of links and routes at a time (rtnl_mutex), and who waits for it there burns a
         # processor; here it sleeps.
         self._turn = threading.Lock()
         # Links get indexes of our choice, so that all of a pod's objects on the host can go out in one send. Nobody
         # else counts up here: the kernel's own choice starts at 1.
-        self._has_ipv6 = (_PROC_SYS / "net/ipv6").exists()  # not so after ipv6.disable=1 on the kernel's command line
-        self._indexes = itertools.count(max(_FIRST, *(index + 1 for index, _ in if_nameindex())))
+        self._has_ipv6 = (settings / "net/ipv6").exists()  # not so after ipv6.disable=1 on the kernel's command line
+        with translated("list the links"):
+            self._indexes = itertools.count(max(_FIRST, *(index + 1 for index, _ in if_nameindex())))
 
     def close(self) -> None:
         """Close the idle sockets."""
@@ -84,7 +95,7 @@ class Kernel:
         try:
             sock = self._idle.pop()
         except IndexError:
-            sock = Socket()
+            sock = self._connect()
         try:
             yield sock
         except BaseException:
@@ -94,15 +105,16 @@ class Kernel:
 
     def identity(self, netns: str) -> tuple[int, int] | None:
         """See `Dataplane.identity`."""
-        try:
-            descriptor = self._netns.open(netns)
-        except FileNotFoundError:
-            return None
-        try:
-            found = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-        return found.st_dev, found.st_ino
+        with translated(f"look at {netns}"):
+            try:
+                descriptor = self._netns.open(netns)
+            except FileNotFoundError:
+                return None
+            try:
+                found = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+            return found.st_dev, found.st_ino
 
     # --- observing ------------------------------------------------------------------------------------------
 
@@ -110,38 +122,42 @@ class Kernel:
         """See `Dataplane.observe`."""
         found: list[Item] = []
         for scope in scopes:
-            if isinstance(scope, Pod):
-                found += self._observe_pod(scope)
-            elif isinstance(scope, Settings):
-                found += observe.sysctls(HOST, scope.sysctls)
-                tables = (self._nft.read(family, name) for family, name in scope.tables)
-                found += [table for table in tables if table is not None]
-            elif isinstance(scope, Host):
-                with self._host() as sock:
-                    found += observe.host(sock)
-            elif isinstance(scope, Device):
-                with self._host() as sock:
-                    found += observe.device(sock, scope)
-            else:
-                with self._host() as sock, self._turn:
-                    found += observe.pod_link(sock, scope)
+            with translated(f"look at {scope}"):
+                found += self._observe(scope)
         return plan(*found)
+
+    def _observe(self, scope: Scope) -> list[Item]:
+        if isinstance(scope, Pod):
+            return self._observe_pod(scope)
+        if isinstance(scope, Settings):
+            tables = (self._nft.read(family, name) for family, name in scope.tables)
+            return [
+                *observe.sysctls(self._settings, HOST, scope.sysctls),
+                *(table for table in tables if table is not None),
+            ]
+        if isinstance(scope, Host):
+            with self._host() as sock:
+                return observe.host(sock)
+        if isinstance(scope, Device):
+            with self._host() as sock:
+                return observe.device(sock, scope)
+        with self._host() as sock, self._turn:
+            return observe.pod_link(sock, scope)
 
     def _observe_pod(self, scope: Pod) -> list[Item]:
         try:
             descriptor = self._netns.open(scope.netns)
         except FileNotFoundError:
             return []
-        try:
-            with self._netns.inside(descriptor):
-                sock = Socket()
-                values = observe.sysctls(scope.netns, scope.sysctls)
-        finally:
-            os.close(descriptor)
-        try:
+        with ExitStack() as parts:
+            try:
+                with self._netns.inside(descriptor):
+                    sock = self._connect()
+                    parts.callback(sock.close)
+                    values = observe.sysctls(self._settings, scope.netns, scope.sysctls)
+            finally:
+                os.close(descriptor)
             return [*observe.pod(sock, scope), *values]
-        finally:
-            sock.close()
 
     # --- applying -------------------------------------------------------------------------------------------
 
@@ -158,10 +174,11 @@ class Kernel:
         doors = Doors(self._netns)
         try:
             if on_host:
-                with self._host() as sock:
-                    self._apply_on_host(Batch(sock, if_nametoindex, self._turn), on_host, ports, doors)
+                with translated("change the node's links, routes and rules"), self._host() as sock:
+                    self._apply_on_host(Batch(sock, self._turn), on_host, ports, doors)
             for netns, inside in places.items():
-                self._apply_in_pod(netns, inside, doors)
+                with translated(f"change what is in {netns}"):
+                    self._apply_in_pod(netns, inside, doors)
         finally:
             doors.close()
 
@@ -189,7 +206,7 @@ class Kernel:
             self._put_vxlan(batch, change, new)
         elif isinstance(change.item, Sysctl):
             batch.send()
-            _write_sysctl(change)
+            self._write_sysctl(change)
         elif isinstance(change.item, NftTable):
             batch.send()
             (self._nft.write if new is not None else self._nft.delete)(change.item)
@@ -212,28 +229,27 @@ class Kernel:
             index = next(self._indexes)
             batch.say(change, rtnl.create_vxlan(vxlan, index), rtnl.finish_link(vxlan, index, self._has_ipv6))
         batch.send()
-        ethtool.set_tx_checksum(vxlan.name, vxlan.tx_checksum)
+        try:
+            with self._host() as sock:
+                ethtool.set_tx_checksum(sock, vxlan.name, vxlan.tx_checksum)
+        except OSError as error:
+            raise refused(change, error.errno or errno.EIO, "its checksum offload") from error
 
     def _apply_in_pod(self, netns: str, changes: Sequence[Change], doors: Doors) -> None:
         if all(change.new is None for change in changes) and self._netns.identity(netns) is None:
             return  # it went, and everything in it
-        with self._netns.inside(doors.open(netns)):
-            sock = Socket()
-            try:
-                batch = Batch(sock, if_nametoindex, self._turn)
+        with ExitStack() as parts:
+            with self._netns.inside(doors.open(netns)):
+                sock = self._connect()
+                parts.callback(sock.close)
                 for change in changes:
                     if isinstance(change.item, Sysctl):
-                        _write_sysctl(change)
-                for change in changes:
-                    if not isinstance(change.item, Sysctl):
-                        batch.add(change)
-            except BaseException:
-                sock.close()
-                raise
-        try:
+                        self._write_sysctl(change)
+            batch = Batch(sock, self._turn)
+            for change in changes:
+                if not isinstance(change.item, Sysctl):
+                    batch.add(change)
             batch.send()
-        finally:
-            sock.close()
 
     def _delete_links(self, names: Sequence[str]) -> None:
         """Delete links, with one wait for all of them; what is gone already, or not ours, is left out."""
@@ -247,6 +263,16 @@ class Kernel:
                 if refusal.errno not in ALREADY_GONE:
                     why = f"{os.strerror(refusal.errno)} {refusal.words}"
                     raise KernelRefused(f"the kernel refused to delete {' '.join(names)}", why, refusal.errno)
+
+
+    def _write_sysctl(self, change: Change) -> None:
+        """Set a value; one that is no longer wanted keeps what it has, since others may rely on it by now."""
+        if not isinstance(change.new, Sysctl):
+            return
+        try:
+            (self._settings / change.new.path).write_text(change.new.value)
+        except OSError as error:
+            raise refused(change, error.errno or errno.EIO) from error
 
 
 class Doors:
@@ -291,13 +317,3 @@ def _without_implied(changes: Sequence[Change]) -> list[Change]:
         return item.link in lost if item.key.place == HOST else (item.key.place, item.link) in ends
 
     return [change for change in changes if not is_implied(change)]
-
-
-def _write_sysctl(change: Change) -> None:
-    """Set a value; one that is no longer wanted keeps what it has, since others may rely on it by now."""
-    if not isinstance(change.new, Sysctl):
-        return
-    try:
-        (_PROC_SYS / change.new.path).write_text(change.new.value)
-    except OSError as error:
-        raise refused(change, error.errno or errno.EIO) from error

@@ -7,6 +7,7 @@ thread at a time.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -27,6 +28,8 @@ _SO_RCVBUFFORCE: Final = 33
 _RECEIVE_BUFFER: Final = 4 << 20
 _RECEIVE: Final = 1 << 16
 """More than the kernel puts into one datagram (32 KiB), and little enough to be malloc's to keep."""
+_SIOCGIFINDEX: Final = 0x8933
+_IFREQ: Final = struct.Struct("=16si20x")
 _DUMP_TRIES: Final = 20
 _PADS: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
 """What fills a message up to a multiple of four bytes, by the remainder of its length."""
@@ -47,6 +50,14 @@ class Socket:
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        try:
+            self._prepare()
+        except BaseException:
+            self._socket.close()
+            raise
+        self._sequence = 0
+
+    def _prepare(self) -> None:
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         try:
@@ -54,11 +65,20 @@ class Socket:
         except PermissionError:  # in a user namespace: the ordinary limit holds
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         self._socket.bind((0, 0))
-        self._sequence = 0
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    def fileno(self) -> int:
+        """The descriptor: the ioctls of netdevice(7) take any socket, and speak of its namespace."""
+        return self._socket.fileno()
+
+    def index(self, link: str) -> int:
+        """The interface index of *link*. Unlike if_nametoindex(3) this needs no descriptor of its own, and tells a
+        link that is not there (OSError, ENODEV) from an answer that could not be had."""
+        asked = _IFREQ.pack(link.encode(), 0)
+        return int(_IFREQ.unpack(fcntl.ioctl(self._socket, _SIOCGIFINDEX, asked))[1])
 
     def transact(self, messages: Sequence[Message]) -> list[Refusal]:
         """Send all *messages*, a batch at a time, and return what was refused.
@@ -90,21 +110,25 @@ class Socket:
                 if sequence == last:
                     return refused
 
-    def get(self, kind: int, bodies: Sequence[bytes]) -> list[bytes | None]:
-        """The body of the single answer to each request, or None where the kernel knows no such object."""
+    def get(self, kind: int, bodies: Sequence[bytes], decode: Callable[[bytes], T | None]) -> list[T | None]:
+        """The single answer to each request, decoded, or None where the kernel knows no such object.
+
+        Raises:
+            OSError: the kernel refused one.
+        """
         first = self._sequence + 1
         last = self._sequence = self._sequence + len(bodies)
         requests: list[bytes] = []
         for sequence, body in enumerate(bodies, first):
             requests += (_HEADER.pack(len(body) + 16, kind, NLM_F_REQUEST, sequence, 0), body, _PADS[len(body) & 3])
         self._socket.send(b"".join(requests))
-        found: list[bytes | None] = []
+        found: list[T | None] = []
         while len(found) < len(bodies):
             for answer, _, sequence, content in messages(self._socket.recv(_RECEIVE)):
                 if not first <= sequence <= last:
                     continue
                 if answer != NLMSG_ERROR:
-                    found.append(content)
+                    found.append(_decoded(decode, content))
                     continue
                 (code,) = _ERRNO.unpack_from(content)
                 if code not in (-errno.ENODEV, -errno.ENOENT):
@@ -118,14 +142,14 @@ class Socket:
         A dump that the kernel marks as interrupted by a change is taken again (NLM_F_DUMP_INTR).
 
         Raises:
-            OSError: the kernel refused the dump.
+            OSError: the kernel refused the dump; EINTR: changes got in the way of every one of many.
         """
         for _ in range(_DUMP_TRIES):
             found: list[T] = []
             whole = True
             for flags, content in self._dump(kind, body):
                 whole = whole and not flags & NLM_F_DUMP_INTR
-                value = decode(content) if content else None
+                value = _decoded(decode, content) if content else None
                 if value is not None:
                     found.append(value)
             if whole:
@@ -159,6 +183,14 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
             return
         yield kind, flags, sequence, data[at + 16 : at + length]
         at += (length + 3) & ~3
+
+
+def _decoded(decode: Callable[[bytes], T | None], body: bytes) -> T | None:
+    """What *body* says; OSError (EBADMSG) where it cannot be read."""
+    try:
+        return decode(body)
+    except (struct.error, LookupError, ValueError) as error:
+        raise OSError(errno.EBADMSG, f"an answer of the kernel cannot be read: {error!r}") from error
 
 
 def _words(flags: int, body: bytes) -> str:

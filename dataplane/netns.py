@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
+import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from cni.errors import EnvironmentInvalid
+from dataplane.refusal import PASSING, translated
+
+log = logging.getLogger(__name__)
 
 _CLONE_NEWNET: Final = 0x40000000
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ESRCH})
+"""What opening a path is answered when nothing is there any more: ESRCH below /proc of a process that ended."""
+_TRIES: Final = 50
+_MOMENT: Final = 0.02
+"""Seconds."""
 _NS_GET_NSTYPE: Final = 0xB703  # _IO(0xb7, 3), ioctl_ns(2)
 
 
 class Netns:
-    """The agent's own namespace and a way into others; used by any thread."""
+    """The agent's own namespace and a way into others; used by any thread. *lost* ends the process: a thread that does
+    not get back would take a pod's namespace for the node's."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost: Callable[[], object] = os.abort) -> None:
+        self._lost = lost
         self._setns = ctypes.CDLL(None, use_errno=True).setns  # os.setns comes with Python 3.12
-        self._own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        with translated("open the node's own network namespace"):
+            self._own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._identity = _identity(self._own)
 
     def open(self, path: str, variable: str = "CNI_NETNS") -> int:
@@ -30,13 +44,17 @@ class Netns:
         Raises:
             FileNotFoundError: nothing is there (any more).
             EnvironmentInvalid: what is there is no network namespace, or it is the agent's own.
+            OSError: no descriptor is to be had at the moment.
         """
         try:
             # O_NONBLOCK: a hostile path may name a FIFO, and opening must not wait for its writer.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise FileNotFoundError(error.errno, error.strerror, path) from error
         except (OSError, ValueError) as error:
+            number = error.errno if isinstance(error, OSError) else None
+            if number in _GONE:
+                raise FileNotFoundError(errno.ENOENT, str(error), path) from error
+            if number in PASSING:
+                raise
             raise EnvironmentInvalid(f"{variable} cannot be opened: {path!r}", str(error)) from error
         try:
             if not _is_netns(descriptor):
@@ -61,7 +79,18 @@ class Netns:
         try:
             yield
         finally:
-            self._enter(self._own)
+            self._return()
+
+    def _return(self) -> None:
+        for _ in range(_TRIES):
+            try:
+                self._enter(self._own)
+            except OSError as error:  # ENOMEM, as setns(2) has it
+                log.critical("a thread does not get back from a pod's namespace", extra={"error": str(error)})
+                time.sleep(_MOMENT)
+            else:
+                return
+        self._lost()
 
     def _enter(self, descriptor: int) -> None:
         if self._setns(descriptor, _CLONE_NEWNET):
@@ -72,7 +101,9 @@ class Netns:
         """What tells the namespace at *path* from every other living one, or None when nothing is there."""
         try:
             found = Path(path).stat()
-        except OSError:
+        except OSError as error:
+            if error.errno in PASSING:
+                raise
             return None
         return found.st_dev, found.st_ino
 

@@ -7,22 +7,71 @@ configuration alone, never with a pod.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from contextlib import suppress
+from io import FileIO
+from typing import Final, NamedTuple
 
-from cni.errors import KernelRefused
+from cni.errors import KernelRefused, TryAgain
 from dataplane.items import NftTable
+from dataplane.refusal import unable
 
-_TIMEOUT: Final = 10.0
-Run = Callable[[Sequence[str], str], "subprocess.CompletedProcess[str]"]
+TIMEOUT: Final = 10.0
+"""Seconds that a call may take: nft waits for whoever else is changing the rules."""
+REST: Final = 60.0
+"""Seconds after a call that took too long for which nft is not called: a pass that waits for it mends nothing else."""
+_MOMENT: Final = 1.0
+"""Seconds."""
+_ABSENT: Final = "No such file or directory"
 
 
-def run(arguments: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
-    """Call nft with *text* on its standard input."""
-    return subprocess.run(
-        ["nft", *arguments], input=text, capture_output=True, text=True, timeout=_TIMEOUT, check=False
-    )
+class Done(NamedTuple):
+    """How a call of nft ended: below 0 *code* is the signal that killed it."""
+
+    code: int
+    said: str
+    complained: str
+
+
+Run = Callable[[Sequence[str], str], Done]
+
+
+def run(arguments: Sequence[str], text: str, timeout: float = TIMEOUT) -> Done:
+    """Call nft with *text* on its standard input.
+
+    Raises:
+        TimeoutError: it did not end in time, and is killed.
+        OSError: it could not be started.
+    """
+    # Files in memory instead of pipes: Popen leaks those it has when it gets no more of them, and a child of nft's that
+    # goes on would keep them open.
+    with _file() as stdin, _file() as stdout, _file() as stderr:
+        stdin.write(text.encode())
+        stdin.seek(0)
+        # What it says is read, so it has to be in one language.
+        process = subprocess.Popen(
+            ["nft", *arguments], stdin=stdin, stdout=stdout, stderr=stderr, env={**os.environ, "LC_ALL": "C"}
+        )
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            with suppress(subprocess.TimeoutExpired):  # unless it is stuck in the kernel: that it may be for long
+                process.wait(_MOMENT)
+            raise TimeoutError(f"nft did not end within {timeout:g} s") from error
+        return Done(code, _content(stdout), _content(stderr).strip())
+
+
+def _file() -> FileIO:
+    return FileIO(os.memfd_create("nft", os.MFD_CLOEXEC), "r+")
+
+
+def _content(file: FileIO) -> str:
+    file.seek(0)
+    return file.readall().decode(errors="replace")
 
 
 class Nft:
@@ -33,12 +82,18 @@ class Nft:
     text and is replaced once; the transaction is atomic, so no packet sees the gap.
     """
 
-    def __init__(self, run: Run = run) -> None:
+    def __init__(self, run: Run = run, clock: Callable[[], float] = time.monotonic) -> None:
         self._run = run
+        self._clock = clock
+        self._rests_until = -REST
         self._known: dict[tuple[str, str], tuple[str, str]] = {}
 
     def read(self, family: str, name: str) -> NftTable | None:
-        """The table as it is now; its text is the one written if it still is what was written."""
+        """The table as it is now; its text is the one written if it still is what was written.
+
+        Raises:
+            KernelRefused, TryAgain: it cannot be read.
+        """
         listing = self._list(family, name)
         if listing is None:
             return None
@@ -58,23 +113,57 @@ class Nft:
         self._known.pop((table.family, table.name), None)
 
     def check(self, table: NftTable) -> str:
-        """Why this machine could not hold *table*, or '' if it could: nothing is changed (``nft --check``)."""
+        """Why this machine could not hold *table*, or '' if it could: nothing is changed (``nft --check``).
+
+        Raises:
+            TryAgain: it could not be found out.
+        """
+        text = f"table {table.family} {table.name} {{\n{table.text}\n}}\n"
         try:
-            done = self._run(["--check", "-f", "-"], f"table {table.family} {table.name} {{\n{table.text}\n}}\n")
-        except FileNotFoundError:
-            return "the program nft is missing"
-        return done.stderr.strip() if done.returncode else ""
+            done = self._done(["--check", "-f", "-"], text, f"check table {table.family} {table.name}")
+        except KernelRefused as failure:
+            return str(failure)
+        return (done.complained or f"nft ended with code {done.code}") if done.code else ""
 
     def _list(self, family: str, name: str) -> str | None:
-        done = self._run(["--json", "--terse", "list", "table", family, name], "")
-        if done.returncode:
+        what = f"list table {family} {name}"
+        done = self._done(["--json", "--terse", *what.split()], "", what)
+        if done.code and _ABSENT in done.complained:
             return None
-        return json.dumps(_without_handles(json.loads(done.stdout)["nftables"][1:]), sort_keys=True)
+        if done.code:
+            raise KernelRefused(f"nft refused: {what}", done.complained)
+        try:
+            listed = json.loads(done.said)["nftables"][1:]
+            return json.dumps(_without_handles(listed), sort_keys=True)
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            why = f"it said {done.said[:_SHOWN]!r}: is the program nft on the agent's PATH the one of nftables?"
+            raise KernelRefused(f"nft's answer cannot be read: {what}", why) from error
 
     def _call(self, arguments: Sequence[str], text: str, what: str) -> None:
-        done = self._run(arguments, text)
-        if done.returncode:
-            raise KernelRefused(f"nft refused: {what}", done.stderr.strip())
+        done = self._done(arguments, text, what)
+        if done.code:
+            raise KernelRefused(f"nft refused: {what}", done.complained)
+
+    def _done(self, arguments: Sequence[str], text: str, what: str) -> Done:
+        """One call of nft that ended by itself."""
+        if self._clock() < self._rests_until:
+            raise TryAgain(f"nft is not asked for a while: {what}", _SLOW)
+        try:
+            done = self._run(arguments, text)
+        except TimeoutError as error:
+            self._rests_until = self._clock() + REST
+            raise TryAgain(f"nft did not answer within {TIMEOUT:g} s: {what}", _SLOW) from error
+        except FileNotFoundError as error:
+            raise KernelRefused("the program nft is missing", "install the package nftables") from error
+        except OSError as error:
+            raise unable(f"call nft to {what}", error) from error
+        if done.code < 0:
+            raise TryAgain(f"nft was killed by signal {-done.code}: {what}", "see the machine's log: out of memory?")
+        return done
+
+
+_SLOW: Final = "the machine is very busy, or another program holds the nftables rules"
+_SHOWN: Final = 80
 
 
 def _without_handles(value: object) -> object:

@@ -1,8 +1,11 @@
-"""Reading what is ours from the kernel: dumps, narrowed by the kernel itself where it can."""
+"""Reading what is ours from the kernel: dumps, narrowed by the kernel itself where it can.
+
+A link may go while one looks at it: then it is not there, and neither is what hung on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from socket import AF_BRIDGE, AF_UNSPEC
 from typing import Final, NamedTuple, TypeAlias
@@ -12,15 +15,19 @@ from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GE
 from dataplane import ethtool, rtnl
 from dataplane.items import HOST, MAIN, POD_LINK_PREFIX, PROTOCOL, VXLAN_LINK, Addr, Item, Sysctl
 from dataplane.netlink import Socket
+from dataplane.refusal import VANISHED
 
 ALIAS: Final = "routable "
 """What the alias of every pod's host link begins with."""
-_PROC_SYS: Final = Path("/proc/sys")
+PROC_SYS: Final = Path("/proc/sys")
 _NDA_IFINDEX: Final = 8
 
 
 class Host(NamedTuple):
     """Every link, address, neighbour, FDB entry, nexthop, route and rule of ours in the host's namespace."""
+
+    def __str__(self) -> str:
+        return "the node's links, routes and rules"
 
 
 class Settings(NamedTuple):
@@ -29,11 +36,17 @@ class Settings(NamedTuple):
     sysctls: tuple[str, ...] = ()
     tables: tuple[tuple[str, str], ...] = ()
 
+    def __str__(self) -> str:
+        return ", ".join([*self.sysctls, *(f"nft table {family} {name}" for family, name in self.tables)])
+
 
 class PodLink(NamedTuple):
     """The host's end of one pod's link, and what hangs on it."""
 
     name: str
+
+    def __str__(self) -> str:
+        return f"link {self.name}"
 
 
 class Device(NamedTuple):
@@ -43,6 +56,9 @@ class Device(NamedTuple):
     name: str
     addresses: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return f"link {self.name}"
+
 
 class Pod(NamedTuple):
     """One pod's namespace: the named interface, what hangs on it, and the named sysctls."""
@@ -50,6 +66,9 @@ class Pod(NamedTuple):
     netns: str
     ifname: str
     sysctls: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"link {self.ifname} in {self.netns}"
 
 
 Scope: TypeAlias = Host | Settings | PodLink | Device | Pod
@@ -62,9 +81,7 @@ def host(sock: Socket) -> list[Item]:
     ours = {link.ifindex: link.name for link in links if is_pod_link(link) or _is_vxlan(link)}
     items: list[Item] = [link.veth() for link in links if is_pod_link(link)]
     for vxlan in filter(_is_vxlan, links):
-        items.append(vxlan.vxlan(ethtool.is_tx_checksum_on(vxlan.name)))
-        items += _addresses(sock, vxlan.ifindex, {vxlan.ifindex: vxlan.name}, HOST)
-        items += _fdb(sock, vxlan)
+        items += _unless_vanished(_overlay(sock, vxlan))
     items += _neighbours(sock, 0, ours, HOST)
     items += sock.dump(rtnl.RTM_GETNEXTHOP, rtnl.NHMSG.pack(0, 0, 0, 0), lambda body: rtnl.nexthop(body, names))
     items += _routes(sock, 0, names, HOST, 0)
@@ -74,41 +91,66 @@ def host(sock: Socket) -> list[Item]:
 
 def device(sock: Socket, scope: Device) -> list[Item]:
     """An interface of the machine's and its addresses, as far as they concern us."""
+    return _unless_vanished(_device(sock, scope))
+
+
+def _device(sock: Socket, scope: Device) -> Iterable[Item]:
     link = _one_link(sock, scope.name)
     if link is None:
-        return []
-    addresses = _addresses(sock, link.ifindex, {link.ifindex: link.name}, HOST)
-    return [link.port(HOST), *(one for one in addresses if isinstance(one, Addr) and one.address in scope.addresses)]
+        return
+    yield link.port(HOST)
+    for one in _addresses(sock, link.ifindex, {link.ifindex: link.name}, HOST):
+        if isinstance(one, Addr) and one.address in scope.addresses:
+            yield one
 
 
 def pod_link(sock: Socket, scope: PodLink) -> list[Item]:
     """The host's end of one pod's link, its neighbours and its routes."""
+    return _unless_vanished(_pod_link(sock, scope))
+
+
+def _pod_link(sock: Socket, scope: PodLink) -> Iterable[Item]:
     link = _one_link(sock, scope.name)
     if link is None or not has_our_name(link):
-        return []
+        return
     names = {link.ifindex: link.name}
-    return [link.veth(), *_neighbours(sock, link.ifindex, names, HOST), *_routes(sock, link.ifindex, names, HOST)]
+    yield link.veth()
+    yield from _neighbours(sock, link.ifindex, names, HOST)
+    yield from _routes(sock, link.ifindex, names, HOST)
 
 
 def pod(sock: Socket, scope: Pod) -> list[Item]:
     """One pod's interface with its addresses, permanent neighbours and our routes; *sock* is open in there."""
+    return _unless_vanished(_pod(sock, scope))
+
+
+def _pod(sock: Socket, scope: Pod) -> Iterable[Item]:
     link = _one_link(sock, scope.ifname)
     if link is None:
-        return []
+        return
     names, place = {link.ifindex: link.name}, scope.netns
-    items: list[Item] = [link.port(place)]
-    items += _addresses(sock, link.ifindex, names, place)
-    items += _neighbours(sock, link.ifindex, names, place)
-    items += _routes(sock, link.ifindex, names, place)
-    return items
+    yield link.port(place)
+    yield from _addresses(sock, link.ifindex, names, place)
+    yield from _neighbours(sock, link.ifindex, names, place)
+    yield from _routes(sock, link.ifindex, names, place)
 
 
-def sysctls(place: str, paths: tuple[str, ...]) -> list[Sysctl]:
-    """The values of the calling thread's namespace; one that does not exist is left out."""
+def _unless_vanished(items: Iterable[Item]) -> list[Item]:
+    """What is seen of one link; nothing where it went meanwhile."""
+    try:
+        return list(items)
+    except OSError as error:
+        if error.errno not in VANISHED:
+            raise
+        return []
+
+
+def sysctls(root: Path, place: str, paths: tuple[str, ...]) -> list[Sysctl]:
+    """The values below *root*, of the calling thread's namespace; one that does not exist is left out."""
     found = []
     for path in paths:
         try:
-            found.append(Sysctl(place, path, (_PROC_SYS / path).read_text().strip()))
+            found.append(Sysctl(place, path, (root / path).read_text(errors="replace").strip()))
         except FileNotFoundError:
             continue
     return found
@@ -125,6 +167,12 @@ def is_pod_link(link: rtnl.Link) -> bool:
     return link.kind == "veth" and has_our_name(link) and (not link.alias or link.alias.startswith(ALIAS))
 
 
+def _overlay(sock: Socket, vxlan: rtnl.Link) -> Iterable[Item]:
+    yield vxlan.vxlan(ethtool.is_tx_checksum_on(sock, vxlan.name))
+    yield from _addresses(sock, vxlan.ifindex, {vxlan.ifindex: vxlan.name}, HOST)
+    yield from _fdb(sock, vxlan)
+
+
 def _is_vxlan(link: rtnl.Link) -> bool:
     return link.name == VXLAN_LINK and link.kind == "vxlan"
 
@@ -137,7 +185,7 @@ def _skip_stats(index: int) -> bytes:
 def links(sock: Socket, names: Sequence[str]) -> list[rtnl.Link | None]:
     """The links with these names, None where there is none."""
     asked = [_skip_stats(0) + rtnl.attr(rtnl.IFLA_IFNAME, name.encode() + b"\0") for name in names]
-    return [rtnl.link(answer) if answer is not None else None for answer in sock.get(RTM_GETLINK, asked)]
+    return sock.get(RTM_GETLINK, asked, rtnl.link)
 
 
 def _one_link(sock: Socket, name: str) -> rtnl.Link | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +13,7 @@ from dataplane import rtnl
 from dataplane.items import Addr, Nexthop, NftTable, Plan, Route, Sysctl
 from dataplane.netlink import Socket
 from dataplane.nft import Nft
+from dataplane.refusal import translated
 
 _CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 _IPV6: Final = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
@@ -19,9 +22,15 @@ _IPV6: Final = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 def missing(plan: Plan, nft: Nft, effective: Callable[[], int] | None = None) -> list[str]:
     """One sentence for each thing that *plan*, a node's, needs and this machine does not have.
 
-    *effective* answers the process's effective capabilities as a bit mask.
+    *effective* answers the process's effective capabilities as a bit mask. KernelRefused, TryAgain: it could not be
+    found out.
     """
-    found = _capabilities((effective or _effective)())
+    with translated("find out what this machine lacks"):
+        return _missing(plan, nft, effective or _effective)
+
+
+def _missing(plan: Plan, nft: Nft, effective: Callable[[], int]) -> list[str]:
+    found = _capabilities(effective())
     if found:
         return found  # without them nothing else can be judged
     items = list(plan.values())
@@ -45,13 +54,13 @@ def _effective() -> int:
 
 
 def _nexthops() -> str:
-    sock = Socket()
-    try:
-        sock.dump(rtnl.RTM_GETNEXTHOP, rtnl.NHMSG.pack(0, 0, 0, 0), lambda body: body)
-    except OSError as error:
-        return f"nexthop objects in the kernel ({error.strerror}): use Linux 5.3 or newer"
-    finally:
-        sock.close()
+    with closing(Socket()) as sock:
+        try:
+            sock.dump(rtnl.RTM_GETNEXTHOP, rtnl.NHMSG.pack(0, 0, 0, 0), lambda body: body)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            return f"nexthop objects in the kernel ({error.strerror}): use Linux 5.3 or newer"
     return ""
 
 

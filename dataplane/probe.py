@@ -32,7 +32,11 @@ def silence(source: str, target: str, answerers: Collection[str], patience: floa
     and an answer that comes in by another does not count.
     """
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
-    with closing(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)) as stream:
+    try:
+        opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:  # no descriptor is left, or IPv6 is switched off
+        return f"{target} cannot be asked: {error.strerror}"
+    with closing(opened) as stream:
         try:
             stream.setsockopt(*_IP_RECVERR[family], 1)
             if device:

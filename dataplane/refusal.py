@@ -1,12 +1,15 @@
 """The kernel's refusals in words: what was refused, where, why, and what to do.
 
-EEXIST, ENOENT and their like mean "already so" where a removal finds nothing left to remove.
+EEXIST, ENOENT and their like mean "already so" where a removal finds nothing left to remove. No OSError gets out of
+this package: each way into it is `translated`, so what can go wrong below is classed here and nowhere else.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from cni.errors import Failure, KernelRefused, TryAgain
@@ -17,7 +20,18 @@ ALREADY_GONE: Final = frozenset(
 )
 """What a removal is answered when there is nothing to remove."""
 
+VANISHED: Final = frozenset({errno.ENODEV, errno.ENXIO})
+"""What a look at a link is answered when the link went meanwhile: nothing is there, which is no error."""
+
+PASSING: Final = frozenset(
+    {errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.EMFILE, errno.ENFILE}
+)
+"""What is over by itself: a shortage of the moment, or a look that changes got in the way of."""
+
 _REMEDIES: Final = {
+    errno.EMFILE: "the agent has too many descriptors open: raise its limit (LimitNOFILE)",
+    errno.ENFILE: "the machine has too many files open: raise the sysctl fs.file-max",
+    errno.EROFS: "it is mounted read-only here: mount it writable, or set the value on the machine",
     errno.EPERM: "the agent needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the namespace",
     errno.EACCES: "IPv6 may be switched off there: see the sysctl net.ipv6.conf.*.disable_ipv6",
     errno.EOPNOTSUPP: "the kernel lacks this feature or its module is not loaded",
@@ -32,8 +46,30 @@ _REMEDIES: Final = {
 
 def refused(change: Change, number: int, words: str = "") -> Failure:
     """The failure that says that the kernel refused *change* with errno *number*."""
-    why = f"{os.strerror(number)} ({errno.errorcode.get(number, number)})"
-    details = "; ".join(part for part in (why, words, _REMEDIES.get(number, "")) if part)
-    if number in (errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN):
-        return TryAgain(f"the kernel is short of memory for: {change}", details)
-    return KernelRefused(f"the kernel refused: {change}", details, number, change.item.key.kind)
+    if number in PASSING:
+        return TryAgain(f"the kernel cannot do this now: {change}", _why(number, words))
+    return KernelRefused(f"the kernel refused: {change}", _why(number, words), number, change.item.key.kind)
+
+
+def unable(what: str, error: OSError) -> Failure:
+    """The failure that says that *what*, as in "look at link eth0", met *error*."""
+    number = error.errno or 0
+    words = error.strerror or str(error)
+    why = _why(number, "" if words == os.strerror(number) else words) if number else words
+    if number in PASSING:
+        return TryAgain(f"cannot {what} now", why)
+    return KernelRefused(f"cannot {what}", why, number)
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Raise an OSError of the body as what it means while one tries to *what*."""
+    try:
+        yield
+    except OSError as error:
+        raise unable(what, error) from error
+
+
+def _why(number: int, words: str) -> str:
+    name = f"{os.strerror(number)} ({errno.errorcode.get(number, number)})"
+    return "; ".join(part for part in (name, words, _REMEDIES.get(number, "")) if part)

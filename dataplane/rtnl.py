@@ -394,7 +394,7 @@ def nexthop(body: bytes, names: Mapping[int, str]) -> Nexthop | None:
 def route(body: bytes, place: str, names: Mapping[int, str]) -> Route | None:
     """Decode one RTM_NEWROUTE with our protocol number."""
     family, length, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(body)
-    if protocol != PROTOCOL:
+    if protocol != PROTOCOL or family not in _AF.values():  # of MPLS, say: anybody may write our number on it
         return None
     found = attrs(body, RTMSG.size, len(body))
     table = _U32.unpack(found[RTA_TABLE])[0] if RTA_TABLE in found else table

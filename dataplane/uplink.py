@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from socket import AF_UNSPEC
 
@@ -13,6 +14,7 @@ from cni.errors import ConfigInvalid
 from dataplane import rtnl
 from dataplane.items import HOST, POD_LINK_PREFIX
 from dataplane.netlink import Socket
+from dataplane.refusal import translated
 from dataplane.ways import Packet, ways
 
 
@@ -44,10 +46,10 @@ def find(name: str, addresses: Collection[IPAddress], others: Collection[IPAddre
     """The link called *name* or, where that is '', the one that has one of the node's *addresses*. Where that is the
     loopback's, as on hosts that announce their address themselves, it is the one that leads to *others*, other nodes'.
 
-    ConfigInvalid: there is none, or the node's addresses are on several; it says which links have what.
+    ConfigInvalid: there is none, or the node's addresses are on several; it says which links have what. KernelRefused,
+    TryAgain: they cannot be looked at.
     """
-    sock = Socket()
-    try:
+    with translated("look at the node's links and addresses"), closing(Socket()) as sock:
         asked = rtnl.IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0)
         links = {link.ifindex: link for link in sock.dump(RTM_GETLINK, asked, rtnl.link)}
         names = {index: link.name for index, link in links.items()}
@@ -55,8 +57,6 @@ def find(name: str, addresses: Collection[IPAddress], others: Collection[IPAddre
         request = rtnl.IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0)
         for found in sock.dump(RTM_GETADDR, request, lambda body: rtnl.addr(body, HOST, names)):
             held[found.dev].append(IPNetwork(found.address))
-    finally:
-        sock.close()
     chosen = name or _chosen(links.values(), held, addresses, others)
     for link in links.values():
         if link.name == chosen:
@@ -66,12 +66,11 @@ def find(name: str, addresses: Collection[IPAddress], others: Collection[IPAddre
 
 def by_mac() -> dict[str, str]:
     """The names of the machine's own links by their hardware addresses: of several with the same, such as a VLAN on top
-    of another, the one that is no such thing."""
-    sock = Socket()
-    try:
+    of another, the one that is no such thing.
+
+    KernelRefused, TryAgain: they cannot be looked at."""
+    with translated("look at the node's links"), closing(Socket()) as sock:
         links = sock.dump(RTM_GETLINK, rtnl.IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0), rtnl.link)
-    finally:
-        sock.close()
     own = [link for link in links if not link.name.startswith(POD_LINK_PREFIX)]
     own.sort(key=lambda link: link.kind in ("", "veth"))
     return {link.mac: link.name for link in own}

@@ -7,13 +7,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from contextlib import closing
-from socket import AF_INET, if_indextoname, if_nametoindex, inet_pton
+from socket import AF_INET, if_indextoname, inet_pton
 from typing import Final, NamedTuple
 
 from pyroute2.netlink.rtnl import RTM_GETROUTE
 
 from dataplane import rtnl
 from dataplane.netlink import Socket
+from dataplane.refusal import translated
 
 _RTA_SRC, _RTA_IIF, _RTA_PREFSRC, _RTA_VIA, _RTA_MARK = 2, 3, 7, 18, 16
 _KINDS: Final = {1: "unicast", 2: "local", 3: "broadcast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
@@ -57,8 +58,8 @@ class Way(NamedTuple):
 
 
 def ways(packets: Iterable[Packet]) -> list[Way]:
-    """What the kernel would do with each of *packets*, in the namespace of the calling thread. Raises OSError."""
-    with closing(Socket()) as sock:
+    """What the kernel would do with each of *packets*, in the namespace of the calling thread. Raises KernelRefused, TryAgain."""
+    with translated("ask for the way of a packet"), closing(Socket()) as sock:
         return [_way(sock, packet) for packet in packets]
 
 
@@ -74,17 +75,15 @@ def _way(sock: Socket, packet: Packet) -> Way:
         body += rtnl.attr(_RTA_MARK, packet.mark.to_bytes(4, "little"))
     try:
         if packet.iif:
-            body += rtnl.attr(_RTA_IIF, if_nametoindex(packet.iif).to_bytes(4, "little"))
-        (answer,) = sock.get(RTM_GETROUTE, [body])
+            body += rtnl.attr(_RTA_IIF, sock.index(packet.iif).to_bytes(4, "little"))
+        (answer,) = sock.get(RTM_GETROUTE, [body], _decoded)
     except OSError as error:
         if error.errno in _REFUSED and (error.errno != errno.EINVAL or packet.iif):
             return Way(_REFUSED[error.errno])
-        if error.errno in (errno.ENODEV, None):
+        if error.errno == errno.ENODEV:
             return Way(f"no link {packet.iif}")
         raise
-    if answer is None:
-        return Way("no route")
-    return _decoded(answer)
+    return answer or Way("no route")
 
 
 def _decoded(body: bytes) -> Way:
