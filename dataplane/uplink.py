@@ -86,13 +86,14 @@ def _chosen(
     outside = [link for link in having if not link.is_loopback]
     if outside or not having:
         return _by_address(outside, held, addresses)
-    leading = {way.dev for way in ways(Packet(str(one)) for one in others) if way.kind == "unicast"}
+    names = {way.dev for way in ways(Packet(str(one)) for one in others) if way.kind == "unicast"}
+    leading = [link for link in links if link.name in names]  # of those that were there when they were looked at
     if not leading:
         raise ConfigInvalid(
             f"this node's address is on {having[0].name}, and no route leads to another node",
             "set uplink to the link that leads to the other nodes",
         )
-    return min((link for link in links if link.name in leading), key=lambda link: (link.mtu, link.name)).name
+    return min(leading, key=lambda link: (link.mtu, link.name)).name
 
 
 def _by_address(

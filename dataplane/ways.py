@@ -58,7 +58,9 @@ class Way(NamedTuple):
 
 
 def ways(packets: Iterable[Packet]) -> list[Way]:
-    """What the kernel would do with each of *packets*, in the namespace of the calling thread. Raises KernelRefused, TryAgain."""
+    """What the kernel would do with each of *packets*, in the namespace of the calling thread.
+
+    KernelRefused, TryAgain: it does not say."""
     with translated("ask for the way of a packet"), closing(Socket()) as sock:
         return [_way(sock, packet) for packet in packets]
 
