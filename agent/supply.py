@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from netaddr import IPAddress, IPNetwork
 
 from agent.ledger import Ledger
+from agent.machine import boot_id, uptime
 from agent.schema import Aws, Config
 from agent.server import Server
 from backends.aws import live
@@ -100,7 +101,9 @@ def supply(config: Config, use: Use) -> Supply:
         journal=use,
         usage=use,
         devices=uplink.by_mac,
-        clock=time.time,
+        clock=uptime,
+        wall=time.time,
+        boot=boot_id(),
         random=random.random,
         token=live.token,
     )

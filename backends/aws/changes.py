@@ -56,6 +56,7 @@ class Changes:
         devices: Callable[[], Mapping[str, str]],
         token: Callable[[], str],
         clock: Callable[[], float],
+        wall: Callable[[], float],
     ) -> None:
         self._options = options
         self._inventory = inventory
@@ -65,6 +66,7 @@ class Changes:
         self._devices = devices
         self._token = token
         self._clock = clock
+        self._wall = wall
         self.withheld: frozenset[IPNetwork] = frozenset()
         """Blocks that are not offered, because somebody is finding out whether they can go."""
 
@@ -121,7 +123,14 @@ class Changes:
             while left:
                 self._cloud.ready("CreateNetworkInterface")
                 intent = Intent(
-                    "create", self._clock(), "", self._token(), subnet.id, chunks=left, size=size, groups=groups
+                    "create",
+                    self._clock(),
+                    token=self._token(),
+                    subnet=subnet.id,
+                    chunks=left,
+                    size=size,
+                    groups=groups,
+                    made=self._wall(),
                 )
                 self._inventory.begin(intent)
                 try:
@@ -142,7 +151,7 @@ class Changes:
 
     def _made(self, instance: str, intent: Intent) -> Steps[None]:
         """By its token: the same interface however often that is asked for."""
-        tags = {CLUSTER_TAG: self._options.cluster, NODE_TAG: instance, MADE_TAG: f"{intent.since:.0f}"}
+        tags = {CLUSTER_TAG: self._options.cluster, NODE_TAG: instance, MADE_TAG: f"{intent.made:.0f}"}
         answer = yield from self._cloud.ask(
             "CreateNetworkInterface",
             SubnetId=intent.subnet,

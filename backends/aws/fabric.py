@@ -49,8 +49,8 @@ AGAIN: Final = 3.0
 class Fabric:
     """`backends.wiring.Fabric` and `cluster.peers.Source` on the node *node*. One thread runs `life`; any may read.
 
-    *devices* answers the names of the machine's links by hardware address, *clock* seconds since the epoch, *random*
-    numbers from 0 to 1, *token* a new ClientToken.
+    *devices* answers the names of the machine's links by hardware address, *clock* seconds since the boot *boot*, and
+    *wall* those since the epoch, *random* numbers from 0 to 1, *token* a new ClientToken.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class Fabric:
         clock: Callable[[], float],
         random: Callable[[], float],
         token: Callable[[], str],
+        wall: Callable[[], float],
+        boot: str = "",
     ) -> None:
         self._node = node
         self._options = options
@@ -72,7 +74,7 @@ class Fabric:
         self._clock = clock
         self._random = random
         self.cloud = Cloud(Pacer(random), clock)
-        self.inventory = Inventory(journal, clock)
+        self.inventory = Inventory(journal, clock, boot)
         self.obstacles = Obstacles(clock)
         self._changes = Changes(
             options=options,
@@ -83,6 +85,7 @@ class Fabric:
             devices=devices,
             token=token,
             clock=clock,
+            wall=wall,
         )
         self._stock = Stock(
             options=options,
@@ -94,7 +97,7 @@ class Fabric:
             clock=clock,
         )
         self._placement = Placement(options, self.cloud)
-        self._sweep = Sweep(options.cluster, self.cloud, clock, random)
+        self._sweep = Sweep(options.cluster, self.cloud, clock, random, wall)
         self._seen: Seen | None = None
         self._limits_at = 0.0
         self._describe_at = 0.0
@@ -187,6 +190,7 @@ class Fabric:
                 yield Wait(AGAIN, AGAIN)
                 continue
             self._stock.subnets = dict(seen.subnets)
+            self.inventory.arrived(seen.instance)
             if self.inventory.is_new and all(one.is_primary for one in seen.enis):
                 # No agent was here before: what the metadata shows is there, and nobody's but ours.
                 self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())

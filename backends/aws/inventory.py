@@ -8,13 +8,16 @@ last change here. Pure but for the journal.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from netaddr import IPNetwork
 
 from backends.aws.model import MADE_TAG, PRIMARY, Eni
+
+log = logging.getLogger(__name__)
 
 JOURNAL: Final = "aws-eni"
 """The name of all this in the journal."""
@@ -29,8 +32,8 @@ Kind = Literal["create", "assign", "unassign", "delete"]
 class Intent(NamedTuple):
     """A change of the cloud that may be under way: it is entered before the call, and struck out when its end is known.
 
-    *eni* is '' while an interface has none yet, *token* its ClientToken, *groups* its security groups; *blocks* are
-    those to be taken away.
+    *since* is in seconds since the boot; *eni* is '' while an interface has none yet, *token* its ClientToken, *groups*
+    its security groups, *made* (seconds since the epoch) what its tag says; *blocks* are those to be taken away.
     """
 
     kind: Kind
@@ -42,6 +45,7 @@ class Intent(NamedTuple):
     size: int = 0
     blocks: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    made: float = 0.0
 
 
 class Journal(Protocol):
@@ -55,9 +59,13 @@ class Journal(Protocol):
 
 
 class Inventory:
-    """One thread changes it; any may read. *clock* answers seconds since the epoch."""
+    """One thread changes it; any may read. *clock* answers seconds since the boot, which *boot* names.
 
-    def __init__(self, journal: Journal, clock: Callable[[], float]) -> None:
+    What is kept says by which instance and during which boot: see `arrived`. What an earlier boot entered counts as of
+    this one's begin.
+    """
+
+    def __init__(self, journal: Journal, clock: Callable[[], float], boot: str = "") -> None:
         self._journal = journal
         self._clock = clock
         self._changed: dict[str, float] = {}
@@ -67,11 +75,11 @@ class Inventory:
         self.is_new: bool = text is None
         """Whether no agent has been here before."""
         found = json.loads(text) if text is not None else {"intents": [], "gone": {}, "made": []}
-        self.intents: tuple[Intent, ...] = tuple(
-            Intent(**{**one, "blocks": tuple(one["blocks"]), "groups": tuple(one["groups"])})
-            for one in found["intents"]
-        )
-        self._gone: dict[str, float] = found["gone"]
+        self._boot = boot
+        self._instance: str = found.get("instance", "")
+        is_rebooted = found.get("boot", "") != boot
+        self.intents: tuple[Intent, ...] = tuple(_intent(one, is_rebooted) for one in found["intents"])
+        self._gone: dict[str, float] = dict.fromkeys(found["gone"], 0.0) if is_rebooted else found["gone"]
         self._made: frozenset[str] = frozenset(found["made"])
 
     # --- what it tells ----------------------------------------------------------------------------------------
@@ -94,6 +102,15 @@ class Inventory:
     def is_busy(self, eni: str) -> bool:
         """Whether a change of *eni* may be under way."""
         return any(one.eni == eni for one in self.intents)
+
+    def arrived(self, instance: str) -> None:
+        """This is the instance of that id. What another began is not gone on with: this one was started from its disk
+        or image, and the interfaces are those of a node that lives."""
+        if self._instance not in ("", instance):
+            log.warning("another instance kept the journal: it is begun anew", extra={"instance": self._instance})
+            self._gone, self._made = {}, frozenset()
+            self.intents, self.is_new = (), True
+        self._instance = instance
 
     # --- what is about to happen, and what has ----------------------------------------------------------------
 
@@ -178,6 +195,12 @@ class Inventory:
 
     def _keep(self, intents: tuple[Intent, ...]) -> None:
         document = {"intents": [one._asdict() for one in intents], "gone": self._gone, "made": sorted(self._made)}
-        self._journal.remember(JOURNAL, json.dumps(document))
+        self._journal.remember(JOURNAL, json.dumps({**document, "instance": self._instance, "boot": self._boot}))
         self.intents = intents
         self.is_new = False
+
+
+def _intent(kept: dict[str, Any], is_rebooted: bool) -> Intent:
+    """Agents that had no "made" kept that time as "since"."""
+    fields = {"made": kept["since"], **kept, "blocks": tuple(kept["blocks"]), "groups": tuple(kept["groups"])}
+    return Intent(**{**fields, "since": 0.0} if is_rebooted else fields)

@@ -24,9 +24,18 @@ AGE: Final = 600.0
 
 
 class Sweep:
-    """*random* answers numbers from 0 to 1."""
+    """*random* answers numbers from 0 to 1, *wall* seconds since the epoch: a tag says by its node's wall clock when an
+    interface was made."""
 
-    def __init__(self, cluster: str, cloud: Cloud, clock: Callable[[], float], random: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        cluster: str,
+        cloud: Cloud,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._wall = wall
         self._cluster = cluster
         self._cloud = cloud
         self._clock = clock
@@ -57,7 +66,7 @@ class Sweep:
     def _look(self, known: Collection[str]) -> Steps[list[Eni]]:
         wanted = model.filters({f"tag:{CLUSTER_TAG}": self._cluster, "status": "available"})
         found = yield from self._cloud.all("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=wanted)
-        old = self._clock() - AGE
+        old = self._wall() - AGE
         return [one for one in map(model.eni, found) if _made(one) < old and one.id not in known]
 
 

@@ -112,6 +112,7 @@ class Machine:
             usage=self,
             devices=self.devices,
             clock=self.clock,
+            wall=self.clock,
             random=self._random.random,
             token=lambda: f"{self._random.getrandbits(128):032x}",
         )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from netaddr import IPNetwork
 
-from backends.aws.inventory import STALE
+from backends.aws.inventory import STALE, Intent
 from backends.aws.options import Options
 from backends.aws.sweep import AGE, INTERVAL
 from cni.errors import Exhausted, FabricRefused, TryAgain
@@ -523,6 +523,30 @@ def test_a_lost_journal_loses_no_interface(place: Place) -> None:
     assert len({block.owner for block in machine.fabric.supplied(machine.here).blocks}) == 2
     machine.run(REST)
     well(machine)
+
+
+def test_a_node_from_anothers_image_leaves_the_others_interfaces_alone(place: Place) -> None:
+    """Its journal is the other's, who was about to delete an interface and has it still; and so it gets its own."""
+    first = place.machine()
+    first.run(30)
+    first.add(100)
+    first.run(30)
+    first.add(50)
+    first.run(30)
+    name = next(one.id for one in first.fabric.inventory.enis.values() if not one.is_primary)
+    first.fabric.inventory.begin(Intent("delete", place.clock.now, name))
+    before = place.region.nics[name]
+    second = place.machine()
+    second.journal.kept = dict(first.journal.kept)
+    second.crash()
+    second.run(120)
+    assert place.region.nics[name] is before
+    assert before.attachment is not None
+    assert before.attachment.instance == first.instance
+    assert not second.fabric.inventory.intents
+    second.add(20)
+    second.run(60)
+    assert not second.parked
 
 
 def test_an_interface_of_somebody_else_is_left_alone(place: Place) -> None:

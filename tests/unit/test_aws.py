@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from agent import supply
 from agent.schema import Aws
 from backends.aws import pacing
 from backends.aws.calls import Lost, Refused, Throttled, failed
+from backends.aws.inventory import JOURNAL, Intent, Inventory
 from backends.aws.limits import known, max_pods, pod_addresses, spare
 from backends.aws.obstacles import FOR_NOW, FRAGMENTED, Obstacles
 from backends.aws.pacing import Pacer
@@ -238,3 +240,44 @@ def test_an_order_of_interfaces_makes_no_other_plan() -> None:
     again = replace(SECOND, blocks=frozenset(sorted(blocks, reverse=True)))
     assert sorted(planned(FIRST, many)[0]) == sorted(planned(FIRST, again)[0])
     assert planned(FIRST, many)[1] == planned(FIRST, again)[1]
+
+
+# --- the journal ------------------------------------------------------------------------------------------------
+
+
+class Kept:
+    """A journal in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+
+    def recall(self, name: str) -> str | None:
+        return self.kept.get(name)
+
+    def remember(self, name: str, value: str) -> None:
+        self.kept[name] = value
+
+
+def test_an_earlier_boots_intents_are_of_before_this_one() -> None:
+    """The clock is the seconds since the boot: after another, what was entered counts as of its begin; within the same
+    one it is as it was. What the tag of an interface says is the same for ever: its token is good for that alone."""
+    kept = Kept()
+    inventory = Inventory(kept, lambda: 5000.0, "boot-1")
+    inventory.arrived("i-1")
+    intent = Intent("create", 5000.0, token="t", made=1_700_000_000.0)
+    inventory.begin(intent)
+    assert Inventory(kept, lambda: 5001.0, "boot-1").intents == (intent,)
+    (later,) = Inventory(kept, lambda: 10.0, "boot-2").intents
+    assert later == intent._replace(since=0.0)
+
+
+def test_an_earlier_agents_journal_is_gone_on_with() -> None:
+    """It kept no instance, no boot, and one time, the wall clock's, which the tag had, too."""
+    kept = Kept()
+    names = {"eni": "", "token": "t", "subnet": "s", "chunks": 1, "size": 28, "blocks": [], "groups": ["g"]}
+    old = {"kind": "create", "since": 1_700_000_000.0, **names}
+    kept.remember(JOURNAL, json.dumps({"intents": [old], "gone": {"eni-1": 1_700_000_000.0}, "made": ["eni-2"]}))
+    inventory = Inventory(kept, lambda: 400.0, "boot-1")
+    inventory.arrived("i-1")
+    assert inventory.intents == (Intent("create", 0.0, "", "t", "s", 1, 28, (), ("g",), 1_700_000_000.0),)
+    assert not inventory.is_new
