@@ -15,6 +15,18 @@ from tests.cloud import query
 from tests.cloud.faults import ERRORS
 from tests.cloud.region import NoAnswer, Refusal, Region
 
+HANG = 3.0
+"""Seconds."""
+PAGES: Mapping[str, tuple[int, bytes, str]] = {
+    "html500": (500, b"<?xml version='1.0'?>\n<html>\n<body><h1>500</h1></body>\n</html>\n", "text/html"),
+    "text503": (503, b"Service Unavailable\r\n", "text/plain"),
+    "throttled": (429, b"", "text/plain"),
+    "unauthorized": (401, b"<html>\n401 - Unauthorized\n</html>\n", "text/html"),
+    "hang": (0, b"", ""),
+}
+"""What the metadata may answer instead (EC2 User Guide, "Query throttling" and "HTTP response codes" of the instance
+metadata service)."""
+
 
 class _Server(ThreadingHTTPServer):
     """On a port of its own. Connections are made in the namespace that *listener* was opened in."""
@@ -37,6 +49,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Tests say themselves what was asked."""
+
+    def page(self, kind: str) -> None:
+        """One of `PAGES`; 'hang': nothing for a while, and then the end of the connection."""
+        if kind == "hang":
+            time.sleep(HANG)
+            self.close_connection = True
+        else:
+            self.answer(*PAGES[kind])
 
     def answer(self, status: int, body: bytes, kind: str = "text/plain") -> None:
         self.send_response(status)
@@ -165,9 +185,23 @@ class Imds(Endpoint):
         self.tokens: dict[str, float] = {}
         """By when each ends."""
         self.is_down = False
+        self.faults: list[tuple[str, str]] = []
+        """Beginnings of paths, and the kind of `PAGES` with which the next request below it is answered."""
+
+        def fault(path: str) -> str:
+            time.sleep(region.drawn(region.unkind.metadata_taking))
+            planned = next((one for one in self.faults if path.startswith(one[0])), None)
+            if planned is not None:
+                self.faults.remove(planned)
+                return planned[1]
+            chance = region.unkind.metadata_failing
+            return list(PAGES)[int(region.chance() * len(PAGES))] if chance and region.chance() < chance else ""
 
         class Handler(_Handler):
             def do_PUT(handler) -> None:  # noqa: N805 - as above
+                if kind := fault(handler.path):
+                    handler.page(kind)
+                    return
                 ttl = handler.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
                 if handler.path != "/latest/api/token" or not ttl.isdigit() or not 1 <= int(ttl) <= 21600:
                     handler.answer(400, b"")
@@ -178,7 +212,9 @@ class Imds(Endpoint):
 
             def do_GET(handler) -> None:  # noqa: N805 - as above
                 token = handler.headers.get("X-aws-ec2-metadata-token", "")
-                if self.is_down:
+                if kind := fault(handler.path):
+                    handler.page(kind)
+                elif self.is_down:
                     handler.answer(503, b"")
                 elif self.tokens.get(token, 0.0) <= clock():
                     handler.answer(401, b"")
@@ -204,7 +240,7 @@ def metadata(region: Region, instance: str, credentials: Callable[[], tuple[str,
     """The whole tree, as the metadata lags behind the truth."""
     one = region.instances[instance]
     shown = region.seen(instance)
-    primary = min(shown, key=lambda row: int(row["Attachment"]["DeviceIndex"]))
+    primary = min(shown, key=lambda row: (row["Attachment"]["NetworkCardIndex"], row["Attachment"]["DeviceIndex"]))
     document = {
         "instanceId": instance,
         "instanceType": one.type,
@@ -237,9 +273,12 @@ def metadata(region: Region, instance: str, credentials: Callable[[], tuple[str,
 
 
 def _interface(region: Region, row: Mapping[str, Any]) -> dict[str, str]:
+    """As aws/amazon-vpc-cni-k8s pull request 3047 lists it; of cards it tells only where there are several (3041)."""
     subnet = region.subnets[row["SubnetId"]]
+    is_of_many = len(region.instances[row["Attachment"]["InstanceId"]].shape.cards) > 1
     found = {
         "device-number": str(row["Attachment"]["DeviceIndex"]),
+        "network-card": str(row["Attachment"]["NetworkCardIndex"]) if is_of_many else "",
         "interface-id": row["NetworkInterfaceId"],
         "mac": row["MacAddress"],
         "local-ipv4s": "\n".join(one["PrivateIpAddress"] for one in row["PrivateIpAddresses"]),
@@ -251,4 +290,6 @@ def _interface(region: Region, row: Mapping[str, Any]) -> dict[str, str]:
         "vpc-id": subnet.vpc,
         "vpc-ipv4-cidr-blocks": "\n".join(map(str, region.vpcs[subnet.vpc])),
     }
+    if region.unkind.metadata_halves and region.chance() < region.unkind.metadata_halves:
+        found = {name: found[name] for name in ("device-number", "interface-id", "mac")}
     return {name: value for name, value in found.items() if value}

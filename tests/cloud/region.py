@@ -55,9 +55,14 @@ class Region(World):
         self.calls: Counter[tuple[str, str]] = Counter()
         """By action and error code, '' for success."""
         self._buckets = Buckets(self)
-        self._shown = Shown(self, lambda: max(self.staleness + self.unkind.describe_lag[1], self.lag))
+        self.frozen: dict[str, list[Row]] = {}
+        """Metadata that does not change any more, by instance."""
+        self._shown = Shown(self, self._kept)
         self._describing = Describing(self, self._shown, lambda: self.staleness + self.drawn(self.unkind.describe_lag))
         self._actions = {**self._describing.actions, **interfaces.ACTIONS, **assigning.ACTIONS}
+
+    def _kept(self) -> float:
+        return max(self.staleness + self.unkind.describe_lag[1], self.lag + self.unkind.metadata_lag[1])
 
     # --- the test's side --------------------------------------------------------------------------------------
 
@@ -138,9 +143,16 @@ class Region(World):
     def seen(self, instance: str) -> list[Row]:
         """What the instance's metadata knows of its interfaces."""
         with self._lock:
-            names = self._shown.names() if self.lag else [nic.id for nic in self.instances[instance].nics]
-            shown = (self._shown.as_of(name, self.lag) for name in names)
+            if instance in self.frozen:
+                return self.frozen[instance]
+            lag = self.lag or self.unkind.metadata_lag[1]
+            names = self._shown.names() if lag else [nic.id for nic in self.instances[instance].nics]
+            shown = (self._shown.as_of(name, self.lag + self.drawn(self.unkind.metadata_lag)) for name in names)
             return [one for one in shown if one is not None and one.get("Attachment", {}).get("InstanceId") == instance]
+
+    def freeze(self, instance: str) -> None:
+        """Its metadata stays as it is, until it is taken out of *frozen*."""
+        self.frozen[instance] = self.seen(instance)
 
     # --- the API ----------------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,9 +17,11 @@ from botocore.parsers import ResponseParserError
 from netaddr import IPNetwork
 
 from tests.cloud.addresses import Addresses, Fragmented, SubnetFull
-from tests.cloud.endpoint import Ec2
+from tests.cloud.endpoint import PAGES, Ec2, Imds
+from tests.cloud.hands import Hands
 from tests.cloud.machine import Clock
 from tests.cloud.region import NoAnswer, Refusal, Region
+from tests.cloud.world import SOMEBODY
 
 AN_HOUR = 3600.0
 
@@ -352,3 +356,78 @@ def test_the_log_tells_who_took_what(place: Place) -> None:
     attachment = place.attach(name, 1)
     place.region.call("DetachNetworkInterface", {"AttachmentId": attachment}, who="node-2")
     assert [one.action for one in place.region.lost(place.instance, block)][1:] == ["DetachNetworkInterface"]
+
+
+def test_somebody_meddles(place: Place) -> None:
+    """Whatever is done so is EC2's truth, is seen at once, and is in the log as somebody's."""
+    hands, region = Hands(place.region), place.region
+    primary = region.nics[place.primary]
+    one = hands.attach(place.instance, 1)
+    (block,) = hands.assign(primary, prefixes=1)
+    hands.move(block, primary, one)
+    assert region.truth(place.instance) == {place.primary: frozenset(), one.id: frozenset({block})}
+    hands.change(one, tags={"a": "b"}, groups=["sg-2"], goes=True)
+    row = place.described(NetworkInterfaceIds=[one.id])[0]
+    assert (row["TagSet"], row["Groups"][0]["GroupId"]) == ([{"Key": "a", "Value": "b"}], "sg-2")
+    assert row["Attachment"]["DeleteOnTermination"]
+    hands.delete(one)
+    assert region.truth(place.instance) == {place.primary: frozenset()}
+    assert {change.who for change in region.lost(place.instance, block)} == {SOMEBODY}
+    for _ in range(200):
+        hands.meddle(place.instance)
+        place.clock.now += 1
+    assert place.primary in region.truth(place.instance)
+    free = region.subnets[place.subnet].addresses.free
+    assert free == 59 - sum(1 + sum(block.size for block in nic.blocks) for nic in region.nics.values())
+
+
+def get(url: str, path: str, token: str | None = None) -> tuple[int, str]:
+    """The metadata's answer, for a token that is asked for before."""
+    if token is None:
+        ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+        token = requested(urllib.request.Request(f"{url}/latest/api/token", method="PUT", headers=ttl))[1].strip()
+    return requested(urllib.request.Request(f"{url}/latest/{path}", headers={"X-aws-ec2-metadata-token": token}))
+
+
+def requested(request: urllib.request.Request) -> tuple[int, str]:
+    """Status and text."""
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+MACS = "meta-data/network/interfaces/macs/"
+
+
+def test_the_metadata_tells_of_cards_where_there_are_several() -> None:
+    """An interface without IPv4 has no local-ipv4s; device and card are its own."""
+    place = Place("p4d.24xlarge")
+    one = Hands(place.region).attach(place.instance, 1, card=1, has_four=False)
+    with Imds(place.region, place.instance) as imds:
+        names = get(imds.url, f"{MACS}{one.mac}")[1].split()
+        assert {"device-number", "network-card"} <= set(names)
+        assert "local-ipv4s" not in names
+        assert get(imds.url, f"{MACS}{one.mac}/network-card") == (200, "1")
+        assert get(imds.url, f"{MACS}{one.mac}/local-ipv4s")[0] == 404
+
+
+def test_the_metadata_fails_freezes_and_shows_halves(place: Place) -> None:
+    """With the pages that it is told to show, once each; as it was; an interface without what it has."""
+    with Imds(place.region, place.instance) as imds:
+        mac = place.region.nics[place.primary].mac
+        for kind, (status, body, _) in PAGES.items():
+            if status:
+                imds.faults.append((f"/latest/{MACS}", kind))
+                assert get(imds.url, MACS) == (status, body.decode())
+        imds.faults.append(("/latest/api/token", "text503"))
+        assert get(imds.url, MACS)[0] == 401
+        place.region.freeze(place.instance)
+        place.assign(Ipv4PrefixCount=1)
+        assert get(imds.url, f"{MACS}{mac}/ipv4-prefix")[0] == 404
+        place.region.frozen.clear()
+        assert get(imds.url, f"{MACS}{mac}/ipv4-prefix") == (200, "10.0.0.16/28")
+        place.region.become(metadata_halves=1.0)
+        assert get(imds.url, MACS) == (200, f"{mac}/")
+        assert get(imds.url, f"{MACS}{mac}/local-ipv4s")[0] == 404

@@ -71,6 +71,19 @@ class Unkind:
     throttling_codes: bool = False
     """Throttling has any of the codes that the SDKs take for it, not RequestLimitExceeded alone."""
 
+    metadata_lag: Within = NEVER
+    """The metadata shows each interface as it was so long ago (aws/amazon-vpc-cni-k8s pull request 1011, issues 1339
+    and 2497: the last tells of metadata that never caught up)."""
+
+    metadata_halves: float = 0.0
+    """The chance that an interface is listed, but what it has is not there (404) in that answer."""
+
+    metadata_failing: float = 0.0
+    """The chance that a request for metadata, or for a token, has an error or an error page for an answer."""
+
+    metadata_taking: Within = NEVER
+    """So long does an answer of the metadata take (real seconds, over HTTP)."""
+
 
 KIND = Unkind()
 """Nothing of it."""

@@ -57,6 +57,8 @@ class Nic:
     tags: dict[str, str]
     blocks: list[IPNetwork] = field(default_factory=list)
     attachment: Attachment | None = None
+    has_four: bool = True
+    """Not so: EFA-only, or in a subnet of IPv6 alone; *address* is then nobody's to see."""
     seen_at: float = 0.0
     """Not before then is it known to calls."""
 
