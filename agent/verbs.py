@@ -53,6 +53,7 @@ class Verbs:
         self._shortage = shortage
         self._metrics = metrics
         self._unable = unable
+        self._told: set[tuple[str, tuple[str, ...]]] = set()
 
     def serve(self, incoming: Incoming) -> Answer | None:
         """The answer to a request; every failure becomes one error document. None: it is better served later."""
@@ -236,8 +237,18 @@ class Verbs:
                 self._node.ledger.answered(call.attachment)
             with logs.bound(**bound):  # the runtime need not wait for this line
                 log.info("attached", extra={"addresses": " ".join(map(str, record.lease.addresses))})
+                self._tell_ignored(call)
 
-        return Answer(frame.Response(0, result.encode(added(record, call), call.version)), afterwards)
+        return Answer(frame.Response(0, result.encode(added(record, call), call.version, call.prev)), afterwards)
+
+    def _tell_ignored(self, call: Call) -> None:
+        """Once: the configuration is the same for every pod."""
+        if call.ignored and (call.network, call.ignored) not in self._told:
+            self._told.add((call.network, call.ignored))
+            keys = ", ".join(call.ignored)
+            log.warning(
+                "keys of the network configuration change nothing", extra={"network": call.network, "keys": keys}
+            )
 
     def _check(self, call: Call) -> None:
         believed = _pod_end(call)

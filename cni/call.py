@@ -15,8 +15,8 @@ from typing import Any, Final
 import msgspec
 from netaddr import AddrFormatError, IPAddress
 
-from cni import result
-from cni.errors import ConfigInvalid, EnvironmentInvalid, FieldUnsupported, Undecodable, VersionUnsupported
+from cni import keys, result
+from cni.errors import ConfigInvalid, EnvironmentInvalid, Undecodable, VersionUnsupported
 from cni.frame import Request
 from cni.result import Result
 from cni.spec import IFNAME_MAX, NAME, VERSIONS, Attachment, Verb
@@ -45,8 +45,8 @@ class Call:
 
     *version* is the configuration's ``cniVersion``, in which the answer is written; *args* are CNI_ARGS; *pod* is
     "namespace/name" where Kubernetes calls. *ips* and *mac* are what is asked for the pod's end, *dns* is to be passed
-    on, *prev* the result of the plugins before (of the ADD, in CHECK and DEL). *valid*, of GC, are the attachments to
-    keep: container id and interface name.
+    on, *prev* the result of the plugins before (of the ADD, in CHECK). *valid*, of GC, are the attachments to keep:
+    container id and interface name. *ignored*, of ADD, are keys of the configuration that change nothing.
     """
 
     verb: Verb
@@ -61,6 +61,7 @@ class Call:
     dns: Mapping[str, object] = field(default_factory=dict)
     prev: Result | None = None
     valid: frozenset[tuple[str, str]] | None = None
+    ignored: tuple[str, ...] = ()
 
     @property
     def attachment(self) -> Attachment:
@@ -100,9 +101,9 @@ def parse(request: Request) -> Call:
     if verb is Verb.CHECK:
         if document.get("prevResult") is None:
             raise ConfigInvalid("prevResult is missing", "CHECK is given the result of the ADD (SPEC.md, CHECK)")
-        prev = result.decode(document["prevResult"])
-        return Call(verb, version, network, container, ifname, netns, args, prev=prev)
-    _refuse_ipam(document)
+        return Call(verb, version, network, container, ifname, netns, args, prev=_prev(document))
+    runtime = _object(document, "runtimeConfig")
+    keys.refuse(document, runtime)
     return Call(
         verb,
         version,
@@ -114,6 +115,8 @@ def parse(request: Request) -> Call:
         _ips(document, args),
         _mac(document, args),
         _object(document, "dns"),
+        _prev(document),
+        ignored=keys.ignored(document, runtime),
     )
 
 
@@ -238,21 +241,20 @@ def _network(document: Mapping[str, Any]) -> str:
     return name
 
 
-def _refuse_ipam(document: Mapping[str, Any]) -> None:
-    kind = _string(_object(document, "ipam"), "type", "ipam.type")
-    if kind:
-        raise FieldUnsupported(
-            f"ipam.type is {_shown(kind)}", "remove ipam: addresses come from the node's pod CIDRs, by its agent"
-        )
+def _prev(document: Mapping[str, Any]) -> Result | None:
+    value = document.get("prevResult")
+    return result.decode(value) if value is not None else None
 
 
 def _valid(document: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
-    value = document.get(VALID_ATTACHMENTS)
-    if not isinstance(value, list):
-        given = "missing" if value is None else f"{_shown(value)}, not a list"
-        raise ConfigInvalid(f"{VALID_ATTACHMENTS} is {given}", "GC without it would delete every attachment")
+    """An empty list may come as null: Go writes one that was never made so."""
+    if VALID_ATTACHMENTS not in document:
+        raise ConfigInvalid(f"{VALID_ATTACHMENTS} is missing", "GC without it would delete every attachment")
+    value = document[VALID_ATTACHMENTS]
+    if not isinstance(value, list | None):
+        raise ConfigInvalid(f"{VALID_ATTACHMENTS} is {_shown(value)}, not a list", "it says what is to be kept")
     found = set()
-    for index, one in enumerate(value):
+    for index, one in enumerate(value or ()):
         where = f"{VALID_ATTACHMENTS}[{index}]"
         if not isinstance(one, dict):
             raise ConfigInvalid(f"{where} is {_shown(one)}", "allowed: an object with containerID and ifname")

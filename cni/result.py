@@ -49,25 +49,35 @@ class Route(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of an ADD; *dns* is passed on as it came."""
+    """The result of an ADD; *dns* is passed on as it came. *raw* is what it was read from, if it was."""
 
     interfaces: tuple[Interface, ...] = ()
     ips: tuple[Ip, ...] = ()
     routes: tuple[Route, ...] = ()
     dns: Mapping[str, object] = field(default_factory=dict)
+    raw: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
-def encode(result: Result, version: str) -> bytes:
-    """*result* in the form of *version*: one JSON document and a newline."""
+def encode(result: Result, version: str, prev: Result | None = None) -> bytes:
+    """*result* in the form of *version*: one JSON document and a newline. What the plugins before had, *prev*, is
+    passed on as it came, whatever it is: a runtime gives it in the form of *version*."""
+    before = prev.raw if prev is not None else {}
+    interfaces = _passed(before, "interfaces")
     document: dict[str, object] = {
+        **before,
         "cniVersion": version,
-        "interfaces": [_interface(one, version) for one in result.interfaces],
-        "ips": [_ip(one, version) for one in result.ips],
+        "interfaces": [*interfaces, *(_interface(one, version) for one in result.interfaces)],
+        "ips": [*_passed(before, "ips"), *(_ip(one, version, len(interfaces)) for one in result.ips)],
     }
-    if result.routes:
-        document["routes"] = [_route(one) for one in result.routes]
-    document["dns"] = result.dns
+    routes = [*_passed(before, "routes"), *map(_route, result.routes)]
+    if routes:
+        document["routes"] = routes
+    document["dns"] = {**(before.get("dns") or {}), **result.dns}
     return msgspec.json.encode(document) + b"\n"
+
+
+def _passed(before: Mapping[str, Any], key: str) -> Sequence[object]:
+    return before.get(key) or ()
 
 
 def error(failure: Failure, version: str) -> bytes:
@@ -95,6 +105,7 @@ def decode(value: object, where: str = "prevResult") -> Result:
         tuple(_ip_of(*one) for one in _items(document, "ips", where)),
         tuple(_route_of(*one) for one in _items(document, "routes", where)),
         _mapping(dns, f"{where}.dns") if dns is not None else {},
+        document,
     )
 
 
@@ -107,13 +118,13 @@ def _interface(one: Interface, version: str) -> dict[str, object]:
     return form
 
 
-def _ip(one: Ip, version: str) -> dict[str, object]:
+def _ip(one: Ip, version: str, before: int) -> dict[str, object]:
     form: dict[str, object] = {"version": str(one.address.version)} if version in _WITH_FAMILY else {}
     form["address"] = str(one.address)
     if one.gateway is not None:
         form["gateway"] = str(one.gateway)
     if one.interface is not None:
-        form["interface"] = one.interface
+        form["interface"] = one.interface + before
     return form
 
 

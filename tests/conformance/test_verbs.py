@@ -308,6 +308,74 @@ def test_what_the_pod_has_besides_is_no_difference(node: Node, place: Place) -> 
     node.runtime.check(pod)
 
 
+# --- not the first in the chain, and what other plugins are told ------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["0.3.1", "1.0.0", "1.1.0"])
+def test_what_the_plugins_before_made_is_passed_on(node: Node, place: Place, version: str) -> None:
+    """Interfaces, addresses, routes, DNS, with keys that we do not know; our addresses point to our interface."""
+    family = {"version": "4"} if version == "0.3.1" else {}
+    before: dict[str, Any] = {
+        "cniVersion": version,
+        "interfaces": [{"name": "net1", "mac": "02:00:00:00:00:01", "sandbox": str(place.path), "pciID": "0000:01"}],
+        "ips": [{**family, "address": "198.51.100.9/24", "interface": 0}],
+        "routes": [{"dst": "198.51.100.0/24", "priority": 7}],
+        "dns": {"nameservers": ["198.51.100.1"]},
+    }
+    own = {"dns": {"domain": "cluster.example"}}
+    pod = node.runtime.add(place.name, place, config={"cniVersion": version, "prevResult": before, **own})
+    assert pod.result["interfaces"][0] == before["interfaces"][0]
+    assert pod.result["ips"][0] == before["ips"][0]
+    assert pod.result["routes"][0] == before["routes"][0]
+    assert pod.result["dns"] == {"nameservers": ["198.51.100.1"], "domain": "cluster.example"}
+    for ip in pod.result["ips"][1:]:
+        end = pod.result["interfaces"][ip["interface"]]
+        assert (end["name"], end["sandbox"]) == ("eth0", str(place.path))
+    assert len(pod.result["ips"]) == 3
+    if version != "0.3.1":
+        node.runtime.check(pod, config={"cniVersion": version})
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"mtu": 1400}, "mtu is 1400"),
+        ({"ipMasq": True}, "ipMasq is True"),
+        ({"ipam": {"subnet": "10.9.0.0/24"}}, "ipam.subnet is '10.9.0.0/24'"),
+        ({"hairpinMode": True}, "hairpinMode is True"),
+        ({"delegate": {"isDefaultGateway": True}}, "delegate is {'isDefaultGateway': True}"),
+        ({"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80}]}}, "runtimeConfig.portMappings is"),
+    ],
+)
+def test_keys_of_other_plugins_are_refused_by_name(
+    node: Node, place: Place, config: dict[str, Any], words: str
+) -> None:
+    """Whoever wrote them would miss their effect; nothing is left of the ADD, and DEL does not judge them."""
+    error = refusal(node, "ADD", place.name, str(place.path), config=config)
+    assert error.code == 2
+    assert words in error.document["msg"]
+    assert error.document["details"]
+    assert traces(node) == NOTHING
+    node.runtime.call("DEL", place.name, str(place.path), config=config)
+
+
+def test_keys_that_mean_nothing_are_told_once(node: Node, place: Place) -> None:
+    """A typing error, perhaps; comments, names of others' and values that are those of absence are not."""
+    quiet: dict[str, Any] = {"_comment": "x", "example.com/a": 1, "mtu": 0, "ipMasq": False, "ipam": {"type": ""}}
+    wrong: dict[str, Any] = {"mtuu": 1400, "runtimeConfig": {"frob": [1]}}
+    for number, config in enumerate((quiet, wrong, wrong)):
+        node.runtime.delete(node.runtime.add(f"{place.name}-{number}", place, config=config))
+
+    def told() -> list[str]:
+        return [line for line in node.log.read_text().splitlines() if "keys of the network configuration" in line]
+
+    eventually("it is told", told)
+    node.stop()
+    assert len(told()) == 1
+    assert "mtuu, runtimeConfig.frob" in told()[0]
+    node.start()
+
+
 # --- GC and STATUS ----------------------------------------------------------------------------------------------------
 
 
@@ -328,6 +396,14 @@ def test_gc_releases_what_the_runtime_does_not_know(node: Node) -> None:
     finally:
         for place in places:
             place.remove()
+
+
+def test_gc_with_null_for_an_empty_list_collects_all(node: Node, place: Place) -> None:
+    """As Go writes a list that was never made: the specification's key has a value, and it names nobody."""
+    node.runtime.add(place.name, place)
+    document = {"cniVersion": "1.1.0", "name": "pods", "type": "routable", "cni.dev/valid-attachments": None}
+    assert node.runtime.call("GC", stdin=json.dumps(document).encode()) is None
+    assert node.status()["leases"] == []
 
 
 @pytest.mark.parametrize("valid", [None, {}, "x", [1], [{"containerID": "a"}], [{"containerID": 1, "ifname": "eth0"}]])
