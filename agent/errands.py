@@ -12,10 +12,13 @@ from typing import Any, Final
 
 from backends.steps import Life, Settle, Wait
 
+RETRY: Final = 1.0
+"""Seconds until it is asked again whether the kernel has what is wanted, where it had not."""
+
 
 class Errands:
-    """*perform* does a step that is neither `Settle` nor `Wait`, and raises *failures* alone; *settle* returns when the
-    kernel has what is wanted; *on_death* is told if the thread ends unasked."""
+    """*perform* does a step that is neither `Settle` nor `Wait`, and raises *failures* alone; *settle* answers
+    whether the kernel has what is wanted; *on_death* is told if the thread ends unasked."""
 
     name: Final = "fabric"
 
@@ -24,7 +27,7 @@ class Errands:
         life: Life,
         perform: Callable[[Any], Any],
         failures: type[Exception],
-        settle: Callable[[], object],
+        settle: Callable[[], bool],
         on_death: Callable[[str, BaseException], None],
     ) -> None:
         self._life = life
@@ -66,7 +69,8 @@ class Errands:
                 self._wake.wait(step.seconds)
                 self._wake.clear()
             elif isinstance(step, Settle):
-                self._settle()
+                while not self._stop.is_set() and not self._settle():
+                    self._stop.wait(RETRY)  # what comes next is only right when the kernel has it
             else:
                 try:
                     answer = self._perform(step)

@@ -163,16 +163,19 @@ class Http:
         *,
         scrape: Callable[[], tuple[str, bytes]],
         ready: Callable[[], tuple[bool, str]],
+        works: Callable[[], tuple[bool, str]] = lambda: (True, "ok"),
         on_death: OnDeath,
         deadline: float = DEADLINE,
     ) -> None:
         """Listens at once, so that a port in use is said at start: raises ConfigInvalid.
 
         *scrape* answers content type and body of /metrics; *ready* whether ADDs would be served, and why not, in a
-        line; *on_death* is told the thread's name and why it ended.
+        line; *works* whether the agent does its work, or a new one might do better; *on_death* is told the thread's
+        name and why it ended.
         """
         self._scrape = scrape
         self._ready = ready
+        self._works = works
         self._on_death = on_death
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
@@ -212,11 +215,10 @@ class Http:
         try:
             if path == "/metrics":
                 return Answer(200, *self._scrape())
-            if path == "/healthz":
-                return Answer(200, _TEXT, b"ok\n")
-            if path == "/readyz":
-                is_ready, why = self._ready()
-                return Answer(200 if is_ready else 503, _TEXT, f"{why or 'ok'}\n".encode("utf-8", "backslashreplace"))
+            judge = {"/healthz": self._works, "/readyz": self._ready}.get(path)
+            if judge is not None:
+                is_so, why = judge()
+                return Answer(200 if is_so else 503, _TEXT, f"{why or 'ok'}\n".encode("utf-8", "backslashreplace"))
         except Exception:  # the server's edge
             log.exception("http answer failed", extra={"path": path})
             return Answer(500, _TEXT, b"internal error, see the agent's log\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
@@ -38,13 +39,16 @@ class KeyLocks:
         finally:
             self._leave(key)
 
-    def let_pass(self) -> None:
-        """Return when nobody holds a key any more who holds one now."""
+    def let_pass(self, patience: float) -> bool:
+        """Whether, within *patience* seconds, nobody holds a key any more who holds one now."""
+        until = time.monotonic() + patience
         with self._guard:
             locks = [lock for lock, _ in self._locks.values()]
         for lock in locks:
-            with lock:
-                pass
+            if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
+                return False
+            lock.release()
+        return True
 
     def __len__(self) -> int:
         """How many keys are held or waited for."""

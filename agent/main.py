@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import faulthandler
 import gc
 import json
 import logging
@@ -29,6 +30,7 @@ from prometheus_client import CollectorRegistry
 import backends
 from agent import config as configuration
 from agent import logs, metrics, restore
+from agent import supervisor as supervisors
 from agent.control import Control
 from agent.errands import Errands
 from agent.http import Http
@@ -51,7 +53,7 @@ from agent.verbs import Verbs
 from agent.way import JOURNAL, Way, restored
 from backends import nodeplan
 from backends.wiring import Options
-from cni.errors import ConfigInvalid, Failure, NotReady
+from cni.errors import ConfigInvalid, Failure, NotReady, TryAgain
 from dataplane import preflight, uplink
 from dataplane.events import Events
 from dataplane.items import plan
@@ -90,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.check:
             print(f"{options.config}: good: node {config.node}, backend {config.backend}")  # noqa: T201
             return 0
+        faulthandler.enable()  # a supervisor that ends us by SIGABRT has the log say where every thread was
         logs.install(config.log.level, config.log.format, sys.stderr)
         # Threads share one heap instead of one each: their garbage is small, and the memory is the node's.
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
@@ -162,7 +165,10 @@ def run(config: Config, life: Life) -> int:
             silence=silence,
             on_death=life.die,
         )
-        status = Status(config.node, version(), node, survey, fabric, repair, spool, switch, use.waiting)
+        status = Status(
+            config.node, version(), node, survey, fabric, repair, spool, switch, use.waiting,
+            stuck=lambda: reconciler.problem(),  # noqa: PLW0108 - the reconciler comes later
+        )  # fmt: skip
         verbs = Verbs(node, measured, status.unable, fabric.shortage)
         events = parts.enter_context(closing(Events()))
         reconciler = Reconciler(
@@ -195,20 +201,24 @@ def run(config: Config, life: Life) -> int:
         reconciler.once(is_whole=True)
         served: list[Part] = [server, reconciler, switch, *port(config, registry, status, life)]
         served += [errands] if errands is not None else []
-        live(life, served, ledger, config)
+        live(life, served, ledger, config, reconciler)
     return life.code
 
 
-def live(life: Life, served: Sequence[Part], ledger: Ledger, config: Config) -> None:
+def live(life: Life, served: Sequence[Part], ledger: Ledger, config: Config, reconciler: Reconciler) -> None:
     """Serve, until it is time to end."""
+    supervisor = supervisors.here()
+    every = min(_LOOK, supervisor.patience / 2) if supervisor.patience else _LOOK
     try:
         for part in served:
             life.begin(part)
         gc.freeze()  # what is here now stays; no collection needs to walk over it again
         leases, path = len(ledger.records()), config.paths.socket
         log.info("ready", extra={"backend": config.backend, "leases": leases, "socket": path})
-        life.wait(lambda: None, _LOOK)
+        supervisor.ready()
+        life.wait(lambda: supervisor.works(reconciler.problem()), every)
         log.info("stopping; pods keep working")
+        supervisor.stopping()
     finally:
         life.end(ledger.close, logging.shutdown)
 
@@ -225,8 +235,9 @@ def refuse_other_pods(store: Store, backend: str) -> None:
 
 
 def settled(reconciler: Reconciler, survey: Survey) -> Surroundings | None:
-    """What surrounds the node once the kernel is as that wants it."""
-    reconciler.settle()
+    """What surrounds the node once the kernel is as that wants it. TryAgain: it is not."""
+    if not reconciler.settle():
+        raise TryAgain("the kernel is not as it should be yet", "a pass failed or takes long: see routablectl status")
     return survey.now
 
 
@@ -272,7 +283,15 @@ def port(config: Config, registry: CollectorRegistry, status: Status, life: Life
     if endpoint is None:
         return []
 
-    return [Http(*endpoint, scrape=lambda: metrics.page(registry), ready=status.ready, on_death=life.die)]
+    def works() -> tuple[bool, str]:
+        problem = status.stuck()
+        return problem is None, str(problem or "ok")
+
+    return [
+        Http(
+            *endpoint, scrape=lambda: metrics.page(registry), ready=status.ready, works=works, on_death=life.die
+        )
+    ]
 
 
 if __name__ == "__main__":

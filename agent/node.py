@@ -60,9 +60,9 @@ class Node:
         """Whether a request is being served."""
         return len(self._keys) > 0
 
-    def let_pass(self) -> None:
-        """Return when every request that is under way now is over."""
-        self._keys.let_pass()
+    def let_pass(self, patience: float) -> bool:
+        """Whether every request that is under way now is over within *patience* seconds."""
+        return self._keys.let_pass(patience)
 
     # --- ADD --------------------------------------------------------------------------------------------------
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection
+from subprocess import SubprocessError
 from typing import Final, Protocol
 
 from agent.node import Node
 from agent.repair import Repair
 from agent.spool import Serve, Spool
 from agent.survey import Survey
-from cni.errors import Failure
+from cni.errors import Failure, NotReady, bug
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,9 @@ TIDY: Final = 3600.0
 """Seconds between removals of old history and of what was left in the spool."""
 HISTORY: Final = 30 * 86400.0
 """Seconds for which the history of addresses is kept."""
+LATE: Final = 60.0
+"""Seconds without a completed pass from which on nothing counts as mended any more. A whole pass takes less than one,
+with 5,000 peers a few on a slow machine; what may hang in it, a call of nft, is given up after ten."""
 
 
 class Wakeful(Protocol):
@@ -72,7 +76,9 @@ class Reconciler:
         self._wall = wall
         self._stop = threading.Event()
         self._passes = threading.Condition()
-        self._asked = self._served = 0
+        self._asked = self._ended = self._completed = 0
+        self._completed_at = clock()
+        self._failure: Failure | None = None
         self._whole_at = self._quick_at = self._tidy_at = 0.0
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
@@ -82,18 +88,27 @@ class Reconciler:
 
     def stop(self) -> None:
         """End after the pass under way."""
-        self._stop.set()
+        self._end()
         self._events.wake()
         self._thread.join()
 
-    def settle(self) -> None:
-        """Return when a whole pass that begins after this call is over, or when the reconciler has ended."""
+    def problem(self) -> Failure | None:
+        """Why nothing is mended any more, if no pass has been completed for `LATE` seconds: they fail, or the thread
+        hangs. Any thread may ask."""
+        if self._clock() - self._completed_at < LATE:
+            return None
+        why = str(self._failure or "one is under way for as long: something that it waits for hangs")
+        return NotReady(f"what changes on this node is not mended: no pass was completed for {LATE:.0f} s", why)
+
+    def settle(self) -> bool:
+        """Whether the kernel has what is wanted: a whole pass that began after this call was completed. False: it
+        failed, has not ended within `LATE` seconds, or the reconciler ends."""
         with self._passes:
             self._asked += 1
             mine = self._asked
             self._events.wake()
-            while self._served < mine and not self._stop.is_set():
-                self._passes.wait(QUICK)
+            self._passes.wait_for(lambda: self._ended >= mine or self._stop.is_set(), LATE)
+            return self._completed >= mine
 
     def once(self, *, is_whole: bool) -> None:
         """Serve what waited, look at the surroundings, and mend: at once, in the calling thread."""
@@ -122,6 +137,14 @@ class Reconciler:
                 self._turn()
         except BaseException as error:  # noqa: BLE001 (the top of a thread)
             self._on_death(self.name, error)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """Nobody waits for a pass any more."""
+        with self._passes:
+            self._stop.set()
+            self._passes.notify_all()
 
     def _turn(self) -> None:
         has_event = self._events.wait(max(0.0, min(self._whole_at, self._quick_at) - self._clock()))
@@ -131,17 +154,41 @@ class Reconciler:
             return
         with self._passes:
             asked = self._asked
+        is_completed = False
         try:
-            self.once(is_whole=has_event or asked > self._served or self._clock() >= self._whole_at)
-            if self._clock() >= self._tidy_at:
-                self._tidy_at = self._clock() + TIDY
-                self._node.ledger.prune(self._wall() - HISTORY)
-                self._spool.sweep()
+            self.once(is_whole=has_event or asked > self._ended or self._clock() >= self._whole_at)
+            is_completed = True
+            self._tidy()
         except Failure as failure:
-            log.error("a pass failed", extra={"error": str(failure)})
-            self._quick_at = self._clock() + QUICK
-            self._whole_at = min(self._whole_at, self._quick_at)
+            self._failed(failure, None)
+        except (OSError, SubprocessError) as error:
+            # The world's doing, and not translated where it came in: that is a bug, but one that the next pass may be
+            # spared. Any other error means that we are not what we believe to be, and the process begins anew.
+            self._failed(bug(error), error)
+        else:
+            self._succeeded()
         finally:
             with self._passes:
-                self._served = asked
+                self._ended = asked
+                if is_completed:
+                    self._completed, self._completed_at = asked, self._clock()
                 self._passes.notify_all()
+
+    def _tidy(self) -> None:
+        if self._clock() >= self._tidy_at:
+            self._tidy_at = self._clock() + TIDY
+            self._node.ledger.prune(self._wall() - HISTORY)
+            self._spool.sweep()
+
+    def _failed(self, failure: Failure, error: Exception | None) -> None:
+        """Tell it, once for as long as it stays the same; and try again soon."""
+        if str(failure) != str(self._failure):
+            log.error("a pass failed", exc_info=error, extra={"error": str(failure)})
+        self._failure = failure
+        self._quick_at = self._clock() + QUICK
+        self._whole_at = min(self._whole_at, self._quick_at)
+
+    def _succeeded(self) -> None:
+        if self._failure is not None:
+            log.info("passes are completed again")
+            self._failure = None

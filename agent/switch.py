@@ -33,6 +33,8 @@ PATIENCE: Final = 1.0
 """Seconds for a peer's answer to a probe."""
 DRAIN: Final = 1.0
 """Seconds for what a peer sent by the old way, before it answered by the new one, to arrive."""
+PASSING: Final = 5.0
+"""Seconds for requests under way to end; then all is tried again."""
 AT_ONCE: Final = 32
 """Peers that are tried at a time."""
 _SHOWN: Final = 200
@@ -55,8 +57,9 @@ class Journal(Protocol):
 
 
 class Switch:
-    """One thread moves peers; any thread asks. *load* answers a backend's factory, *settle* returns when the kernel has
-    what is wanted and answers what surrounds the node then, *let_pass* when every request under way now is over;
+    """One thread moves peers; any thread asks. *load* answers a backend's factory, *settle* answers
+    what surrounds the node when the kernel has what is wanted, or raises TryAgain, *let_pass* whether every request
+    under way now is over within so many seconds;
     *missing* names what this machine lacks for a plan; *drain* is usually `DRAIN`."""
 
     name: Final = "switch"
@@ -67,7 +70,7 @@ class Switch:
         way: Way,
         boot: str,
         journal: Journal,
-        let_pass: Callable[[], None],
+        let_pass: Callable[[float], bool],
         load: Callable[[str], Callable[[Site], Wiring]],
         settle: Callable[[], Surroundings | None],
         missing: Callable[[Plan], Sequence[str]],
@@ -179,18 +182,22 @@ class Switch:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                if self._way.state.is_resting:
+                if self._phase == AT_REST:
                     self._wake.wait()
                 self._wake.clear()
                 self.advance()
-                self._wake.wait(0 if self._way.state.is_resting else RETRY)
+                self._wake.wait(0 if self._phase == AT_REST else RETRY)
         except BaseException as error:  # noqa: BLE001 (the top of a thread)
             self._on_death(self.name, error)
 
     def advance(self) -> None:
         """One round over all peers that have not moved, in the calling thread; nothing when resting."""
         try:
-            self._advance(self._way.state.wanted)
+            if not self._way.state.is_resting:
+                self._advance(self._way.state.wanted)
+            elif self._phase != AT_REST:
+                self._finish(self._way.state.wanted)
+                self._waiting = {}
         except Failure as failure:
             log.error("the change of backend pauses", extra={"error": str(failure)})
             self._waiting = {"this node": str(failure)}
@@ -199,7 +206,8 @@ class Switch:
     def _advance(self, wanted: str) -> None:
         if self._phase == PREPARING:
             self._settle()
-            self._let_pass()  # an ADD that began with the old MTU
+            if not self._let_pass(PASSING):  # an ADD that began with the old MTU
+                raise TryAgain("a request that began before the change is not over yet", "see the agent's log")
         around, between = self._settled()
         if around is None or between is None:
             return
@@ -225,6 +233,10 @@ class Switch:
                 return
             self._phase = FINISHING
             self._keep(State(wanted, wanted, self._way.state.configured))
+        self._finish(wanted)
+
+    def _finish(self, wanted: str) -> None:
+        """The old way is wanted no more: the change is over when it is gone."""
         self._settle()
         self._enter(AT_REST, wanted)
         log.info("the backend was changed", extra={"backend": wanted})

@@ -2,7 +2,8 @@
 ERROR ARGUMENTS…``.
 
 The next call of FUNCTION in a thread whose name begins with THREAD raises ERROR, a built-in exception's name: the
-interpreter's own profiling hook does so, and nothing of the agent is another than it is.
+interpreter's own profiling hook does so, and nothing of the agent is another than it is, but
+for how long a minute is.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import threading
 from collections.abc import Sequence
 from types import FrameType
 
+from agent import reconciler
 from agent.main import main
 
 ARMED = "it may die now"
 """What is in the log from then on."""
+LATE = "MORTAL_LATE"
+"""The variable that says from how many seconds on a pass is late."""
 HANG = "hang"
 """In the place of an error: it does not die, but goes on no more."""
 
@@ -42,6 +46,7 @@ def run(thread: str, function: str, error: str, arguments: Sequence[str]) -> int
         os.write(2, f"{ARMED}\n".encode())
 
     signal.signal(signal.SIGUSR1, arm)
+    vars(reconciler)["LATE"] = float(os.environ.get(LATE, reconciler.LATE))
     return main(arguments)
 
 

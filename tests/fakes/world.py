@@ -24,7 +24,7 @@ from agent.way import JOURNAL, Way, restored
 from backends.podcidrs import PodCidrs
 from backends.wiring import Options
 from cluster.peers import Peer
-from cni.errors import ConfigInvalid
+from cni.errors import ConfigInvalid, TryAgain
 from cni.spec import Attachment
 from dataplane.items import HOST, Item, Key, Route, Veth
 from dataplane.uplink import Uplink
@@ -99,6 +99,9 @@ class World:
         self.here = nodes[0]
         self.is_silent = is_silent
         self.drain = 0.0
+        self.settles = 0
+        self.unsettled = 0
+        """The number of the pass that the switch waits for and that fails."""
         self.kernel = FakeKernel()
         self.kernel.add_foreign(Route(HOST, "203.0.113.0/24", "eth0"))
         self.nodes = Nodes(*nodes)
@@ -169,6 +172,9 @@ class World:
 
     def settled(self) -> Surroundings | None:
         """What the switch waits for."""
+        self.settles += 1
+        if self.settles == self.unsettled:
+            raise TryAgain("a pass failed")
         self.reconcile()
         return self.survey.now
 

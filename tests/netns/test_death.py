@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from cni.errors import Failure
 from demo.lab import Node, built, eventually
 from demo.place import Failed
 from demo.runtime import Refused
-from tests.fakes.mortal import ARMED, HANG
+from tests.fakes.mortal import ARMED, HANG, LATE
 
 SOON = 1.0
 """Seconds within which the process has to end."""
@@ -102,6 +103,44 @@ def assert_ends(node: Node, thread: str, function: str, provoke: Callable[[Node]
 def _provoke(provoke: Callable[[Node], None], node: Node) -> None:
     with suppress(Refused, Failed, Failure, OSError):
         provoke(node)
+
+
+def test_one_that_works_no_more_says_so_to_all_who_look(node: Node) -> None:
+    """Its reconciler hangs, all else is well: STATUS, both probes and the supervisor hear of it; ADDs are served."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(node.directory / "notify"))
+        supervisor.settimeout(10.0)
+        node.environment = {"NOTIFY_SOCKET": f"{node.directory}/notify", "WATCHDOG_USEC": "1000000", LATE: "2"}
+        node.program = ("-m", "tests.fakes.mortal", "reconciler", "quick", HANG)
+        node.start()
+        assert [supervisor.recv(1000), supervisor.recv(1000)] == [b"READY=1", b"WATCHDOG=1"]
+        node.runtime.call("STATUS")
+        assert " 200 " in probed(node, "/healthz")
+        assert node.agent is not None
+        node.agent.send_signal(signal.SIGUSR1)
+        while (said := supervisor.recv(1000)) == b"WATCHDOG=1":
+            pass
+        assert said.startswith(b"STATUS=what changes on this node is not mended")
+        with pytest.raises(Refused, match="is not mended"):
+            node.runtime.call("STATUS")
+        for path in ("/healthz", "/readyz"):
+            assert " 503 " in probed(node, path)
+            assert "is not mended" in probed(node, path)
+        node.add()
+        supervisor.settimeout(1.0)
+        with pytest.raises(TimeoutError):  # it is not told again that the agent works
+            supervisor.recv(1000)
+
+
+def probed(node: Node, path: str) -> str:
+    """What the port answers."""
+    with node.place.socket(socket.AF_INET, socket.SOCK_STREAM) as stream:
+        stream.connect(("127.0.0.1", 9472))
+        stream.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        answer = b""
+        while data := stream.recv(1 << 12):
+            answer += data
+    return answer.decode()
 
 
 def test_a_part_that_does_not_stop_is_named_and_left_behind(node: Node) -> None:

@@ -131,6 +131,27 @@ def test_death_at_every_write_of_the_journal(world: Callable[..., World], after:
     raise AssertionError(f"more than {MANY} writes")
 
 
+def test_no_peer_is_moved_and_nothing_ended_on_a_pass_that_failed(world: Callable[..., World]) -> None:
+    """Whichever it is of those that a change waits for: it pauses, says so, and goes on from there."""
+    for number in range(1, MANY):
+        one = world()
+        one.unsettled = number
+        ask(one, "vxlan")
+        one.switch.advance()
+        if one.settles < number:
+            assert number > 4
+            return
+        now = one.switch.progress()
+        assert "a pass failed" in now["waiting"]["this node"]
+        assert now["phase"] != "at rest"
+        if number == 1:
+            assert (now["moved"], ways(one)) == (0, {"eth0"})
+        one.switch.advance()
+        arrived(one, "vxlan")
+        assert one.switch.progress()["waiting"] == {}
+    raise AssertionError(f"more than {MANY} passes")
+
+
 @settings(max_examples=60, deadline=None)
 @given(chance=st.randoms(use_true_random=False))
 def test_peers_fall_silent_and_minds_change(tmp_path_factory: pytest.TempPathFactory, chance: Random) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
+from agent import errands as module
 from agent.errands import Errands
 from backends.steps import Life, Settle, Wait
 
@@ -22,6 +25,7 @@ class Outside:
 
     def __init__(self) -> None:
         self.done: queue.Queue[str] = queue.Queue()
+        self.is_settled = True
 
     def perform(self, step: Any) -> Any:
         if step == "refused":
@@ -30,8 +34,9 @@ class Outside:
             raise ZeroDivisionError("a bug")
         return f"answer to {step}"
 
-    def settle(self) -> None:
-        self.done.put("settled")
+    def settle(self) -> bool:
+        self.done.put("settled" if self.is_settled else "not settled")
+        return self.is_settled
 
     def died(self, thread: str, error: BaseException) -> None:
         self.done.put(f"{thread} died: {error}")
@@ -67,6 +72,25 @@ def test_steps_are_done_in_order_and_failures_are_thrown_where_they_belong() -> 
     with living(life(), outside):
         found = [outside.next() for _ in range(5)]
     assert found == ["answer to first", "caught no", "settled", "None", "answer to second"]
+
+
+def test_what_needs_the_kernel_waits_until_that_has_what_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that failed is not taken for one that was completed: addresses would be taken away under pods."""
+    monkeypatch.setattr(module, "RETRY", 0.01)
+    outside = Outside()
+    outside.is_settled = False
+
+    def life() -> Life:
+        yield Settle()
+        outside.done.put("goes on")
+        yield Wait(DEADLINE, DEADLINE)
+
+    with living(life(), outside):
+        assert [outside.next(), outside.next()] == ["not settled"] * 2
+        outside.is_settled = True
+        while (found := outside.next()) == "not settled":
+            pass
+        assert [found, outside.next()] == ["settled", "goes on"]
 
 
 def test_a_wait_ends_when_there_is_something_to_do_and_at_the_end() -> None:

@@ -228,3 +228,21 @@ def test_serves_ipv6(world: World) -> None:
         connection.close()
     finally:
         made.stop()
+
+
+def test_an_agent_that_does_not_do_its_work_is_not_healthy(world: World) -> None:
+    """A new one may: whoever asks /healthz starts it."""
+    made = Http(
+        "127.0.0.1",
+        0,
+        scrape=world.scrape,
+        ready=lambda: (True, ""),
+        works=lambda: (False, "no pass was completed"),
+        on_death=world.on_death,
+    )
+    made.start()
+    try:
+        assert ask(made, "GET", "/healthz")[:2] == (503, "no pass was completed\n")
+        assert ask(made, "GET", "/readyz")[0] == 200
+    finally:
+        made.stop()

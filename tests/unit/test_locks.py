@@ -68,6 +68,17 @@ def test_a_held_key_is_not_waited_for_where_that_was_asked() -> None:
         assert not again
 
 
+def test_who_waits_for_the_holders_to_pass_is_told_if_they_do_not() -> None:
+    """Those who come later are not waited for, and nobody is waited for for ever."""
+    locks = KeyLocks()
+    thread, let_go = held_by_another(locks, "a")
+    assert not locks.let_pass(0.05)
+    let_go.set()
+    assert locks.let_pass(DEADLINE)
+    thread.join(DEADLINE)
+    assert locks.let_pass(0.0)
+
+
 def test_a_key_that_nobody_wants_takes_no_memory() -> None:
     """After the last holder, even one that failed, nothing of the key is left."""
     locks = KeyLocks()
