@@ -101,12 +101,29 @@ def delete(world: World, p: Parameters) -> Answer:
 
 
 def modify(world: World, p: Parameters) -> Answer:
-    """Whether it goes with its instance."""
-    nic, change = world.nic(p.pop("NetworkInterfaceId")), p.pop("Attachment")
-    if nic.attachment is None or nic.attachment.id != change["AttachmentId"]:
-        raise no_attachment(change["AttachmentId"])
-    nic.attachment.goes = change["DeleteOnTermination"]
+    """Whether it goes with its instance, or its security groups: one attribute for each call (API Reference,
+    ModifyNetworkInterfaceAttribute: "You can specify only one attribute at a time")."""
+    nic = world.nic(p.pop("NetworkInterfaceId"))
+    if len(p) != 1:
+        raise Refusal("InvalidParameterCombination", "Exactly one attribute can be modified")
+    if "Groups" in p:
+        nic.groups = p.pop("Groups")
+    else:
+        change = p.pop("Attachment")
+        if nic.attachment is None or nic.attachment.id != change["AttachmentId"]:
+            raise no_attachment(change["AttachmentId"])
+        nic.attachment.goes = change["DeleteOnTermination"]
     world.on_change(nic, None)
+    return {}
+
+
+def create_tags(world: World, p: Parameters) -> Answer:
+    """On interfaces; those that are there with another value are overwritten."""
+    nics = [world.nic(name) for name in p.pop("Resources")]
+    tags = {one["Key"]: one["Value"] for one in p.pop("Tags")}
+    for nic in nics:
+        world.retag(nic, {**nic.tags, **tags})
+        world.on_change(nic, None)
     return {}
 
 
@@ -122,4 +139,5 @@ ACTIONS = {
     "DetachNetworkInterface": detach,
     "DeleteNetworkInterface": delete,
     "ModifyNetworkInterfaceAttribute": modify,
+    "CreateTags": create_tags,
 }

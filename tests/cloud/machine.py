@@ -142,9 +142,9 @@ class Machine:
         try:
             self._answer = self._look() if isinstance(step, Look) else self._call(step)
         except (Refusal, NoAnswer) as error:
-            assert isinstance(step, Call)
+            what = step.action if isinstance(step, Call) else "instance metadata"
             shown = (error.code, error.message, error.status) if isinstance(error, Refusal) else ("Lost", "", 599)
-            self._error = failed(step.action, *shown)
+            self._error = failed(what, *shown)
         return LATENCY + (self.region.took if isinstance(step, Call) else 0.0)
 
     def run(self, seconds: float) -> None:
@@ -166,6 +166,9 @@ class Machine:
         return answer
 
     def _look(self) -> Seen:
+        unkind = self.region.unkind
+        if unkind.metadata_failing and self.region.chance() < unkind.metadata_failing:
+            raise NoAnswer
         instance = self.region.instances[self.instance]
         subnet = instance.subnet
         shown = self.region.seen(self.instance)

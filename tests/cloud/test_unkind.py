@@ -6,7 +6,8 @@ import contextlib
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import Any
 
 import boto3
@@ -21,6 +22,7 @@ from tests.cloud.endpoint import PAGES, Ec2, Imds
 from tests.cloud.hands import Hands
 from tests.cloud.machine import Clock
 from tests.cloud.region import NoAnswer, Refusal, Region
+from tests.cloud.unkind import KIND, Unkind, worst
 from tests.cloud.world import SOMEBODY
 
 AN_HOUR = 3600.0
@@ -431,3 +433,51 @@ def test_the_metadata_fails_freezes_and_shows_halves(place: Place) -> None:
         place.region.become(metadata_halves=1.0)
         assert get(imds.url, MACS) == (200, f"{mac}/")
         assert get(imds.url, f"{MACS}{mac}/local-ipv4s")[0] == 404
+
+
+def test_groups_and_tags_are_changed_one_attribute_a_call(served: Place) -> None:
+    """Two in one call are refused; tags are added to those that are there."""
+    name = served.region.add_nic(served.subnet, {"a": "1", "b": "1"})
+    served.ec2.modify_network_interface_attribute(NetworkInterfaceId=name, Groups=["sg-8", "sg-9"])
+    served.ec2.create_tags(Resources=[name], Tags=[{"Key": "b", "Value": "2"}, {"Key": "c", "Value": "3"}])
+    nic = served.region.nics[name]
+    assert (nic.groups, nic.tags) == (["sg-8", "sg-9"], {"a": "1", "b": "2", "c": "3"})
+    change = {"AttachmentId": "eni-attach-0", "DeleteOnTermination": True}
+    with pytest.raises(ClientError) as caught:
+        served.ec2.modify_network_interface_attribute(NetworkInterfaceId=name, Groups=["sg-8"], Attachment=change)
+    assert caught.value.response["Error"]["Code"] == "InvalidParameterCombination"
+
+
+def test_the_worst_is_everything() -> None:
+    """Each switch is on, but for what was given back last, which is on for every second seed."""
+    for seed in (1, 2):
+        on = {one.name for one in fields(Unkind) if getattr(worst(seed), one.name) != one.default}
+        assert {one.name for one in fields(Unkind)} - on == ({"last_first"} if seed == 2 else set())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_given_twice_whatever_happens(seed: int) -> None:
+    """With everything on and somebody meddling: what EC2 has is consistent, and all of it comes to an end."""
+    place = Place()
+    hands = Hands(place.region)
+    place.region.set_unkind(worst(seed))
+    asks: list[Callable[[], object]] = [
+        lambda: place.assign(SecondaryPrivateIpAddressCount=2),
+        lambda: place.assign(Ipv4PrefixCount=1),
+        lambda: place.attach(place.create(Ipv4PrefixCount=1), 1),
+        lambda: hands.meddle(place.instance),
+        place.described,
+    ]
+    for number in range(150):
+        with contextlib.suppress(Refusal, NoAnswer):
+            asks[number % len(asks)]()
+        place.clock.now += 1
+        blocks = [block for nic in place.region.nics.values() for block in (IPNetwork(nic.address), *nic.blocks)]
+        taken = [address for block in blocks for address in block]
+        assert len(taken) == len(set(taken)) == 59 - place.region.subnets[place.subnet].addresses.free
+    place.region.set_unkind(KIND)
+    place.clock.now += 60
+    for nic in place.region.held(place.instance):
+        if nic.id != place.primary:
+            hands.delete(nic)
+    assert list(place.region.truth(place.instance)) == [place.primary]

@@ -87,3 +87,29 @@ class Unkind:
 
 KIND = Unkind()
 """Nothing of it."""
+
+
+def worst(seed: int) -> Unkind:
+    """All of it, for random walks."""
+    return Unkind(
+        seed=seed,
+        last_first=seed % 2 == 1,
+        unseen=(0.0, 6.0),
+        flickers=True,
+        attaching=(0.0, 10.0),
+        detaching=(0.0, 10.0),
+        attached_words=True,
+        index_of_any_card=True,
+        describe_lag=(0.0, 5.0),
+        losing=0.05,
+        failing=0.05,
+        throttling=0.05,
+        doubling=0.02,
+        taking=(0.0, 2.0),
+        neighbour=2.0,
+        throttling_codes=True,
+        metadata_lag=(0.0, 20.0),
+        metadata_halves=0.05,
+        metadata_failing=0.05,
+        metadata_taking=(0.0, 0.2),
+    )
