@@ -45,17 +45,19 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One interface: *slots* for chunks, besides its own address. A *fixed* one came with the machine and stays."""
+    """One interface: *slots* for chunks, besides its own address. A *fixed* one came with the machine and stays; a
+    *barred* one can have no more chunks now, whatever its slots."""
 
     name: str
     slots: int
     chunks: tuple[Chunk, ...] = ()
     is_fixed: bool = False
+    is_barred: bool = False
 
     @property
     def room(self) -> int:
-        """Slots that hold nothing."""
-        return self.slots - len(self.chunks)
+        """Slots that can be filled."""
+        return 0 if self.is_barred else self.slots - len(self.chunks)
 
     @property
     def used(self) -> int:

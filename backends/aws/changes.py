@@ -18,7 +18,7 @@ from backends.aws.calls import Refused, Steps
 from backends.aws.cloud import Cloud, Later
 from backends.aws.inventory import STALE, Intent, Inventory
 from backends.aws.model import CLUSTER_TAG, MADE_TAG, NODE_TAG, PRIMARY, Eni, Subnet, assigned, eni, tag_specifications
-from backends.aws.obstacles import FULL, NOT_FOUND, Obstacles
+from backends.aws.obstacles import FULL, NO_SLOT, NOT_FOUND, Obstacles
 from backends.aws.options import Options
 from backends.steps import Settle, Wait
 from ipam.warmpool import PREFIX_SIZE
@@ -177,7 +177,7 @@ class Changes:
             except Refused as error:
                 # It is of no use here, so it goes.
                 self._inventory.change(intent, Intent("delete", self._clock(), made.id))
-                self._obstacles.refused(error, made.subnet, made.id)
+                self._obstacles.unattached(error)
                 return
             attachment = answer["AttachmentId"]
         attached = replace(made, attachment=attachment, index=index, status="in-use", is_kept=True)
@@ -211,8 +211,8 @@ class Changes:
             yield Wait(LOOK, LOOK)
 
     def _fewer(self, chunks: int, error: Refused, subnet: str, name: str = "") -> int:
-        """How many to ask for after a refusal: of what a subnet has too few of, half as many; 0: it is no use."""
-        if error.code in FULL and chunks > 1:
+        """How many to ask for after a refusal: of what there are too few of, half as many; 0: it is no use."""
+        if error.code in (*FULL, NO_SLOT) and chunks > 1:
             return chunks // 2
         self._obstacles.refused(error, subnet, name)
         return 0
@@ -221,8 +221,7 @@ class Changes:
 
     def unassign(self, name: str, blocks: frozenset[IPNetwork]) -> Steps[None]:
         """Take blocks from an interface, if nobody uses them."""
-        action = "UnassignPrivateIpAddresses"
-        self._cloud.ready(action)
+        self._cloud.ready("UnassignPrivateIpAddresses", name)
         found = yield from self._withdrawn(name, blocks)
         if found is None:
             return
@@ -253,7 +252,7 @@ class Changes:
     def delete(self, name: str) -> Steps[None]:
         """Detach and delete an interface that an agent made, if nobody uses its addresses."""
         for action in ("DetachNetworkInterface", "DeleteNetworkInterface"):
-            self._cloud.ready(action)
+            self._cloud.ready(action, name)
         blocks = self._inventory.enis[name].blocks
         found = yield from self._withdrawn(name, blocks)
         if found is None:
@@ -267,7 +266,7 @@ class Changes:
         self._inventory.drop(intent.eni)
         yield Settle()
         if found is not None and found.index is not None:
-            yield from self._cloud.ask("DetachNetworkInterface", AttachmentId=found.attachment)
+            yield from self._cloud.ask("DetachNetworkInterface", intent.eni, AttachmentId=found.attachment)
         deadline = self._clock() + APPEARS
         while found is not None and found.status != "available":
             if self._clock() >= deadline:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from backends.aws.calls import Call, Lost, Refused, Steps, Throttled
+from backends.aws.calls import Call, Lost, Refused, Steps, Throttled, about
+from backends.aws.obstacles import Obstacles
 from backends.aws.pacing import Pacer
 
 
@@ -19,10 +20,12 @@ class Later(Exception):
 
 
 class Cloud:
-    """*clock* answers seconds; *calls* counts what was asked, by action and outcome."""
+    """*clock* answers seconds; *calls* counts what was asked, by action and outcome. What was refused stands in
+    *obstacles*, and is not asked again before its time."""
 
-    def __init__(self, pacer: Pacer, clock: Callable[[], float]) -> None:
+    def __init__(self, pacer: Pacer, obstacles: Obstacles, clock: Callable[[], float]) -> None:
         self._pacer = pacer
+        self._obstacles = obstacles
         self._clock = clock
         self.calls: Counter[tuple[str, str]] = Counter()
 
@@ -31,19 +34,21 @@ class Cloud:
         """Whether it gives no answers."""
         return self._pacer.is_open
 
-    def ready(self, action: str) -> None:
-        """Later: *action* may not be called now."""
-        seconds = self._pacer.delay(action, self._clock())
+    def ready(self, action: str, about: str = "") -> None:
+        """Later: *action* may not be called now, on the object *about*."""
+        seconds = max(self._pacer.delay(action, self._clock()), self._obstacles.pause(action, about))
         if seconds > 0:
             raise Later(action, seconds)
 
-    def ask(self, action: str, **parameters: Any) -> Steps[dict[str, Any]]:
-        """One call, once. What fails is never asked again here: the caller knows whether it may have been done.
+    def ask(self, action: str, on: str = "", **parameters: Any) -> Steps[dict[str, Any]]:
+        """One call, once; *on* is the object that it is about, where its parameters do not name that. What fails is
+        never asked again here: the caller knows whether it may have been done.
 
         Raises:
             Later: not now, and nothing was done. Refused: by EC2, and nothing was done. Lost: it is not known.
         """
-        self.ready(action)
+        it = on or about(parameters)
+        self.ready(action, it)
         self._pacer.spend(action, self._clock())
         try:
             answer: dict[str, Any] = yield Call(action, parameters)
@@ -58,9 +63,11 @@ class Cloud:
         except Refused as error:
             self.calls[action, error.code] += 1
             self._pacer.answered(action)
+            self._obstacles.noticed(error, it)
             raise
         self.calls[action, ""] += 1
         self._pacer.answered(action)
+        self._obstacles.passed(action, it)
         return answer
 
     def all(self, action: str, key: str, **parameters: Any) -> Steps[list[dict[str, Any]]]:

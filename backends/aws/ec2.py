@@ -21,10 +21,6 @@ CONNECT: Final = 3.0
 """Seconds for a connection."""
 READ: Final = 20.0
 """Seconds for an answer."""
-_CREDENTIALS: Final = frozenset(
-    ("AuthFailure", "ExpiredToken", "InvalidClientTokenId", "RequestExpired", "UnrecognizedClientException")
-)
-"""What is said of credentials that are not, or no longer, good."""
 _UNSURE: Final = 599
 """What stands for the status of an answer that never came."""
 
@@ -55,9 +51,10 @@ class Ec2:
         except ClientError as error:
             said: Mapping[str, Any] = error.response.get("Error", {})
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", _UNSURE)
-            if said.get("Code") in _CREDENTIALS:
+            failure = failed(call.action, said.get("Code", ""), said.get("Message", ""), status)
+            if isinstance(failure, Refused) and failure.is_credentials:
                 self._client = None
-            raise failed(call.action, said.get("Code", ""), said.get("Message", ""), status) from error
+            raise failure from error
         except NoCredentialsError as error:
             self._client = None
             raise Refused(call.action, type(error).__name__, str(error)) from error

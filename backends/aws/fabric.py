@@ -16,12 +16,25 @@ from netaddr import IPAddress, IPNetwork, IPSet
 
 from backends.aws import limits as table
 from backends.aws import model
-from backends.aws.calls import Look, Lost, Refused, Steps
+from backends.aws.calls import (
+    ASSIGN,
+    ASSIGN6,
+    ATTACH,
+    CREATE,
+    DELETE,
+    DETACH,
+    MODIFY,
+    UNASSIGN,
+    Look,
+    Lost,
+    Refused,
+    Steps,
+)
 from backends.aws.changes import Changes
 from backends.aws.cloud import Cloud, Later
 from backends.aws.inventory import Inventory, Journal
 from backends.aws.model import PRIMARY, Seen
-from backends.aws.obstacles import DENIED, Obstacles
+from backends.aws.obstacles import NO_INTERFACE, NO_SLOT, Obstacles
 from backends.aws.options import Options
 from backends.aws.pacing import Pacer
 from backends.aws.placement import Placement
@@ -32,7 +45,7 @@ from backends.wiring import Report, Shortage, Supplied
 from cluster.peers import Peer
 from cni.errors import Exhausted, Failure, TryAgain
 from ipam.lease import Block
-from ipam.warmpool import Action, Assign, Create, Pool, Unassign, actions, shortfall
+from ipam.warmpool import Action, Assign, Create, Delete, Pool, Unassign, actions, shortfall
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +57,13 @@ REFRESH: Final = 600.0
 """Seconds between EC2's words on what there is, at most; at least half as many, so that nodes do not ask together."""
 AGAIN: Final = 3.0
 """Seconds until a change whose end is not known is looked at again."""
+_TAKES: Final[Mapping[str, tuple[str, ...]]] = {
+    "create": (ATTACH,),
+    "assign": (ASSIGN,),
+    "unassign": (UNASSIGN,),
+    "delete": (DETACH, DELETE),
+}
+"""Which actions a change takes, by its kind: all of what it may not be is left for later."""
 
 
 class Fabric:
@@ -73,9 +93,9 @@ class Fabric:
         self._devices = devices
         self._clock = clock
         self._random = random
-        self.cloud = Cloud(Pacer(random), clock)
+        self.obstacles = Obstacles(clock, random)
+        self.cloud = Cloud(Pacer(random), self.obstacles, clock)
         self.inventory = Inventory(journal, clock, boot)
-        self.obstacles = Obstacles(clock)
         self._changes = Changes(
             options=options,
             inventory=self.inventory,
@@ -137,7 +157,7 @@ class Fabric:
         if pool is None:
             unknown = f"how many addresses a {self._seen.type} can have is not known yet"
             return Shortage(TryAgain(unknown, "EC2 (DescribeInstanceTypes) has not answered"), may_end=True)
-        obstacles = self.obstacles.all()
+        obstacles = self.obstacles.growing()
         left = f"no address is free: {shortfall(pool, len(self.inventory.enis), most)}"
         if self._can_grow(pool) and self.cloud.is_silent:
             return Shortage(TryAgain(f"{left}, and EC2 gives no answers", "the agent goes on asking"), may_end=False)
@@ -156,11 +176,19 @@ class Fabric:
             cloud="EC2",
             interfaces=len(self.inventory.enis),
             most=self._stock.most,
-            obstacles=tuple(map(str, self.obstacles.all())),
+            obstacles=(*self._assumed(), *map(str, self.obstacles.all())),
             under_way=tuple(f"{one.kind} {one.eni or one.subnet}" for one in self.inventory.intents),
             calls=dict(self.cloud.calls),
             undelivered=tuple(map(str, self._undelivered())),
         )
+
+    def _assumed(self) -> list[str]:
+        """What there is to say of limits that nobody told."""
+        limits = self._stock.limits
+        if self._seen is None or limits is None or not limits.is_assumed:
+            return []
+        numbers = f"{limits.interfaces} interfaces of {limits.addresses} addresses are assumed"
+        return [f"what a {self._seen.type} can have is not known: {numbers} (DescribeInstanceTypes has not answered)"]
 
     def _undelivered(self) -> list[IPAddress]:
         """Addresses of pods that are on none of the interfaces any more."""
@@ -219,25 +247,27 @@ class Fabric:
                 self._describe_at = min(self._describe_at, self._clock())
             except Refused as error:
                 log.error("EC2 refused", extra={"error": str(error)})
-                self.obstacles.refused(error, "", "")
         return pause
 
     def _learn(self) -> Steps[bool]:
-        """The limits of the instance's type: EC2's word, or the table's where it may not be asked."""
+        """The limits of the instance's type: the table's at once, so that a start needs no call, or what is assumed
+        where nobody tells; then EC2's word, which counts."""
         if self._clock() < self._limits_at:
             return False
-        known = table.known(self._here.type)
-        try:
-            answer = yield from self.cloud.ask("DescribeInstanceTypes", InstanceTypes=[self._here.type])
-        except Refused as error:
-            if error.code != DENIED or known is None:
-                raise
-            self._stock.limits, self._limits_at = known, float("inf")
+        name, known = self._here.type, table.known(self._here.type)
+        if known is not None and self._stock.limits is None:
+            self._stock.limits, self._limits_at = known, self._clock() + REFRESH * (0.5 + 0.5 * self._random())
             return True
-        except (Later, Lost):
-            self._stock.limits = self._stock.limits or known
-            raise
-        self._stock.limits, self._limits_at = table.described(answer), float("inf")
+        try:
+            answer = yield from self.cloud.ask("DescribeInstanceTypes", InstanceTypes=[name])
+        except (Later, Lost, Refused) as error:
+            self._stock.limits = self._stock.limits or table.ASSUMED
+            if known is None or not isinstance(error, Refused):
+                raise
+            self.obstacles.passed(error.action, name)  # the table will do, for good
+        else:
+            self._stock.limits = table.described(answer)
+        self._limits_at = float("inf")
         return True
 
     def _resume(self) -> Steps[bool]:
@@ -245,11 +275,19 @@ class Fabric:
             return False
         self._resume_at = self._clock() + AGAIN
         for intent in self.inventory.intents:
+            if self._is_refused(intent.kind, intent.eni):
+                continue
             try:
                 yield from self._changes.resume(intent, self._here.instance)
+            except Later as later:
+                log.debug("a change that was cut off has to wait", extra={"error": str(later)})
             except Refused as error:
                 log.error("a change that was cut off is refused", extra={"error": str(error)})
         return False
+
+    def _is_refused(self, kind: str, name: str) -> bool:
+        """Whether EC2 refused lately what that takes, so that it need not even be asked what there is."""
+        return any(self.obstacles.of(action, name) is not None for action in _TAKES[kind])
 
     def _describe(self) -> Steps[bool]:
         if self._clock() < self._describe_at:
@@ -278,7 +316,7 @@ class Fabric:
         """An IPv6 prefix, if pods shall have IPv6."""
         primary = next((one for one in self.inventory.enis.values() if one.index == PRIMARY), None)
         is_wanted = self._options.ipv6 and primary is not None and not primary.holds(6)
-        if primary is None or not is_wanted or self._stock.is_barred(primary):
+        if primary is None or not is_wanted or self._stock.is_barred(primary, ASSIGN6):
             return False
         yield from self._changes.assign_ipv6(primary.id)
         return True
@@ -291,7 +329,7 @@ class Fabric:
         self._stock.note_idle(pool)
         later: Later | None = None
         for action in actions(pool, self._options.warm):
-            if not isinstance(action, Create) and self.inventory.is_busy(action.interface):
+            if not isinstance(action, Create) and self._is_held_up(action):
                 continue
             self._is_growing = isinstance(action, Assign | Create)
             try:
@@ -305,33 +343,47 @@ class Fabric:
             raise later
         return False
 
+    def _is_held_up(self, action: Assign | Unassign | Delete) -> bool:
+        """Whether another change of the interface is under way, or EC2 refused what it takes: others go on."""
+        kind = "assign" if isinstance(action, Assign) else "unassign" if isinstance(action, Unassign) else "delete"
+        return self.inventory.is_busy(action.interface) or self._is_refused(kind, action.interface)
+
     def _do(self, action: Action) -> Steps[None]:
         if isinstance(action, Assign):
             yield from self._changes.assign(action.interface, action.chunks, action.size)
+            if self.obstacles.code(ASSIGN, action.interface) == NO_SLOT:
+                self._stock.has_at_most(addresses=self.inventory.enis[action.interface].holds(4) + 1)
         elif isinstance(action, Create):
             yield from self._create(action)
+            if self.obstacles.code(ATTACH) == NO_INTERFACE:
+                self._stock.has_at_most(interfaces=len(self.inventory.enis))
         elif isinstance(action, Unassign):
             yield from self._changes.unassign(action.interface, frozenset(map(IPNetwork, action.chunks)))
         else:
             yield from self._changes.delete(action.interface)
 
     def _create(self, wanted: Create) -> Steps[None]:
-        self.cloud.ready("CreateNetworkInterface")
-        subnets = yield from self._placement.subnets(self._here)
-        self._stock.learn(subnets)
-        groups = yield from self._placement.groups(self._here)
+        self.cloud.ready(CREATE)
+        try:
+            subnets = yield from self._placement.subnets(self._here)
+            self._stock.learn(subnets)
+            groups = yield from self._placement.groups(self._here)
+        except Refused as error:
+            self.obstacles.unplaced(error)
+            raise
         if not groups:
             self.obstacles.unguarded()
             return
-        good = [one for one in subnets if self.obstacles.of(one.id) is None]
+        good = [one for one in subnets if self.obstacles.of(CREATE, one.id) is None]
         yield from self._changes.create(self._here.instance, good, groups, wanted.chunks, wanted.size)
-        if all(self.obstacles.of(one.id) is not None for one in subnets):
+        if all(self.obstacles.of(CREATE, one.id) is not None for one in subnets):
             self.obstacles.nowhere(one.id for one in subnets)
 
     def _tidy(self) -> Steps[bool]:
         """What was left behind: by this node, interfaces that would outlive it; by dead ones, whole interfaces."""
         for one in self.inventory.enis.values():
-            if one.is_kept and self.inventory.is_ours(one) and not self.inventory.is_busy(one.id):
+            is_free = not self.inventory.is_busy(one.id) and self.obstacles.of(MODIFY, one.id) is None
+            if one.is_kept and self.inventory.is_ours(one) and is_free:
                 bound = yield from self._changes.bind(one)
                 self.inventory.put(bound)
                 return not bound.is_kept

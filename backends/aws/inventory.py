@@ -127,7 +127,8 @@ class Inventory:
         now = self._clock()
         self._gone = {name: when for name, when in self._gone.items() if now - when < GONE}
         self._gone.update(dict.fromkeys(gone, now))
-        self._made = self._made.difference(gone) | ({intent.eni} if intent.kind == "create" and not gone else set())
+        made = {intent.eni} if intent.kind == "create" and intent.eni and not gone else set()
+        self._made = self._made.difference(gone) | made
         self._keep(tuple(one for one in self.intents if one != intent))
 
     def put(self, eni: Eni) -> None:

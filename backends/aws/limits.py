@@ -1,49 +1,23 @@
 """How many interfaces and addresses an instance type can have, and so how many pods. Pure.
 
-EC2's answer (DescribeInstanceTypes) counts; the table here stands in where an agent may not ask. Its numbers are those
-of the EC2 user guide, "IP addresses per network interface per instance type"; most families have the same ones for
-the same size.
+EC2's answer (DescribeInstanceTypes) counts; until it has come the table beside this module does, which has what EC2
+said of all types when it was made, so that a start needs no call. What neither knows is assumed to be small.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any, Final
 
 from backends.aws.model import Limits
 from ipam.warmpool import PREFIX_SIZE
 
-_COMMON: Final[Mapping[str, tuple[int, int, int]]] = {
-    "medium": (2, 4, 1),
-    "large": (3, 10, 2),
-    "xlarge": (4, 15, 4),
-    "2xlarge": (4, 15, 8),
-    "4xlarge": (8, 30, 16),
-    "8xlarge": (8, 30, 32),
-    "9xlarge": (8, 30, 36),
-    "12xlarge": (8, 30, 48),
-    "16xlarge": (15, 50, 64),
-    "18xlarge": (15, 50, 72),
-    "24xlarge": (15, 50, 96),
-    "32xlarge": (15, 50, 128),
-    "48xlarge": (15, 50, 192),
-    "metal": (15, 50, 64),
-}
-"""By size: interfaces, IPv4 addresses of each, processors (of "metal": at least)."""
-_BURSTABLE: Final[Mapping[str, tuple[int, int, int]]] = {
-    "nano": (2, 2, 2),
-    "micro": (2, 2, 2),
-    "small": (3, 4, 2),
-    "medium": (3, 6, 2),
-    "large": (3, 12, 2),
-    "xlarge": (4, 15, 4),
-    "2xlarge": (4, 15, 8),
-}
-_FAMILIES: Final = frozenset(
-    f"{letter}{generation}"
-    for letter in "cmr"
-    for generation in ("5", "5a", "5d", "6a", "6g", "6gd", "6i", "6id", "7a", "7g", "7gd", "7i", "8g")
-)
+COLUMNS: Final = ("type", "interfaces", "addresses", "addresses6", "prefixes", "processors")
+"""Of the table: see `model.Limits`. `typetable` makes it."""
+_TABLE: Final = "types.tsv"
+ASSUMED: Final = Limits(4, 15, addresses6=15, has_prefixes=True, processors=0, is_assumed=True)
+"""What a type is taken to have of which nobody tells: most have it or more, and each refusal teaches."""
 _HOST_PODS: Final = 2
 """Pods that need no address of their own, by the custom of the cloud's own calculator: those on the host network."""
 _SENSIBLE: Final = ((30, 250), (0, 110))
@@ -67,12 +41,12 @@ def described(answer: Mapping[str, Any]) -> Limits:
 
 def known(instance_type: str) -> Limits | None:
     """What the table has of a type such as "m5.large"; None for one that it does not have."""
-    family, _, size = instance_type.partition(".")
-    table = _COMMON if family in _FAMILIES else _BURSTABLE if family in ("t3", "t3a", "t4g") else {}
-    if (found := table.get(size.partition("-")[0])) is None:
+    lines = resources.files(__package__).joinpath(_TABLE).read_text().splitlines()[1:]
+    row = next((one for one in (line.split("\t") for line in lines) if one[0] == instance_type), None)
+    if row is None:
         return None
-    interfaces, addresses, processors = found
-    return Limits(interfaces, addresses, addresses6=addresses, has_prefixes=True, processors=processors)
+    interfaces, addresses, addresses6, processors = (int(row[column]) for column in (1, 2, 3, 5))
+    return Limits(interfaces, addresses, addresses6, has_prefixes=row[4] == "yes", processors=processors)
 
 
 def pod_addresses(limits: Limits, *, is_prefix_mode: bool, reserved: int = 0, most: int = 15) -> int:

@@ -62,13 +62,15 @@ class Subnet(NamedTuple):
 
 class Limits(NamedTuple):
     """What an instance type can have: *interfaces* on its default network card, *addresses* per interface with its own
-    among them (IPv4), *addresses6* (IPv6); *has_prefixes*: prefixes can be delegated (Nitro)."""
+    among them (IPv4), *addresses6* (IPv6); *has_prefixes*: prefixes can be delegated (Nitro); *is_assumed*: nobody has
+    said so."""
 
     interfaces: int
     addresses: int
     addresses6: int
     has_prefixes: bool
     processors: int
+    is_assumed: bool = False
 
     @property
     def slots(self) -> int:

@@ -7,11 +7,12 @@ from typing import Protocol
 
 from netaddr import IPAddress, IPNetwork
 
+from backends.aws.calls import ASSIGN, ATTACH, CREATE
 from backends.aws.changes import Changes
 from backends.aws.changes import Usage as Busy
 from backends.aws.inventory import Inventory
 from backends.aws.model import PRIMARY, Eni, Limits, Subnet
-from backends.aws.obstacles import Obstacles
+from backends.aws.obstacles import PREFIXES, Obstacles
 from backends.aws.options import Options
 from backends.wiring import Interface
 from ipam.family import Counts
@@ -67,6 +68,15 @@ class Stock:
         """How many interfaces may be attached; 0 while that is not known."""
         return min(self._options.interfaces, self.limits.interfaces) if self.limits is not None else 0
 
+    def has_at_most(self, *, addresses: int | None = None, interfaces: int | None = None) -> None:
+        """EC2 refused more *addresses* per interface, or more *interfaces*, than these: where the limits were only
+        assumed, they are that; where they are known, something else takes the place, and it passes."""
+        if self.limits is not None and self.limits.is_assumed:
+            self.limits = self.limits._replace(
+                addresses=min(self.limits.addresses, addresses or self.limits.addresses),
+                interfaces=min(self.limits.interfaces, interfaces or self.limits.interfaces),
+            )
+
     def learn(self, subnets: Iterable[Subnet]) -> None:
         """Know these subnets, too."""
         self.subnets = {**self.subnets, **{one.id: one.cidr for one in subnets}}
@@ -100,15 +110,16 @@ class Stock:
             return None
         counts = {one.block.network: one for one in self._usage.counts()}
         gone = self._inventory.leaving | self._changes.withheld
-        has_prefixes = limits.has_prefixes and self._obstacles.of(Obstacles.PREFIXES) is None
+        has_prefixes = limits.has_prefixes and self._obstacles.of(PREFIXES) is None
         pooled = []
         for one, interface in self.interfaces():
             if interface.index < self._options.reserved or not self._is_for_pods(one):
                 continue
             chunks = tuple(self._chunk(block, counts) for block in sorted(one.blocks - gone) if block.version == 4)
-            room = 0 if self.is_barred(one) else limits.slots - one.holds(4)
-            pooled.append(Pooled(one.id, max(0, room) + len(chunks), chunks, is_fixed=one.index == PRIMARY))
-        is_barred = self._obstacles.of(Obstacles.INTERFACES) or self._obstacles.of(Obstacles.ALL)
+            slots = max(0, limits.slots - one.holds(4)) + len(chunks)
+            is_fixed, is_barred = one.index == PRIMARY, self.is_barred(one)
+            pooled.append(Pooled(one.id, slots, chunks, is_fixed=is_fixed, is_barred=is_barred))
+        is_barred = any(self._obstacles.of(action) is not None for action in (CREATE, ATTACH))
         coming = sum(one.kind == "create" for one in self._inventory.intents)
         left = 0 if is_barred else self.most - len(self._inventory.enis) - coming
         return Pool(
@@ -124,10 +135,9 @@ class Stock:
         now = self._clock()
         self._idle_since = {one.name: self._idle_since.get(one.name, now) for one in pool.chunks if one.is_empty}
 
-    def is_barred(self, one: Eni) -> bool:
-        """Whether it can have no more blocks now."""
-        keys = (one.id, one.subnet, Obstacles.ALL)
-        return self._inventory.is_busy(one.id) or any(self._obstacles.of(key) is not None for key in keys)
+    def is_barred(self, one: Eni, action: str = ASSIGN) -> bool:
+        """Whether it can have no more blocks now, by that *action*."""
+        return self._inventory.is_busy(one.id) or self._obstacles.of(action, one.id, one.subnet) is not None
 
     def _chunk(self, block: IPNetwork, counts: Mapping[IPNetwork, Counts]) -> Chunk:
         name, now = str(block), self._clock()

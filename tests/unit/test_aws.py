@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -11,11 +12,11 @@ from netaddr import IPAddress, IPNetwork
 
 from agent import supply
 from agent.schema import Aws
-from backends.aws import pacing
-from backends.aws.calls import Lost, Refused, Throttled, failed
+from backends.aws import pacing, typetable
+from backends.aws.calls import ATTACH, Lost, Refused, Throttled, failed
 from backends.aws.inventory import JOURNAL, Intent, Inventory
-from backends.aws.limits import known, max_pods, pod_addresses, spare
-from backends.aws.obstacles import FOR_NOW, FRAGMENTED, Obstacles
+from backends.aws.limits import COLUMNS, known, max_pods, pod_addresses, spare
+from backends.aws.obstacles import FOR_NOW, FRAGMENTED, SOON, Obstacles
 from backends.aws.pacing import Pacer
 from backends.aws.wiring import EniWiring
 from backends.wiring import Interface, Options, Site
@@ -62,6 +63,49 @@ def test_headroom_is_left_where_addresses_are_the_limit() -> None:
     assert (max_pods(small, many, headroom=4), spare(many, 110)) == (110, 324)
     assert max_pods(small, few, headroom=100) == 2
     assert spare(few, max_pods(small, few)) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("t3.medium", (3, 6, True)),
+        ("m5.large", (3, 10, True)),
+        ("m5.xlarge", (4, 15, True)),
+        ("m5.4xlarge", (8, 30, True)),
+        ("m5.24xlarge", (15, 50, True)),
+        ("t2.medium", (3, 6, False)),
+        ("t3a.small", (2, 4, True)),
+        ("p4d.24xlarge", (15, 50, True)),
+        ("p5.48xlarge", (2, 50, True)),
+        ("trn1.32xlarge", (5, 50, True)),
+        ("mac1.metal", (8, 30, True)),
+    ],
+)
+def test_the_table_has_what_the_documentation_says(name: str, numbers: tuple[int, int, bool]) -> None:
+    """Of the first network card, where there are several: the sum over all is more."""
+    limits = known(name)
+    assert limits is not None
+    assert (limits.interfaces, limits.addresses, limits.has_prefixes) == numbers
+
+
+def test_the_table_has_every_current_type() -> None:
+    """Each once, in order, with numbers that make sense."""
+    rows = [line.split("\t") for line in resources.files("backends.aws").joinpath("types.tsv").read_text().splitlines()]
+    assert tuple(rows[0]) == COLUMNS
+    names = [row[0] for row in rows[1:]]
+    assert len(names) > 1390
+    assert names == sorted(set(names))
+    assert all(int(row[1]) >= 1 and int(row[2]) >= 2 and row[4] in ("yes", "no") for row in rows[1:])
+
+
+def test_a_table_is_made_of_what_ec2_answers() -> None:
+    """By the script that made the one that is installed."""
+    card = [{"NetworkCardIndex": index, "MaximumNetworkInterfaces": most} for index, most in ((0, 4), (1, 3))]
+    network = {"NetworkCards": card, "MaximumNetworkInterfaces": 7, "Ipv4AddressesPerInterface": 9}
+    answer = {"InstanceType": "z9.large", "Hypervisor": "nitro", "NetworkInfo": network}
+    old = answer | {"InstanceType": "a0.large", "Hypervisor": "xen", "VCpuInfo": {"DefaultVCpus": 2}}
+    lines = typetable.table([answer, old]).splitlines()
+    assert lines[1:] == ["a0.large\t4\t9\t0\tno\t2", "z9.large\t4\t9\t0\tyes\t0"]
 
 
 def test_what_the_table_does_not_have_it_does_not_guess() -> None:
@@ -140,37 +184,111 @@ def test_an_error_says_what_is_known_afterwards() -> None:
     assert type(failed("A", "RequestLimitExceeded", "", 503)) is Throttled
     assert type(failed("A", "InternalError", "", 500)) is Lost
     assert type(failed("A", "UnauthorizedOperation", "no", 403)) is Refused
+    assert type(failed("A", "RequestTimeout", "", 400)) is Lost
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("EC2ThrottledException", 503),
+        ("RequestThrottled", 400),
+        ("RequestThrottledException", 400),
+        ("ThrottledException", 400),
+        ("SlowDown", 503),
+        ("PriorRequestNotComplete", 400),
+        ("BandwidthLimitExceeded", 509),
+        ("", 429),
+    ],
+)
+def test_throttling_has_many_names(code: str, status: int) -> None:
+    """Those that the AWS SDKs know, and the status that stands for it."""
+    assert type(failed("A", code, "", status)) is Throttled
 
 
 # --- what stands in the way --------------------------------------------------------------------------------------
 
 
+ASK, ENI, WHERE = "AssignPrivateIpAddresses", "eni-1", "subnet-1"
+
+
 @pytest.mark.parametrize(
-    ("code", "key", "seconds", "kind", "words"),
+    ("code", "action", "about", "seconds", "kind", "words"),
     [
-        ("InsufficientCidrBlocks", "prefixes", FRAGMENTED, Exhausted, "no prefix is free in subnet subnet-1"),
-        ("InsufficientFreeAddressesInSubnet", "subnet-1", FOR_NOW, Exhausted, "subnet subnet-1 has no free address"),
-        ("NetworkAddressUsageLimitExceeded", "all", FOR_NOW, Exhausted, "the VPC has no more network address units"),
-        ("AttachmentLimitExceeded", "interfaces", FRAGMENTED, Exhausted, "the instance can have no more interfaces"),
-        ("PrivateIpAddressLimitExceeded", "eni-1", FOR_NOW, Exhausted, "interface eni-1 takes no more addresses"),
-        ("UnauthorizedOperation", "all", FOR_NOW, FabricRefused, "EC2 refused CreateX"),
+        ("InsufficientCidrBlocks", "prefixes", "", FRAGMENTED, Exhausted, "no prefix is free in subnet subnet-1"),
+        ("InsufficientFreeAddressesInSubnet", ASK, WHERE, FOR_NOW, Exhausted, "subnet subnet-1 has no free address"),
+        ("NetworkAddressUsageLimitExceeded", ASK, "", FOR_NOW, Exhausted, "the VPC has no more network address units"),
+        ("AttachmentLimitExceeded", ATTACH, "", FRAGMENTED, Exhausted, "the instance can have no more interfaces"),
+        ("PrivateIpAddressLimitExceeded", ASK, ENI, FOR_NOW, Exhausted, "interface eni-1 takes no more addresses"),
+        ("UnauthorizedOperation", ASK, ENI, FOR_NOW, FabricRefused, f"EC2 refused {ASK}"),
+        ("ExpiredToken", "Any", "", SOON, FabricRefused, "EC2 does not accept this node's credentials"),
+        ("NoCredentialsError", "Any", "", SOON, FabricRefused, "EC2 does not accept this node's credentials"),
     ],
 )
 def test_which_limit_was_reached_is_told_and_believed_for_a_while(
-    code: str, key: str, seconds: float, kind: type[Exception], words: str
+    code: str, action: str, about: str, seconds: float, kind: type[Exception], words: str
 ) -> None:
     """By the code that EC2 answers, with EC2's own words in the details; then it is tried again."""
     now = 100.0
     obstacles = Obstacles(lambda: now)
-    obstacles.refused(Refused("CreateX", code, "its words"), "subnet-1", "eni-1")
+    error = Refused(ASK, code, "its words")
+    obstacles.noticed(error, ENI)
+    obstacles.refused(error, WHERE, ENI)
     (found,) = obstacles.all()
-    assert found is obstacles.of(key)
+    assert found is obstacles.of(action, about)
     assert (type(found), found.message) == (kind, words)
     assert f"EC2 says {code}: its words" in found.details
+    assert obstacles.pause(action, about) == seconds
     now += seconds - 1
     assert obstacles.all() == [found]
     now += 2
-    assert (obstacles.all(), obstacles.of(key)) == ([], None)
+    assert (obstacles.all(), obstacles.of(action, about), obstacles.pause(action, about)) == ([], None, 0)
+
+
+def test_an_obstacle_is_in_the_way_of_its_action_on_its_object_alone() -> None:
+    """Not of the same on another, nor of another on the same; and a subnet without addresses not of another."""
+    obstacles = Obstacles(lambda: 100.0)
+    obstacles.noticed(Refused("CreateNetworkInterface", "UnauthorizedOperation", ""), WHERE)
+    obstacles.noticed(Refused("DeleteNetworkInterface", "UnauthorizedOperation", ""), ENI)
+    obstacles.noticed(Refused("CreateNetworkInterface", "NetworkInterfaceLimitExceeded", ""), "subnet-2")
+    obstacles.refused(Refused(ASK, "InsufficientFreeAddressesInSubnet", ""), "subnet-3")
+    barred = {
+        (action, about)
+        for action in (ASK, "CreateNetworkInterface", "DeleteNetworkInterface", "DetachNetworkInterface")
+        for about in (ENI, "eni-2", WHERE, "subnet-2", "subnet-3", "subnet-4")
+        if obstacles.of(action, about) is not None
+    }
+    assert barred == {
+        ("CreateNetworkInterface", WHERE),
+        ("CreateNetworkInterface", "subnet-2"),
+        ("CreateNetworkInterface", "subnet-3"),
+        ("DeleteNetworkInterface", ENI),
+        (ASK, "subnet-3"),
+    }
+
+
+@pytest.mark.parametrize("chance", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("code", "pauses"),
+    [
+        ("UnauthorizedOperation", [60, 120, 240, 480, 600, 600]),
+        ("InvalidParameterValue", [0, 2, 4, 8, 16, 32]),
+        ("ExpiredToken", [2, 4, 8, 15, 15, 15]),
+    ],
+)
+def test_what_is_refused_again_is_tried_later(code: str, pauses: list[float], chance: float) -> None:
+    """Twice as late each time, within bounds, between half of it and all by chance; what EC2 does, ends it."""
+    now = 100.0
+    obstacles = Obstacles(lambda: now, lambda: chance)
+    seen = []
+    for _ in pauses:
+        obstacles.noticed(Refused(ASK, code, ""), ENI)
+        seen.append(obstacles.pause(ASK, ENI))
+        now += seen[-1]
+    share = 0.5 + 0.5 * chance
+    assert seen == pytest.approx([one * share for one in pauses])
+    obstacles.passed(ASK, ENI)
+    obstacles.noticed(Refused(ASK, code, ""), ENI)
+    assert obstacles.pause(ASK, ENI) == pytest.approx(pauses[0] * share)
 
 
 # --- the plan ----------------------------------------------------------------------------------------------------
