@@ -40,7 +40,7 @@ class Cloud:
         if seconds > 0:
             raise Later(action, seconds)
 
-    def ask(self, action: str, on: str = "", **parameters: Any) -> Steps[dict[str, Any]]:
+    def ask(self, action: str, on: str = "", /, **parameters: Any) -> Steps[dict[str, Any]]:
         """One call, once; *on* is the object that it is about, where its parameters do not name that. What fails is
         never asked again here: the caller knows whether it may have been done.
 

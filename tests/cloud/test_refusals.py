@@ -10,9 +10,9 @@ import pytest
 from backends.aws.options import Options
 from cni.errors import Exhausted
 from ipam.warmpool import Settings
-from tests.cloud import region as ec2
 from tests.cloud.machine import Clock, Machine
-from tests.cloud.region import Refusal, Region, Shape
+from tests.cloud.region import Refusal, Region
+from tests.cloud.shapes import TYPES, Shape
 
 SINGLE = Options(warm=Settings(is_prefix_mode=False, warm_addresses=0))
 Refuse = Callable[[str, Mapping[str, Any]], Refusal | None]
@@ -27,11 +27,11 @@ class Strict(Region):
         super().__init__(clock)
         self.asked: list[str] = []
 
-    def call(self, action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    def call(self, action: str, parameters: Mapping[str, Any], who: str = "an agent") -> dict[str, Any]:
         self.asked.append(action)
         if (refusal := self.refuse(action, parameters)) is not None:
             raise refusal
-        return super().call(action, parameters)
+        return super().call(action, parameters, who)
 
 
 class Scene:
@@ -151,10 +151,10 @@ def test_a_known_type_needs_no_answer_at_the_start() -> None:
 
 def test_a_type_that_nobody_knows_is_asked_for_less_and_less() -> None:
     """Meanwhile it is taken to have four interfaces of fifteen addresses, and that is told."""
-    scene = Scene("z9.large")
-    scene.refuse(DENIED, "DescribeInstanceTypes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ec2.TYPES, "z9.large", Shape((4,), 15, 2))
+        patch.setitem(TYPES, "z9.large", Shape((4,), 15, 2))
+        scene = Scene("z9.large")
+        scene.refuse(DENIED, "DescribeInstanceTypes")
         scene.machine.add(14)
         scene.machine.run(10)
         assert len(scene.machine.pods) == 14
@@ -166,10 +166,10 @@ def test_a_type_that_nobody_knows_is_asked_for_less_and_less() -> None:
 
 def test_refusals_teach_what_an_unknown_type_can_have() -> None:
     """Fewer addresses, fewer interfaces: what there is is used to the full, and not asked beyond."""
-    scene = Scene("z9.small")
-    scene.refuse(DENIED, "DescribeInstanceTypes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ec2.TYPES, "z9.small", Shape((2,), 4, 2))
+        patch.setitem(TYPES, "z9.small", Shape((2,), 4, 2))
+        scene = Scene("z9.small")
+        scene.refuse(DENIED, "DescribeInstanceTypes")
         scene.machine.add(6)
         scene.machine.run(200)
         assert len(scene.machine.pods) == 6
