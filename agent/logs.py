@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, Literal
 
 VALUE_MAX: Final = 4096
 """Characters of one value or message: a caller's standard input can be 1 MiB of anything. Tracebacks are whole."""
@@ -118,16 +118,14 @@ class Json(_Formatter):
         return json.dumps(line)
 
 
-def install(level: str, form: str, stream: TextIO) -> logging.Handler:
-    """Log records of *level* ("debug" … "error") and above to *stream*, as "text" or "json"; answers the handler.
+def install(level: str, form: str, handler: logging.Handler) -> None:
+    """Log records of *level* ("debug" … "error") and above by *handler*, as "text" or "json".
 
     For the composition root: it replaces the root logger's handlers.
     """
-    handler = logging.StreamHandler(stream)
     handler.setFormatter(Json() if form == "json" else Text())
     handler.addFilter(Bind())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    return handler
 
 
 class _Whole(str):

@@ -19,7 +19,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
@@ -30,6 +30,7 @@ from prometheus_client import CollectorRegistry
 import backends
 from agent import config as configuration
 from agent import logs, metrics, restore
+from agent import outlet as outlets
 from agent import supervisor as supervisors
 from agent.control import Control
 from agent.errands import Errands
@@ -40,6 +41,7 @@ from agent.life import Life, Part
 from agent.machine import DEFAULT_CONFIG, boot_id, exclusive, identity, moment, version
 from agent.metrics import Metrics
 from agent.node import Node
+from agent.outlet import Outlet
 from agent.reconciler import Reconciler
 from agent.repair import Repair
 from agent.schema import Config
@@ -87,22 +89,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="check the configuration, say what is wrong, and end")
     parser.add_argument("--version", action="version", version=version())
     options = parser.parse_args(arguments)
+    say: Callable[[str], None] = _print
     try:
         config = configuration.load(options.config, backends=backends.BACKENDS, hostname=socket.gethostname())
         if options.check:
             print(f"{options.config}: good: node {config.node}, backend {config.backend}")  # noqa: T201
             return 0
         faulthandler.enable()  # a supervisor that ends us by SIGABRT has the log say where every thread was
-        logs.install(config.log.level, config.log.format, sys.stderr)
+        life = Life()
+        outlet = Outlet(outlets.to(sys.stderr.fileno()), life.die)
+        logs.install(config.log.level, config.log.format, outlet)
+        say = outlet.put
         # Threads share one heap instead of one each: their garbage is small, and the memory is the node's.
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-        return run(config, Life())
+        return run(config, life, outlet)
     except Failure as failure:
-        print(f"routable-agent: {failure}", file=sys.stderr)  # noqa: T201
+        say(f"routable-agent: {failure}")
         return 1
 
 
-def run(config: Config, life: Life) -> int:
+def _print(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def run(config: Config, life: Life, outlet: Outlet) -> int:
     """Serve until the end of *life*; the answer is the process's exit code.
 
     Failure: the start is not possible, and why. Nothing that pods need was taken away by then.
@@ -168,6 +178,7 @@ def run(config: Config, life: Life) -> int:
         status = Status(
             config.node, version(), node, survey, fabric, repair, spool, switch, use.waiting,
             stuck=lambda: reconciler.problem(),  # noqa: PLW0108 - the reconciler comes later
+            log_dropped=lambda: outlet.dropped,
         )  # fmt: skip
         verbs = Verbs(node, measured, status.unable, fabric.shortage)
         events = parts.enter_context(closing(Events()))

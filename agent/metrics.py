@@ -39,7 +39,7 @@ class Snapshot:
 
     *unserved*: peers that the backend cannot reach; *repairs*: since start, by kind; *nodes_stale*: the list of
     nodes cannot be used as it is now, the last good one is; *spooled*: DELs that wait to be replayed; *problems*: what
-    is wrong, by kind.
+    is wrong, by kind; *log_dropped*: lines of the log that nobody took.
     """
 
     leases: int = 0
@@ -54,6 +54,7 @@ class Snapshot:
     cloud: Report | None = None
     is_ready: bool = True
     problems: Mapping[str, int] = field(default_factory=dict)
+    log_dropped: int = 0
 
 
 class _Clocked:
@@ -120,6 +121,9 @@ class _AtScrape(Collector):
         for kind, number in sorted(now.repairs.items()):
             repairs.add_metric((kind,), float(number))
         yield repairs
+        dropped = CounterMetricFamily("routable_log_lines_dropped", "Lines of the log that nobody took.")
+        dropped.add_metric((), float(now.log_dropped))
+        yield dropped
         if now.cloud is not None:
             yield from _of_cloud(now.cloud)
 

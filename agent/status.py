@@ -39,6 +39,8 @@ class Status:
     waiting: Callable[[], int]
     stuck: Callable[[], Failure | None] = lambda: None
     """Why the agent does not do its work, though it answers; None when it does."""
+    log_dropped: Callable[[], int] = lambda: 0
+    """How many lines of the log nobody took."""
 
     def troubles(self) -> list[Trouble]:
         """What is wrong: first what STATUS tells, then what is only told to people."""
@@ -131,6 +133,7 @@ class Status:
             cloud=self.fabric.report(),
             is_ready=not any(one.is_fatal for one in troubles),
             problems={kind: sum(one.count for one in troubles if one.kind is kind) for kind in Kind},
+            log_dropped=self.log_dropped(),
         )
 
     def document(self) -> dict[str, Any]:

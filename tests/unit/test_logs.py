@@ -66,7 +66,7 @@ def test_json_carries_the_same_facts() -> None:
 
 def test_every_line_of_a_request_says_what_it_is_about(stream: io.StringIO) -> None:
     """What is bound stands in lines of any logger inside the block, inner over outer, and in none after it."""
-    logs.install("info", "text", stream)
+    logs.install("info", "text", logging.StreamHandler(stream))
     environment = {
         "CNI_COMMAND": "ADD",
         "CNI_CONTAINERID": "c1",
@@ -87,7 +87,7 @@ def test_every_line_of_a_request_says_what_it_is_about(stream: io.StringIO) -> N
 
 def test_threads_do_not_mix_their_requests(stream: io.StringIO) -> None:
     """Another thread's lines carry nothing of this one's request until it binds the same."""
-    logs.install("info", "text", stream)
+    logs.install("info", "text", logging.StreamHandler(stream))
 
     def work(fields: dict[str, object]) -> None:
         logging.getLogger("x").info("plain")
@@ -187,7 +187,7 @@ def test_fields_of_a_text_line_can_be_read_again(pairs: list[tuple[str, str]]) -
 def test_a_traceback_stays_on_its_line(stream: io.StringIO) -> None:
     """An exception's traceback is one escaped value of its record, in both forms, and is not cut."""
     for form in ("text", "json"):
-        logs.install("info", form, stream)
+        logs.install("info", form, logging.StreamHandler(stream))
         try:
             raise ValueError("x" * 5000)
         except ValueError:
@@ -205,7 +205,7 @@ def test_fields_never_replace_what_a_line_is() -> None:
 
 def test_lines_below_the_level_are_not_written(stream: io.StringIO) -> None:
     """The configured level is the least that is written."""
-    logs.install("warning", "text", stream)
+    logs.install("warning", "text", logging.StreamHandler(stream))
     logging.getLogger("x").info("quiet")
     logging.getLogger("x").warning("loud")
     assert stream.getvalue().endswith("Z warning loud\n")

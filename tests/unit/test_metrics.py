@@ -138,6 +138,7 @@ def test_shows_what_is_at_the_moment_of_the_scrape(registry: CollectorRegistry) 
         'routable_addresses_cooling{block="10.1.0.0/24",owner="a"} 1.0',
         'routable_repairs_total{kind="link"} 1.0',
         'routable_repairs_total{kind="route"} 3.0',
+        "routable_log_lines_dropped_total 0.0",
         "routable_cloud_interfaces 2.0",
         "routable_cloud_interfaces_max 3.0",
         "routable_cloud_obstacles 1.0",
