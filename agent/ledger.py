@@ -24,10 +24,12 @@ from ipam.family import Counts
 from ipam.lease import Block
 from ipam.moment import Moment
 from ipam.schema import Damaged
-from ipam.store import Record, Store, Tenure
+from ipam.store import PRUNED, Record, Store, Tenure
 
 log = logging.getLogger(__name__)
 
+_PRUNINGS: Final = 10
+"""How often the journal is asked to forget some more; others are served between."""
 RESTORED: Final = 0
 """The sequence number of what an earlier process of the agent left."""
 
@@ -134,9 +136,11 @@ class Ledger:
             self._store.remember(name, value)
 
     def prune(self, before: float) -> None:
-        """Forget the history before that time (seconds since the epoch)."""
-        with self._lock:
-            self._store.prune(before)
+        """Forget the history before that time (seconds since the epoch), and what of it is too much to keep."""
+        for _ in range(_PRUNINGS):
+            with self._lock:
+                if self._store.prune(before) < PRUNED:
+                    return
 
     # --- leases -----------------------------------------------------------------------------------------------
 

@@ -26,6 +26,10 @@ _WRITER: Final = "writer"
 """The name under which it is remembered who wrote last: the boot, and words for the machine."""
 REMEMBERED = 1 << 16
 """How many addresses keep their last tenure when history is pruned: as many as a /16 has."""
+KEPT = 100_000
+"""How many tenures are kept besides, the newest: some 50 MB, with a pod every 10 s more than a week."""
+PRUNED = 20_000
+"""How many are forgotten at once: nobody is given an address meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,19 +174,30 @@ class Store:
         rows = self._read(f"SELECT {_TENURE}, until FROM tenure WHERE address = ? ORDER BY id DESC", (str(address),))
         return [self._tenure(row) for row in rows]
 
-    def prune(self, before: float, addresses: int = REMEMBERED) -> int:
-        """Forget tenures that ended before that time (seconds since the epoch); the answer is how many.
+    def prune(self, before: float, addresses: int = REMEMBERED, rows: int = KEPT, at_once: int = PRUNED) -> int:
+        """Forget tenures that ended before that time (seconds since the epoch), and all but the newest *rows*; the
+        answer is how many, and that is *at_once* where there may be more to forget.
 
         The last one of each address stays, for the order of reuse; of more than *addresses*, as a /64 may use over
         the years, only of the newest.
         """
+        newest = "SELECT id FROM tenure ORDER BY id DESC LIMIT 1 OFFSET ?"
         with self._transaction():
-            pruned = self._database.execute(
-                "DELETE FROM tenure WHERE until < ? AND id NOT IN "
+            superseded = self._database.execute(
+                "DELETE FROM tenure WHERE id IN (SELECT id FROM tenure AS old WHERE until IS NOT NULL "
+                f"AND (until < ? OR id <= ({newest})) "
+                "AND EXISTS (SELECT 1 FROM tenure AS later WHERE later.address = old.address AND later.id > old.id) "
+                "ORDER BY id LIMIT ?)",
+                (before, rows, at_once),
+            ).rowcount
+            if superseded == at_once:
+                return superseded
+            forgotten = self._database.execute(
+                f"DELETE FROM tenure WHERE until IS NOT NULL AND (until < ? OR id <= ({newest})) AND id NOT IN "
                 "(SELECT max(id) FROM tenure GROUP BY address ORDER BY max(id) DESC LIMIT ?)",
-                (before, addresses),
-            )
-            return pruned.rowcount
+                (before, rows, addresses),
+            ).rowcount
+            return min(superseded + forgotten, at_once - 1)
 
     def recall(self, name: str) -> str | None:
         """What was remembered under *name*; None when nothing was."""

@@ -129,6 +129,19 @@ def test_prune_keeps_the_last_tenure_of_each_address(path: Path) -> None:
         assert store.load() == [record(pod(4), "10.1.0.2", since=50.0)]
 
 
+def test_history_is_bounded_however_many_pods_come_and_go(path: Path) -> None:
+    """Of thirty lately the newest ten are kept, whatever their age; a few at a time; who lives is never forgotten."""
+    with closing(Store(path, "boot-1", at(0.0))) as store:
+        store.save(record(pod(99), "10.1.0.9", since=1.0))
+        for number in range(30):
+            store.save(record(pod(number), "10.1.0.1", since=number * 10.0 + 2))
+            store.drop([pod(number)], at(number * 10.0 + 5))
+        assert [store.prune(0.0, rows=10, at_once=8) for _ in range(4)] == [8, 8, 4, 0]
+        assert len(store.history(IPAddress("10.1.0.1"))) == 10
+        assert store.history(IPAddress("10.1.0.1"))[0].who == pod(29)
+        assert store.load() == [record(pod(99), "10.1.0.9", since=1.0)]
+
+
 def test_prune_remembers_a_bounded_number_of_addresses(path: Path) -> None:
     """However many addresses a /64 has used, only the newest keep a last tenure once they are old."""
     with closing(Store(path, "boot-1", at(0.0))) as store:
