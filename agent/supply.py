@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from netaddr import IPAddress, IPNetwork
@@ -93,7 +94,8 @@ class Use:
 def supply(config: Config, use: Use) -> Supply:
     """What *config* says. ConfigInvalid: what its backend needs is not installed."""
     if config.backend != "aws-eni":
-        return Supply(NodesFile(config.nodes.file), PodCidrs())
+        kept = Path(config.paths.state).with_suffix(".nodes.toml")
+        return Supply(NodesFile(config.nodes.file, kept=kept), PodCidrs())
     live.refuse_without_library()
     fabric = EniFabric(
         node=config.node,

@@ -5,12 +5,14 @@
     addresses = ["192.0.2.1", "2001:db8::1"]        # at most one per family
     pod_cidrs = ["10.1.0.0/24", "2001:db8:1::/64"]  # no two overlap
 
-What holds always: a file that turns bad or vanishes changes ``error`` and leaves ``nodes`` as they were.
+What holds always: a file that turns bad or vanishes changes ``error`` and leaves ``nodes`` as they were; at the start,
+as they were when the agent before ended.
 Replace the file by rename, as editors and ConfigMap volumes do: one written in place can be read half.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -18,8 +20,11 @@ from pathlib import Path
 from typing import Final
 
 from cluster import nodeslist, tomlfile
+from cluster.kept import Kept
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
+
+log = logging.getLogger(__name__)
 
 _YOUNG: Final = 2_000_000_000
 """Nanoseconds. Older kernels stamp files by the timer tick: one changed this lately can change unseen."""
@@ -45,13 +50,18 @@ class NodesFile:
     Nothing is read before the first ``refresh``. One thread refreshes; any may read ``nodes`` and ``error``.
     """
 
-    def __init__(self, path: str, clock: Callable[[], int] = time.time_ns, read: Reader = read) -> None:
-        """*clock* answers nanoseconds since the epoch, as files are stamped; *read* is what opens the file."""
+    def __init__(
+        self, path: str, clock: Callable[[], int] = time.time_ns, read: Reader = read, kept: Path | None = None
+    ) -> None:
+        """*clock* answers nanoseconds since the epoch, as files are stamped; *read* is what opens the file; *kept* is
+        where a copy of the last good one is kept."""
         self._path = Path(path)
+        self._kept = Kept(kept, self._path) if kept is not None else None
         self._clock = clock
         self._read = read
         self._nodes: frozenset[Peer] = frozenset()
         self._error: ConfigInvalid | None = None
+        self._is_recalled = False
         self._seen: Signature | None = None
         self._raw: bytes | None = None
 
@@ -82,10 +92,26 @@ class NodesFile:
         except ConfigInvalid as error:
             return self._refuse(error)
         changed = self._error is not None or nodes != self._nodes
-        self._nodes, self._error = nodes, None
+        self._nodes, self._error, self._is_recalled = nodes, None, False
+        if self._kept is not None:
+            self._kept.save(self._raw)
         return changed
 
     def _refuse(self, error: ConfigInvalid) -> bool:
+        if self._kept is not None and not self._nodes and self._error is None:  # the first look after a start
+            self._nodes = self._recalled(self._kept)
+            self._is_recalled = bool(self._nodes)
+        if self._kept is not None and self._is_recalled:
+            remedy = f"{error.details}; until it is mended, {self._kept.path} is used, the last good list"
+            error = ConfigInvalid(error.message, remedy)
         changed = str(error) != str(self._error)
         self._error = error
         return changed
+
+    def _recalled(self, kept: Kept) -> frozenset[Peer]:
+        raw = kept.load()
+        try:
+            return nodeslist.parse(str(kept.path), raw) if raw is not None else frozenset()
+        except ConfigInvalid as error:  # somebody edited it, or a newer agent wants more of a list
+            log.warning("the copy of the last good list of nodes cannot be used", extra={"error": str(error)})
+            return frozenset()

@@ -192,6 +192,28 @@ def test_a_start_without_the_list_of_nodes_waits_for_it() -> None:
             place.remove()
 
 
+def test_a_restart_while_the_list_is_bad_goes_on_with_the_last_good_one() -> None:
+    """One entry twice must not leave every node that restarts without a network: ADD and STATUS succeed, status and
+    metrics tell it, until the list is mended."""
+    with built(nodes=2) as lab:
+        node, other = lab.nodes
+        pod, far = node.add(), other.add()
+        path = lab.directory / "nodes.toml"
+        good = path.read_text()
+        path.write_text(good + good)
+        node.stop()
+        node.start()
+        assert node.add().addresses
+        node.runtime.call("STATUS")
+        assert traffic.seen_by_tcp(pod.place, far.place, far.address(4)) == pod.address(4)
+        (problem,) = node.status()["problems"]
+        assert (problem["kind"], problem["by_status"]) == ("nodes", False)
+        assert "is used, the last good list" in problem["details"]
+        assert 'routable_problems{kind="nodes"} 1.0' in node.metrics()
+        lab.write_nodes()
+        eventually("the list is good again", lambda: not node.status()["problems"])
+
+
 def _is_ready(lab: Lab) -> bool:
     try:
         lab.nodes[0].runtime.call("STATUS")

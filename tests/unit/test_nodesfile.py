@@ -236,6 +236,54 @@ def test_keeps_the_last_good_set_when_the_file_vanishes(tmp_path: Path) -> None:
     assert source.error is None
 
 
+def test_a_start_with_a_bad_list_goes_on_with_the_last_good_one(tmp_path: Path) -> None:
+    """Whatever became of the file: the copy is used, which the error says, until there is a good list again."""
+    path, kept = tmp_path / "nodes.toml", tmp_path / "state" / "routable.nodes.toml"
+    path.write_text(GOOD)
+    NodesFile(str(path), kept=kept).refresh()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    for spoil in (lambda: path.write_text("[[node]]"), path.unlink):
+        spoil()
+        source = NodesFile(str(path), kept=kept)
+        assert source.refresh()
+        assert {peer.name for peer in source.nodes} == {"a", "b"}
+        assert f"until it is mended, {kept} is used, the last good list" in str(source.error)
+        assert not source.refresh()
+    path.write_text(GOOD.replace('"b"', '"c"'))
+    assert source.refresh()
+    assert ({peer.name for peer in source.nodes}, source.error) == ({"a", "c"}, None)
+    path.write_text("nonsense")
+    source.refresh()
+    assert "is used" not in str(source.error)
+    again = NodesFile(str(path), kept=kept)
+    again.refresh()
+    assert {peer.name for peer in again.nodes} == {"a", "c"}
+
+
+def test_only_a_good_copy_of_the_same_file_stands_in(tmp_path: Path) -> None:
+    """Not another file's, not one that was edited, cut short or is none at all; and a good list needs none."""
+    path, kept = tmp_path / "nodes.toml", tmp_path / "kept"
+    path.write_text(GOOD)
+    NodesFile(str(path), kept=kept).refresh()
+    whole = kept.read_bytes()
+    path.unlink()
+    elsewhere = NodesFile(str(tmp_path / "other.toml"), kept=kept)
+    elsewhere.refresh()
+    assert elsewhere.nodes == frozenset()
+    for content in (b"", whole[:40], whole[:-30], whole + b"x", GOOD.encode()):
+        kept.write_bytes(content)
+        source = NodesFile(str(path), kept=kept)
+        source.refresh()
+        assert source.nodes == frozenset()
+        assert str(source.error) == f"{path}: cannot be read: No such file or directory"
+    path.write_text(GOOD)
+    kept.unlink()
+    kept.mkdir()  # it cannot be kept
+    source = NodesFile(str(path), kept=kept)
+    assert source.refresh()
+    assert (len(source.nodes), source.error) == (2, None)
+
+
 def test_refuses_what_is_no_regular_file(tmp_path: Path) -> None:
     """A FIFO or a directory in the file's place is refused at once, without hanging, and a file put back is read."""
     path = tmp_path / "nodes.toml"
