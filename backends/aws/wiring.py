@@ -2,11 +2,12 @@
 
 A packet to a pod arrives on the interface that has its address, whatever that is; the main table has the pod's route,
 and the first of our rules looks there, for links of pods alone, before anything else. A packet from a pod leaves by the
-interface that has its address, since the VPC drops what comes from any other: the primary one by the main table, each
-other one by a table of its own, to which a rule leads for each of its blocks. A reply leaves by the interface that the
-connection came in on, by a mark that its conntrack entry keeps, so what a NodePort translated finds its way back.
+interface that has its address, since the VPC drops what comes from any other: where there are several, each has a table
+of its own, to which a rule leads for each of its blocks, the primary one, too: a distribution that configures them all
+leaves the main table with another one's default route. A reply leaves by the interface that the connection came in on,
+by a mark that its conntrack entry keeps, so what a NodePort translated finds its way back.
 
-Tables: per secondary interface two routes, and a rule per block (a prefix is one) and two more; per pod one route, as
+Tables: per interface two routes, and a rule per block (a prefix is one) and two more; per pod one route, as
 with every backend. Nothing grows with the cluster.
 """
 
@@ -29,8 +30,10 @@ REPLIES: Final = 8220
 """Priority of the rules for what answers a connection."""
 SOURCES: Final = 8230
 """Priority of the rules by the sender's address."""
+TRANSLATED: Final = 8240
+"""Priority of the rules for pods' packets that no rule above led out: they take the node's address."""
 TABLES: Final = 8200
-"""A secondary interface's table has this number and its index."""
+"""An interface's table has this number and its index."""
 MASK: Final = 0xF0
 """The bits of a packet's and a connection's mark that are ours: kube-proxy and the other plugins use others."""
 _UPLINKS: Final = 0
@@ -64,29 +67,52 @@ def _items(site: Site) -> Iterator[Item]:
     yield from nodeplan.forwarding({4, *(block.version for block in blocks)})
     yield _table(site)
     secondary = [one for one in site.interfaces if one.index]
-    if secondary:
-        yield Rule(4, PODS, MAIN, suppress=_UPLINKS)
-        yield Rule(4, REPLIES, MAIN, mark=mark(0), mask=MASK)
-        # What comes in by a NodePort may be for a pod of another interface.
-        yield nodeplan.loose(site.uplink.name)
+    if not secondary:
+        return
+    yield Rule(4, PODS, MAIN, suppress=_UPLINKS)
+    # What comes in by a NodePort may be for a pod of another interface.
+    yield nodeplan.loose(site.uplink.name)
+    for one in site.interfaces:
+        if not one.index:
+            yield from _primary(one, site)
     for one in secondary:
-        yield from _interface(one, site)
+        yield from _secondary(one, site)
 
 
-def _interface(one: Interface, site: Site) -> Iterator[Item]:
-    device, table, gateway = one.device, TABLES + one.index, str(IPAddress(one.subnet.first + 1))
-    yield Port(HOST, device, site.uplink.mtu, one.mac)
-    yield nodeplan.loose(device)
+def _primary(one: Interface, site: Site) -> Iterator[Item]:
+    """The main table would do, but for other programs that put a default route of another interface there."""
+    yield from _table_of(one)
+    for block in _blocks(one):
+        yield Rule(4, SOURCES, TABLES, src=str(block))
+    if _is_translated(site):  # what takes the node's address leaves by the interface that has that
+        for other in site.interfaces:
+            for block in _blocks(other) if other.index else ():
+                yield Rule(4, TRANSLATED, TABLES, src=str(block))
+
+
+def _secondary(one: Interface, site: Site) -> Iterator[Item]:
+    yield Port(HOST, one.device, site.uplink.mtu, one.mac)
+    yield nodeplan.loose(one.device)
     # Without the subnet's length, or the kernel would add a route for the subnet to the main table.
-    yield Addr(HOST, device, f"{one.address}/32")
-    yield Route(HOST, str(one.subnet.cidr), device, table=table)
-    yield Route(HOST, podlink.DEFAULT[4], device, gateway, onlink=True, table=table)
+    yield Addr(HOST, one.device, f"{one.address}/32")
+    yield from _table_of(one)
+    yield Rule(4, SOURCES, TABLES + one.index, src=f"{one.address}/32")
+    for block in _blocks(one):
+        for network in map(str, _untranslated(site)) if _is_translated(site) else ("",):
+            yield Rule(4, SOURCES, TABLES + one.index, src=str(block), dst=network)
+
+
+def _table_of(one: Interface) -> Iterator[Item]:
+    """Its ways out, and that answers take them."""
+    table, gateway = TABLES + one.index, str(IPAddress(one.subnet.first + 1))
+    yield Route(HOST, str(one.subnet.cidr), one.device, table=table)
+    yield Route(HOST, podlink.DEFAULT[4], one.device, gateway, onlink=True, table=table)
     yield Rule(4, REPLIES, table, mark=mark(one.index), mask=MASK)
-    yield Rule(4, SOURCES, table, src=f"{one.address}/32")
-    for block in one.blocks:
-        if block.version == 4:
-            for network in map(str, _untranslated(site)) if _is_translated(site) else ("",):
-                yield Rule(4, SOURCES, table, src=str(block), dst=network)
+
+
+def _blocks(one: Interface) -> list[IPNetwork]:
+    """IPv4 alone: IPv6 is on the primary interface, and needs no rules."""
+    return [block for block in one.blocks if block.version == 4]
 
 
 def _is_translated(site: Site) -> bool:

@@ -152,6 +152,26 @@ def test_the_vpc_checks_sources(vpc: Vpc) -> None:
     assert vpc.router.dropped() == before
 
 
+def test_a_default_route_of_another_interface_takes_nothing(vpc: Vpc) -> None:
+    """As a distribution makes it that configures every interface: pods of each, and the node's answers, leave by the
+    one that has their address, and the VPC drops nothing."""
+    node, far = vpc.nodes[0], vpc.nodes[1].pods[0]
+    own, before = str(vpc.nic(node, 1).address), vpc.router.dropped()
+    node.place.ip(f"route replace default via 10.0.0.1 dev ens6 src {own} onlink")
+    try:
+        for pod in by_interface(vpc, node).values():
+            address = pod.addresses[0]
+            for see in (traffic.seen_by_tcp, traffic.seen_by_udp):
+                assert see(pod.place, vpc.outside, OUTSIDE) == address
+                assert see(pod.place, far.place, far.addresses[0]) == address
+                assert see(vpc.outside, pod.place, address) == OUTSIDE
+        primary = str(vpc.nic(node, 0).address)
+        assert traffic.answered(vpc.outside, node.place, (primary, 9090), 9090, socket.SOCK_STREAM) == OUTSIDE
+        assert vpc.router.dropped() == before
+    finally:
+        node.place.ip("route replace default via 10.0.0.1 dev ens5")
+
+
 # --- repair ---------------------------------------------------------------------------------------------------
 
 

@@ -318,13 +318,17 @@ def test_with_the_primary_interface_alone_nothing_is_routed_specially() -> None:
 
 
 def test_a_secondary_interface_has_a_table_and_a_rule_for_each_block() -> None:
-    """And replies leave by the interface that the connection came in on."""
+    """So has the primary one then, since the main table's default route may be another's; and replies leave by the
+    interface that the connection came in on."""
     lines, chains = planned(FIRST, SECOND)
     assert lines == [
         "sysctl net/ipv4/ip_forward = 1",
         "rule ipv4 8210: from all lookup main suppress_ifgroup 0",
-        "rule ipv4 8220: from all fwmark 0x10/0xf0 lookup main",
         "sysctl net/ipv4/conf/ens5/rp_filter = 2",
+        "route 10.0.0.0/20 dev ens5 table 8200",
+        "route 0.0.0.0/0 via 10.0.0.1 dev ens5 onlink table 8200",
+        "rule ipv4 8220: from all fwmark 0x10/0xf0 lookup 8200",
+        "rule ipv4 8230: from 10.0.0.16/28 lookup 8200",
         "link ens6 mtu 9001 address 02:00:00:00:00:09 up",
         "sysctl net/ipv4/conf/ens6/rp_filter = 2",
         "addr 10.0.1.9/32 dev ens6",
@@ -339,8 +343,10 @@ def test_a_secondary_interface_has_a_table_and_a_rule_for_each_block() -> None:
 
 
 def test_translation_is_for_what_leaves_the_vpc_by_the_primary_interface() -> None:
-    """So pods of the other interfaces go there by their own only within the VPC and what is excluded."""
+    """So pods of the other interfaces go there by their own only within the VPC and what is excluded, and else by the
+    primary one, whatever the main table says."""
     lines, chains = planned(FIRST, SECOND, masquerade=(IPNetwork("192.168.0.0/16"),))
+    assert "rule ipv4 8240: from 10.0.1.32/28 lookup 8200" in lines
     assert lines[-2:] == [
         "rule ipv4 8230: from 10.0.1.32/28 to 10.0.0.0/16 lookup 8201",
         "rule ipv4 8230: from 10.0.1.32/28 to 192.168.0.0/16 lookup 8201",
