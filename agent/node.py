@@ -22,7 +22,7 @@ from backends.podlink import link_name, remains
 from backends.wiring import Wiring
 from cni.errors import Drifted, EnvironmentInvalid, Failure, InterfaceExists, KernelRefused, TryAgain, UnknownContainer
 from cni.spec import Attachment
-from dataplane.diff import Change, diff, render
+from dataplane.diff import Change, diff, render, standing
 from dataplane.items import HOST
 from dataplane.kernel import Dataplane
 from dataplane.observe import PodLink
@@ -312,7 +312,7 @@ class Node:
                 log.warning("released the lease of a pod that is gone", extra={"attachment": str(who)})
                 return []
             now = pods.seen(record, have) if is_wired else record
-            changes = [change for change in pods.faults(have, pods.expected(wiring, now, have)) if allowed(change)]
+            changes = standing(pods.faults(have, pods.expected(wiring, now, have)), allowed)
             if is_wired and pods.port_key(record) not in have:
                 changes = [change for change in changes if change.item.key.place == HOST]
                 self._dataplane.apply(changes)
@@ -326,7 +326,7 @@ class Node:
             if any(old is not None and new is not None for old, new in changes):
                 # A link that is given another address or goes down loses neighbours and routes.
                 have = self._dataplane.observe(pods.scopes(record, wiring))
-                lost = [change for change in pods.faults(have, pods.expected(wiring, now, have)) if allowed(change)]
+                lost = standing(pods.faults(have, pods.expected(wiring, now, have)), allowed)
                 self._dataplane.apply(lost)
                 changes += lost
             if now is not record:

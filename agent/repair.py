@@ -6,10 +6,12 @@ makes it come sooner. A start is not special.
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from agent.limiter import Limiter
@@ -17,12 +19,13 @@ from agent.node import Node
 from agent.survey import Surroundings, Survey
 from backends.podlink import link_name, parse_alias
 from backends.wiring import Wiring
-from cni.errors import Failure
+from cni.errors import Failure, KernelRefused
 from cni.spec import Attachment
-from dataplane.diff import Change, diff, render
-from dataplane.items import HOST, POD_LINK_PREFIX, Addr, Item, Key, NftTable, Plan, Port, Sysctl, Veth
+from dataplane.diff import Change, diff, render, standing
+from dataplane.items import HOST, POD_GROUP, Addr, Item, Key, Nexthop, NftTable, Plan, Port, Sysctl, Veth
 from dataplane.kernel import Dataplane
-from dataplane.observe import Device, Host, Scope, Settings
+from dataplane.observe import Device, Host, Scope, Settings, Strangers
+from dataplane.ours import has_pod_link_name, is_group
 from ipam.store import Record
 
 log = logging.getLogger(__name__)
@@ -75,6 +78,7 @@ class Repair:
         self._limiter = Limiter(BURST, PERIOD)
         self._settled: Plan = {}
         self._followed: Wiring | None = None
+        self._refused: dict[Key, Failure] = {}
         self.counts: Counter[str] = Counter()
         """Objects mended since the start, by kind."""
         self.events: deque[Event] = deque(maxlen=REMEMBERED)
@@ -93,14 +97,16 @@ class Repair:
         if self._settled and around.wired.plan is not self._settled:
             # What we want has changed, by one peer of thousands perhaps: that needs no look at the kernel first.
             # Whatever of it fails is seen, and told, below.
-            self._apply(diff(self._settled, around.wired.plan), {})
+            self._apply(diff(self._settled, around.wired.plan), {}, scopes(around))
         records = self._node.ledger.records()
         have = self._dataplane.observe(scopes(around))
+        self._cover(have, failing)
+        lost: set[Key] = set()
         for _ in range(ROUNDS):
-            changes = self._allowed(diff(_of_node(have), around.wired.plan))
+            changes = self._allowed(diff(_of_node(have), around.wired.plan), lost)
             if not changes:
                 break
-            self._apply(changes, failing)
+            lost |= self._apply(changes, failing, scopes(around))
             have = self._dataplane.observe(scopes(around))
         self._settled = around.wired.plan
         self.routes = sum(key.kind == "route" for key in have)
@@ -118,7 +124,7 @@ class Repair:
         want = {key: item for key, item in around.wired.plan.items() if isinstance(item, Sysctl | NftTable)}
         changes = self._allowed(diff(self._dataplane.observe([scope]), want))
         if changes:
-            self._apply(changes, failing)
+            self._apply(changes, failing, [scope])
         wiring, well = self._node.wiring, True
         spare = COURTESY
         for who in self._node.ledger.records():
@@ -132,30 +138,46 @@ class Repair:
 
     # --- the node's own part ----------------------------------------------------------------------------------
 
-    def _apply(self, changes: Sequence[Change], failing: dict[str, Failure]) -> None:
-        try:
-            self._dataplane.apply(changes)
-            made: Sequence[Change] = changes
-        except Failure:
-            made = self._apply_singly(changes, failing)  # one that is refused must not keep the others from being made
-        self._tell("mended", [change for change in made if self._is_drift(change)])
+    def _apply(self, changes: Sequence[Change], failing: dict[str, Failure], where: Sequence[Scope]) -> set[Key]:
+        """Make the changes of what is *where*, as far as the kernel lets us; the answer is of what it did not."""
+        refused: set[Key] = set()
 
-    def _apply_singly(self, changes: Sequence[Change], failing: dict[str, Failure]) -> list[Change]:
-        made = []
-        for change in changes:
+        def is_made(change: Change) -> bool:
             try:
                 self._dataplane.apply([change])
-                made.append(change)
             except Failure as failure:
+                refused.add(change.item.key)
+                self._refused[change.item.key] = failure
                 self._fail(str(change.item), failure, failing)
-        return made
+                self._give_way(change, failure)
+                return False
+            return True
+
+        made = changes
+        try:
+            self._dataplane.apply(changes)
+        except Failure:
+            # One that is refused must not keep the others from being made, of which some are by now.
+            have = self._dataplane.observe(where)
+            made = standing([change for change in changes if have.get(change.item.key) != change.new], is_made)
+        for change in made:
+            self._refused.pop(change.item.key, None)
+        self._tell("mended", [change for change in made if self._is_drift(change)])
+        return refused
+
+    def _give_way(self, change: Change, failure: Failure) -> None:
+        """An id that another program has is its own: the next look at what is around chooses another."""
+        is_taken = isinstance(failure, KernelRefused) and failure.errno == errno.EEXIST
+        if is_taken and isinstance(change.new, Nexthop):
+            self._survey.avoid(change.new.id)
 
     def _is_drift(self, change: Change) -> bool:
         """Whether somebody else brought the difference about, and not a change of what we want."""
         return bool(self._settled) and self._settled.get(change.item.key) == change.new
 
-    def _allowed(self, changes: Iterable[Change]) -> list[Change]:
-        return [change for change in changes if self._is_allowed(change)]
+    def _allowed(self, changes: Iterable[Change], lost: Collection[Key] = ()) -> list[Change]:
+        """Those that may be made now, and are not *lost* anyway."""
+        return standing(changes, lambda change: change.item.key not in lost and self._is_allowed(change))
 
     def _is_allowed(self, change: Change) -> bool:
         return not self._is_drift(change) or self._limiter.allow(change.item.key, self._clock())
@@ -165,9 +187,17 @@ class Repair:
             assert isinstance(key, Key)
             what = f"{key.kind} {key.name}"
             why = f"it was mended {BURST} times within {PERIOD:.0f} s: another program keeps changing it; stop that one"
-            self._fail(what, Failure(f"{what} is fought over", why), failing)
+            failure = self._refused.get(key) or Failure(f"{what} is fought over", why)
+            self._fail(what, failure, failing)
 
     # --- pods -------------------------------------------------------------------------------------------------
+
+    def _cover(self, have: Plan, failing: dict[str, Failure]) -> None:
+        """Put pods' links that are in no link group of ours, as older agents made them, into it: before anything else,
+        since the node's nft table goes by it."""
+        links = [item for item in have.values() if isinstance(item, Veth) and not is_group(item.group)]
+        if links:
+            self._apply([Change(link, replace(link, group=POD_GROUP)) for link in links], failing, [Host()])
 
     def _links(self, have: Plan, records: Mapping[Attachment, Record], failing: dict[str, Failure]) -> None:
         parts = _by_pod_link(have)
@@ -180,6 +210,8 @@ class Repair:
                 self._mend(who, failing)
         for name, part in parts.items():
             self._drop(name, part, failing)
+        for key in self._dataplane.observe([Strangers()]):
+            self._fail(f"link {key.name}", _nobodys(key.name), failing)
 
     def _mend(self, who: Attachment, failing: dict[str, Failure]) -> bool:
         # What differs because pods are wired in another way now is nobody's doing.
@@ -200,11 +232,15 @@ class Repair:
     def _drop(self, name: str, part: Plan, failing: dict[str, Failure]) -> None:
         """A link of ours that belongs to no lease."""
         veth = part.get(Key(HOST, "link", name))
-        named = parse_alias(veth.alias) if isinstance(veth, Veth) else None
+        if not isinstance(veth, Veth):
+            return
+        named = parse_alias(veth.alias)
+        if named is None or link_name(named.who) != name:
+            if name not in map(link_name, self._node.ledger.records()):  # not one that is just being made
+                self._fail(f"link {name}", _unnamed(name), failing)
+            return
         try:
-            if named is None:
-                self._dataplane.apply(diff(part, {}))
-            elif link_name(named.who) != name or not self._node.drop_link(named.who):
+            if not self._node.drop_link(named.who):
                 return
         except Failure as failure:
             self._fail(f"link {name}", failure, failing)
@@ -247,7 +283,7 @@ def settings(around: Surroundings) -> Settings:
 
 def _is_of_pod(item: Item) -> bool:
     name = item.key.name if isinstance(item, Veth) else item.link
-    return name.startswith(POD_LINK_PREFIX)
+    return has_pod_link_name(name)
 
 
 def _of_node(have: Plan) -> dict[Key, Item]:
@@ -260,3 +296,17 @@ def _by_pod_link(have: Plan) -> dict[str, dict[Key, Item]]:
         if _is_of_pod(item):
             parts.setdefault(key.name if isinstance(item, Veth) else item.link, {})[key] = item
     return parts
+
+
+def _unnamed(name: str) -> Failure:
+    return Failure(
+        f"link {name} belongs to no lease and does not say whose it is: it was left alone",
+        f"delete the pod that it leads to, or if there is none, the link: ip link delete {name}",
+    )
+
+
+def _nobodys(name: str) -> Failure:
+    return Failure(
+        f"link {name} is called as a pod's link is, but has neither our alias nor our link group: it was left alone",
+        f"rename it if it is another program's; if it is a pod's, give it back: ip link set {name} group {POD_GROUP}",
+    )

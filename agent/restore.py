@@ -11,9 +11,10 @@ from agent.machine import claim, is_claimed, moment
 from backends.podlink import link_name
 from cni.errors import StateCorrupt
 from cni.spec import Attachment
-from dataplane.items import POD_LINK_PREFIX, Plan, Route, Veth
+from dataplane.items import Plan, Route, Veth
 from dataplane.kernel import Dataplane
 from dataplane.observe import Host
+from dataplane.ours import has_pod_link_name
 from ipam.lease import Block
 from ipam.moment import Moment
 from ipam.schema import Damaged, bears_our_mark, set_aside
@@ -93,7 +94,7 @@ def _refuse_unknown(have: Plan, known: Collection[Attachment]) -> None:
     """Such a pod's address might be given to another, and its link would be taken for a leftover."""
     ours = {link_name(who) for who in known}
     links = {item.name for item in have.values() if isinstance(item, Veth)}
-    links |= {item.dev for item in have.values() if isinstance(item, Route) and item.dev.startswith(POD_LINK_PREFIX)}
+    links |= {item.dev for item in have.values() if isinstance(item, Route) and has_pod_link_name(item.dev)}
     for name in sorted(links - ours):
         raise StateCorrupt(
             f"the journal is lost, and link {name} does not say which pod's it is",

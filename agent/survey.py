@@ -65,6 +65,7 @@ class Survey:
         self._fabric = fabric
         self._find_uplink = find_uplink
         self._wire = wire
+        self._taken: frozenset[int] = frozenset()
         self._now: Surroundings | None = None
         self._problem: Failure | None = TryAgain("the agent is starting", "it has not read the list of nodes yet")
 
@@ -82,6 +83,12 @@ class Survey:
     def stale(self) -> Failure | None:
         """Why the list of nodes in use is not the newest one; None when it is."""
         return self._source.error
+
+    def avoid(self, nexthop: int) -> None:
+        """Another program has a nexthop object with that id, so from the next look on no peer has it; for as long as
+        this process lives, or its coming and going would move routes."""
+        log.warning("another program has a nexthop object with an id of ours: another is chosen", extra={"id": nexthop})
+        self._taken |= {nexthop}
 
     def refresh(self) -> bool:
         """Look again; True when the surroundings changed. The uplink is always looked at: it costs milliseconds."""
@@ -115,7 +122,7 @@ class Survey:
         found = self._fabric.supplied(here)
         others = (peer.addresses[0] for peer in peers if peer is not here and peer.addresses)
         uplink = self._find_uplink(self._uplink, here.addresses, tuple(islice(others, ASKED)))
-        site = Site(here, uplink, self._options, found.interfaces, found.networks)
+        site = Site(here, uplink, self._options, found.interfaces, found.networks, self._taken)
         last = self._now
         wiring = self._wire(site)
         if last is not None and last.wiring is wiring and last.peers == peers:

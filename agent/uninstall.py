@@ -11,15 +11,18 @@ from agent.schema import Config
 from backends.nodeplan import TABLE
 from cni.errors import ConfigInvalid
 from dataplane.diff import diff
+from dataplane.items import Plan, Route, Rule
 from dataplane.kernel import Kernel
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import Host, Settings
+from dataplane.observe import Device, Host, Settings, Strangers
+from dataplane.ours import TABLES
 from ipam.store import Store
 
 
 def uninstall(config: Config, *, is_sure: bool) -> Iterator[str]:
-    """Remove every link, route, nexthop, neighbour and table of ours, and end all leases; tells what in lines.
+    """Remove every link, route, nexthop, neighbour, rule, address and table of ours, and end all leases; tells what in
+    lines.
 
     Sysctls keep their values, since others may rely on them by now; the journal keeps the history of addresses.
     ConfigInvalid: pods have addresses, and the operator is not sure.
@@ -33,9 +36,20 @@ def uninstall(config: Config, *, is_sure: bool) -> Iterator[str]:
                 "drain the node first, or add --yes: they lose their network",
             )
         with closing(Kernel(netns, Nft())) as kernel:
-            changes = diff(kernel.observe([Host(), Settings((), (TABLE,))]), {})
+            have = kernel.observe([Host(), Settings((), (TABLE,))])
+            changes = diff({**have, **kernel.observe(_devices(have))}, {})
             yield from (str(change) for change in changes)
             kernel.apply(changes)
+            for item in kernel.observe([Strangers()]).values():
+                yield f"left alone, it has no mark of ours: {item}"
         for record in records:
             store.drop([record.lease.who], now)
         yield f"removed {len(changes)} objects, ended {len(records)} leases"
+
+
+def _devices(have: Plan) -> list[Device]:
+    """The addresses of ours on interfaces of the machine, each with a rule that leads from it to a table of ours, whose
+    routes say by which interface: see `backends.aws.wiring`."""
+    devices = {item.table: item.dev for item in have.values() if isinstance(item, Route) and item.table in TABLES}
+    rules = [item for item in have.values() if isinstance(item, Rule) and item.src and item.table in devices]
+    return [Device(devices[rule.table], (rule.src,)) for rule in rules]

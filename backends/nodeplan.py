@@ -12,20 +12,30 @@ from netaddr import IPNetwork
 
 from backends.wiring import Site, Unserved, Wired
 from cluster.peers import Peer
-from dataplane.items import HOST, POD_LINK_PREFIX, Item, Key, NftTable, Route, Sysctl, plan
+from dataplane.items import HOST, POD_GROUP, POD_LINK_PREFIX, Item, Key, NftTable, Route, Sysctl, nexthop_key, plan
+from dataplane.nft import OUR_CHAIN
+from dataplane.ours import DYING, DYING_BITS, NEXTHOPS
 
 TABLE: Final = ("inet", "routable")
 """Family and name of the one nft table of ours."""
-_NEXTHOP_BASE: Final = 1 << 30
+_NEXTHOP_BASE: Final = NEXTHOPS.start
 _FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 # A pod's packet must come from where a packet to its source address would go: the same pod's link. Link-local
 # sources are the neighbour discovery of a pod for its own link and go no further than this host.
+#
+# Pods' links are told by their name and the link group that they have from the moment of their creation: the name alone
+# may begin another's link, the group alone may be another's, too. The set is one of constants, so nothing has to be
+# changed here when a pod comes or goes, and links that are being deleted are checked to their last packet.
+_OUT_OF_POD: Final = f"{{ {POD_GROUP}, {DYING}-{DYING + (1 << DYING_BITS) - 1} }}"
 SOURCE_CHECK: Final = f"""\
-	chain source {{
+	chain pod {{
+		ip6 saddr fe80::/10 ip6 daddr {{ fe80::/10, ff02::/16 }} accept
+		fib saddr . iif oif missing drop
+	}}
+	chain {OUR_CHAIN} {{
 		type filter hook prerouting priority raw; policy accept;
-		iifname "{POD_LINK_PREFIX}*" ip6 saddr fe80::/10 ip6 daddr {{ fe80::/10, ff02::/16 }} accept
-		iifname "{POD_LINK_PREFIX}*" fib saddr . iif oif missing drop
+		iifname "{POD_LINK_PREFIX}*" iifgroup {_OUT_OF_POD} jump pod
 	}}"""
 
 
@@ -75,9 +85,10 @@ def natural_ids(peer: Peer) -> dict[int, int]:
     return {family: nexthop_id(peer.name, family) for family in families(peer)}
 
 
-def moved(natural: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
-    """The ids of those whose own one an earlier peer, by name, has already: the next that is nobody's."""
-    owners: dict[int, tuple[str, int]] = {}
+def moved(natural: Mapping[tuple[str, int], int], taken: Collection[int] = ()) -> dict[tuple[str, int], int]:
+    """The ids of those whose own one an earlier peer, by name, has already, or another program's object (*taken*): the
+    next that is nobody's."""
+    owners: dict[int, tuple[str, int] | None] = dict.fromkeys(taken)
     late = [key for key, number in natural.items() if owners.setdefault(number, key) is not key]
     found: dict[tuple[str, int], int] = {}
     for key in late:
@@ -93,11 +104,6 @@ def nexthop_id(name: str, family: int) -> int:
     """The id of a nexthop object that collides with no other."""
     digest = hashlib.sha256(f"{name}/{family}".encode()).digest()
     return _NEXTHOP_BASE | int.from_bytes(digest[:4], "big") % _NEXTHOP_BASE
-
-
-def nexthop_key(number: int) -> Key:
-    """The key of a nexthop object."""
-    return Key(HOST, "nexthop", str(number))
 
 
 class Part(NamedTuple):
@@ -117,8 +123,9 @@ class Peers:
     call.
     """
 
-    def __init__(self, here: str, base: Iterable[Item], make: Callable[[Peer, Mapping[int, int]], Part]) -> None:
-        self._here = here
+    def __init__(self, site: Site, base: Iterable[Item], make: Callable[[Peer, Mapping[int, int]], Part]) -> None:
+        self._here = site.here.name
+        self._taken = site.taken
         self._base = plan(*base)
         self._make = make
         self._lock = threading.Lock()
@@ -153,6 +160,8 @@ class Peers:
         parts = []
         for peer in new:
             part = self._make(peer, natural_ids(peer))
+            if not self._taken.isdisjoint(part.ids.values()):
+                return False
             is_apart = whole.keys().isdisjoint(part.items) and self._contested.isdisjoint(part.items)
             if not is_apart or len(set(part.ids.values())) < len(part.ids):
                 return False
@@ -170,7 +179,7 @@ class Peers:
         """All anew, in the order of the names: the first keeps what two want; a nexthop's id can move, the rest of
         the second is not served."""
         natural = {(peer.name, family): number for peer in peers for family, number in natural_ids(peer).items()}
-        late = moved(natural)
+        late = moved(natural, self._taken)
         self._contested = {nexthop_key(number) for who in late for number in (natural[who], late[who])}
         self._parts, self._unserved = {}, {}
         whole = dict(self._base)
@@ -216,4 +225,6 @@ def _masquerade(family: int, pod_cidrs: Sequence[IPNetwork], routable: Collectio
     others = [cidr for cidr in routable if cidr.version == family]
     if ours and others:
         ranges = f"{word} saddr {elements(ours)} {word} daddr != {elements(others)}"
-        yield f'{ranges} oifname != "{POD_LINK_PREFIX}*" masquerade'
+        # A packet to another pod of this node.
+        yield f'{ranges} oifname "{POD_LINK_PREFIX}*" oifgroup {POD_GROUP} return'
+        yield f"{ranges} masquerade"

@@ -17,7 +17,7 @@ from netaddr import IPAddress
 
 from cni.spec import Attachment
 from dataplane.items import HOST, POD_LINK_PREFIX, Addr, Item, Key, Neigh, Port, Route, Sysctl, Veth, plan
-from dataplane.observe import ALIAS
+from dataplane.ours import ALIAS
 from ipam.store import Record
 
 GATEWAYS: Final[Mapping[int, IPAddress]] = MappingProxyType({4: IPAddress("169.254.1.1"), 6: IPAddress("fe80::1")})

@@ -27,7 +27,7 @@ class StaticWiring:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._peers = nodeplan.Peers(site.here.name, nodeplan.common(site), self._part)
+        self._peers = nodeplan.Peers(site, nodeplan.common(site), self._part)
         self.mtu = pod_mtu(site, 0)
 
     def pod(self, record: Record) -> dict[Key, Item]:

@@ -19,7 +19,7 @@ from backends import nodeplan, podlink
 from backends.vxlan import overlay_addresses
 from backends.wiring import Unserved, Wired, Wiring
 from cluster.peers import Peer
-from dataplane.items import HOST, Item, Key, Nexthop, Route
+from dataplane.items import HOST, Item, Key, Nexthop, Route, nexthop_key
 from ipam.store import Record
 
 
@@ -43,7 +43,7 @@ class Transition:
     """`backends.wiring.Wiring` between *old* and *new*, on the node *here*.
 
     Peers for whose name *has_moved* are reached by *new*. Of those named in *tried* the spare addresses alone are
-    reached by the other way than the peer's pods.
+    reached by the other way than the peer's pods. *taken*: see `Site`.
     """
 
     def __init__(
@@ -53,8 +53,10 @@ class Transition:
         new: Wiring,
         has_moved: Callable[[str], bool] = lambda name: False,
         tried: frozenset[str] = frozenset(),
+        taken: frozenset[int] = frozenset(),
     ) -> None:
         self._here = here
+        self._taken = taken
         self._old, self._new = old, new
         self._has_moved, self._tried = has_moved, tried
         self.mtu = new.mtu
@@ -97,14 +99,14 @@ class Transition:
         for cidr in peer.pod_cidrs:
             route = wired.plan.get(Key(HOST, "route", str(cidr)))
             if isinstance(route, Route) and route.nhid:
-                yield nodeplan.nexthop_key(route.nhid)
+                yield nexthop_key(route.nhid)
 
     def _ways(self, peer: Peer, wired: Wired) -> Iterator[tuple[Probe, Nexthop]]:
         sources = {address.version: address for address in overlay_addresses(self._here)}
         for target in overlay_addresses(peer):
             cidr = next(one for one in sorted(peer.pod_cidrs) if one.version == target.version)
             route = wired.plan.get(Key(HOST, "route", str(cidr)))
-            nexthop = wired.plan.get(nodeplan.nexthop_key(route.nhid)) if isinstance(route, Route) else None
+            nexthop = wired.plan.get(nexthop_key(route.nhid)) if isinstance(route, Route) else None
             if isinstance(nexthop, Nexthop) and target.version in sources:
                 spare = IPAddress(cidr.last, cidr.version)
                 answerers = target, *peer.addresses
@@ -114,7 +116,7 @@ class Transition:
         """A route to the spare address of each probe by the way that *wired* has."""
         for probe, way in self._ways(peer, wired):
             number = nodeplan.nexthop_id(f"{peer.name} tried", probe.spare.version)
-            while nodeplan.nexthop_key(number) in wired.plan:
+            while nexthop_key(number) in wired.plan or number in self._taken:
                 number += 1
             yield way._replace(id=number)
             yield Route(HOST, f"{probe.spare}/{podlink.BITS[probe.spare.version]}", nhid=number)

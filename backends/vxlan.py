@@ -23,6 +23,7 @@ from backends.wiring import Site, Unserved, Wired, pod_mtu
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
 from dataplane.items import HOST, VXLAN_LINK, Addr, Fdb, Item, Key, Neigh, Nexthop, Sysctl, Vxlan, plan
+from dataplane.ours import VTEP_MAC
 from ipam.store import Record
 
 OVERHEAD: Final = {4: 50, 6: 70}
@@ -37,7 +38,7 @@ class VxlanWiring:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._underlay = _underlay(site)
-        self._peers = nodeplan.Peers(site.here.name, (*nodeplan.common(site), *self._device()), self._part)
+        self._peers = nodeplan.Peers(site, (*nodeplan.common(site), *self._device()), self._part)
         self.mtu = pod_mtu(site, OVERHEAD[self._underlay.version])
 
     def pod(self, record: Record) -> dict[Key, Item]:
@@ -100,7 +101,7 @@ def vtep_mac(address: IPAddress) -> str:
     """The hardware address of the VTEP at *address*: 02:52 (locally administered, 'R') and the IPv4 address, or four
     bytes of an IPv6 address's hash."""
     octets = address.packed if address.version == 4 else hashlib.sha256(address.packed).digest()[:4]
-    return "02:52:" + octets.hex(":")
+    return VTEP_MAC + octets.hex(":")
 
 
 def link_local(mac: str) -> IPAddress:

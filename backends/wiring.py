@@ -59,7 +59,7 @@ class Site:
     """Where the agent is: *here* is its own node in the list, *uplink* the link that leads to the others.
 
     Where a cloud gives the addresses, *interfaces* are those that pods use, *networks* the ranges that the network
-    around them routes without translation.
+    around them routes without translation. *taken* are ids of our range that other programs' nexthop objects have.
     """
 
     here: Peer
@@ -67,6 +67,7 @@ class Site:
     options: Options
     interfaces: tuple[Interface, ...] = ()
     networks: tuple[IPNetwork, ...] = ()
+    taken: frozenset[int] = frozenset()
 
     @property
     def links(self) -> frozenset[str]:

@@ -6,7 +6,7 @@ import threading
 
 from dataplane import rtnl
 from dataplane.diff import Change
-from dataplane.items import Port, Veth, Vxlan
+from dataplane.items import Item, Port, Veth, Vxlan
 from dataplane.netlink import Socket
 from dataplane.refusal import ALREADY_GONE, VANISHED, refused
 
@@ -40,6 +40,12 @@ class Batch:
         """More messages, all on behalf of *change*."""
         self._messages += messages
         self._changes += [change] * len(messages)
+
+    def send_first(self, kind: type[Item]) -> None:
+        """Send what was gathered if there is a change of that *kind* in it, so that what follows is not made if that is
+        refused."""
+        if any(isinstance(change.new, kind) for change in self._changes):
+            self.send()
 
     def send(self) -> None:
         """Send what was gathered.

@@ -6,10 +6,10 @@ changes gives *have* back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from dataplane.items import Item, Key, Plan
+from dataplane.items import Item, Key, Plan, needs
 
 
 class Change(NamedTuple):
@@ -64,6 +64,25 @@ def apply(have: Plan, changes: Iterable[Change]) -> dict[Key, Item]:
 def render(changes: Iterable[Change]) -> str:
     """The changes as lines for a person: ``-`` is there and should not be, ``+`` should be and is not."""
     return "\n".join(str(change) for change in changes)
+
+
+def standing(changes: Iterable[Change], is_made: Callable[[Change], bool]) -> list[Change]:
+    """Those of *changes* that *is_made*, asked one after the other, lets be: it is not asked for what would stand on an
+    object that is not there, nor for the removal of what something still stands on, because of a change that was not
+    made. What hangs on another's link of that name, or leads through another's nexthop object, would go wrong."""
+    missing: set[Key] = set()
+    held: set[Key] = set()
+    made = []
+    for change in changes:
+        old, new = change
+        is_possible = change.item.key not in held if new is None else missing.isdisjoint(needs(new))
+        if is_possible and is_made(change):
+            made.append(change)
+        elif old is None:
+            missing.add(change.item.key)
+        else:
+            held.update(needs(old))
+    return made
 
 
 def _rank(change: Change) -> int:

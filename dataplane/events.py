@@ -40,8 +40,9 @@ from pyroute2.netlink.rtnl import (
 )
 
 from dataplane import rtnl
-from dataplane.items import POD_LINK_PREFIX, PROTOCOL, VXLAN_LINK
+from dataplane.items import PROTOCOL, VXLAN_LINK
 from dataplane.netlink import messages
+from dataplane.ours import NEXTHOPS, has_pod_link_name
 from dataplane.refusal import translated
 
 RTM_NEWNETCONF: Final = 80
@@ -149,11 +150,12 @@ class Events:
 
     def _of_link(self, kind: int, body: bytes) -> bool:
         link = rtnl.link(body)
+        was = self._names.get(link.ifindex, "")
         if kind == RTM_DELLINK:
             self._names.pop(link.ifindex, None)
         else:
             self._names[link.ifindex] = link.name
-        return self._is_ours(link.name)
+        return self._is_ours(link.name) or self._is_ours(was)  # one that is called otherwise now makes room
 
     def _of_addr(self, kind: int, body: bytes) -> bool:
         return self._is_ours(self._names.get(rtnl.IFADDR.unpack_from(body)[4], ""))
@@ -164,13 +166,14 @@ class Events:
 
     def _of_route(self, kind: int, body: bytes) -> bool:
         route = rtnl.route(body, "", self._names)
-        return route is not None and not route.dev.startswith(POD_LINK_PREFIX)
+        return route is not None and not has_pod_link_name(route.dev)
 
     def _of_rule(self, kind: int, body: bytes) -> bool:
         return rtnl.rule(body) is not None
 
     def _of_nexthop(self, kind: int, body: bytes) -> bool:
-        return bool(rtnl.NHMSG.unpack_from(body)[2] == PROTOCOL)
+        # Another program's in the place of one of ours, too.
+        return bool(rtnl.NHMSG.unpack_from(body)[2] == PROTOCOL) or rtnl.nexthop_id(body) in NEXTHOPS
 
     def _of_netconf(self, kind: int, body: bytes) -> bool:
         found = rtnl.attrs(body, 4, len(body))
@@ -178,7 +181,7 @@ class Events:
         return index < 0 or self._is_ours(self._names.get(index, ""))
 
     def _is_ours(self, name: str) -> bool:
-        if name.startswith(POD_LINK_PREFIX):
+        if has_pod_link_name(name):
             return False
         return name == VXLAN_LINK or name in self._watched or not self._watched
 

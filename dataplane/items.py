@@ -4,13 +4,12 @@ An item says what an object of ours looks like: its ``key`` is its identity in t
 content. Addresses are text here, in the kernel's own canonical spelling, since items live at the edge: they are
 compared with dumps of ten thousand objects, and text compares and hashes fast.
 
-Whatever carries our mark is ours, and nothing else is: links by name prefix and alias, routes and nexthops by
-protocol number, rules by theirs, the nft table by name; neighbours, addresses and FDB entries by the link they are on.
+Whatever carries our mark is ours, and nothing else is: see `dataplane.ours`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple, Protocol, TypeAlias
 
@@ -18,7 +17,7 @@ HOST: Final = ""
 """The place of everything in the agent's own network namespace; other places are paths of namespaces."""
 
 POD_LINK_PREFIX: Final = "rt"
-"""First letters of the host link of every pod, and of no other link of ours: nft matches ``rt*``."""
+"""First letters of the host link of every pod; 11 hexadecimal digits follow."""
 
 POD_GROUP: Final = 82
 """The link group of the host link of every pod, so that one rule can tell the routes to pods from all others."""
@@ -32,6 +31,9 @@ MAIN: Final = 254
 
 VXLAN_LINK: Final = "routable-vxlan"
 """The name of the VXLAN device."""
+
+VXLAN_ALIAS: Final = "routable overlay"
+"""What the VXLAN device says of itself."""
 
 
 class Key(NamedTuple):
@@ -108,6 +110,7 @@ class Vxlan:
     mtu: int
     tx_checksum: bool = True
     up: bool = True
+    alias: str = VXLAN_ALIAS
 
     @property
     def key(self) -> Key:
@@ -121,6 +124,7 @@ class Vxlan:
         return (
             f"link {self.name} vxlan id {self.vni} local {self.local} dstport {self.port} mtu {self.mtu} "
             f"address {self.mac} {_state(self.up)} tx-checksum {'on' if self.tx_checksum else 'off'}"
+            + (f" alias '{self.alias}'" if self.alias != VXLAN_ALIAS else "")
         )
 
 
@@ -371,6 +375,19 @@ class NftTable(NamedTuple):
 def plan(*items: Item) -> dict[Key, Item]:
     """The items by their keys."""
     return {item.key: item for item in items}
+
+
+def nexthop_key(number: int) -> Key:
+    """The key of a nexthop object."""
+    return Key(HOST, "nexthop", str(number))
+
+
+def needs(item: Item) -> Iterator[Key]:
+    """What *item* stands on, if anything: its link, and a route's nexthop object."""
+    if item.link and item.key.kind != "link":
+        yield Key(item.key.place, "link", item.link)
+    if isinstance(item, Route) and item.nhid:
+        yield nexthop_key(item.nhid)
 
 
 def _in(place: str) -> str:

@@ -15,22 +15,21 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from secrets import randbits
 from socket import if_nameindex
 from typing import Final, Protocol
 
 from cni.errors import KernelRefused
-from dataplane import ethtool, observe, rtnl
+from dataplane import ethtool, observe, ours, rtnl
 from dataplane.batch import Batch
 from dataplane.diff import Change
-from dataplane.items import HOST, Item, Key, NftTable, Port, Sysctl, Veth, Vxlan, plan
+from dataplane.items import HOST, Item, Key, Nexthop, NftTable, Port, Route, Sysctl, Veth, Vxlan, nexthop_key, plan
 from dataplane.netlink import Socket
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import PROC_SYS, Device, Host, Pod, Scope, Settings
+from dataplane.observe import PROC_SYS, Device, Host, Pod, Scope, Settings, Strangers
 from dataplane.refusal import ALREADY_GONE, refused, translated
 
-_DYING: Final = 0x52544244
-"""The link group that links are put into for being deleted together."""
 _FIRST: Final = 1 << 24
 """Where the interface indexes of our links begin."""
 
@@ -66,12 +65,18 @@ class Dataplane(Protocol):
 
 class Kernel:
     """`Dataplane` by rtnetlink, /proc/sys and nft. *connect* opens a socket in the calling thread's namespace; below
-    *settings* the sysctls are."""
+    *settings* the sysctls are; *random* answers a number of so many bits."""
 
     def __init__(
-        self, netns: Netns, nft: Nft, connect: Callable[[], Socket] = Socket, settings: Path = PROC_SYS
+        self,
+        netns: Netns,
+        nft: Nft,
+        connect: Callable[[], Socket] = Socket,
+        settings: Path = PROC_SYS,
+        random: Callable[[int], int] = randbits,
     ) -> None:
         self._netns = netns
+        self._random = random
         self._nft = nft
         self._connect = connect
         self._settings = settings
@@ -79,9 +84,9 @@ class Kernel:
         # The kernel makes one change of links and routes at a time (rtnl_mutex), and who waits for it there burns a
         # processor; here it sleeps.
         self._turn = threading.Lock()
+        self._has_ipv6 = (settings / "net/ipv6").exists()  # not so after ipv6.disable=1 on the kernel's command line
         # Links get indexes of our choice, so that all of a pod's objects on the host can go out in one send. Nobody
         # else counts up here: the kernel's own choice starts at 1.
-        self._has_ipv6 = (settings / "net/ipv6").exists()  # not so after ipv6.disable=1 on the kernel's command line
         with translated("list the links"):
             self._indexes = itertools.count(max(_FIRST, *(index + 1 for index, _ in if_nameindex())))
 
@@ -138,6 +143,9 @@ class Kernel:
         if isinstance(scope, Host):
             with self._host() as sock:
                 return observe.host(sock)
+        if isinstance(scope, Strangers):
+            with self._host() as sock:
+                return observe.strangers(sock)
         if isinstance(scope, Device):
             with self._host() as sock:
                 return observe.device(sock, scope)
@@ -185,6 +193,7 @@ class Kernel:
     def _apply_on_host(
         self, batch: Batch, changes: Sequence[Change], ports: Mapping[Key, Port], doors: Doors
     ) -> None:
+        changes = self._founded(changes)
         gone = [change for change in changes if change.new is None]
         for change in changes:
             if change.new is not None:
@@ -204,6 +213,10 @@ class Kernel:
             self._create_veth(batch, change, new, port.mtu if port else new.mtu, doors)
         elif isinstance(new, Vxlan):
             self._put_vxlan(batch, change, new)
+        elif isinstance(new, Route) and new.nhid:
+            # The kernel goes on after a refusal, and a route would lead through whatever has the id that was refused.
+            batch.send_first(Nexthop)
+            batch.add(change)
         elif isinstance(change.item, Sysctl):
             batch.send()
             self._write_sysctl(change)
@@ -212,6 +225,27 @@ class Kernel:
             (self._nft.write if new is not None else self._nft.delete)(change.item)
         else:
             batch.add(change)
+
+    def _founded(self, changes: Sequence[Change]) -> Sequence[Change]:
+        """The changes less removals of nexthop objects that are not ours any more: the kernel knows them by id alone.
+
+        KernelRefused: one is to be replaced, or a route is to lead through one, that is another program's.
+        """
+        made = {change.item.key for change in changes if isinstance(change.new, Nexthop) and change.old is None}
+        asked: dict[int, Change] = {}
+        for change in changes:
+            number = _nexthop_relied_on(change)
+            if number and nexthop_key(number) not in made:
+                asked.setdefault(number, change)
+        if not asked:
+            return changes
+        with self._host() as sock:
+            foreign = observe.foreign_nexthops(sock, asked)
+        for number in foreign:
+            if asked[number].new is not None:
+                words = f"nexthop object {number} is another program's"
+                raise refused(asked[number], errno.EEXIST, words)
+        return [change for change in changes if not (change.new is None and _nexthop_relied_on(change) in foreign)]
 
     def _create_veth(self, batch: Batch, change: Change, veth: Veth, peer_mtu: int, doors: Doors) -> None:
         index = next(self._indexes)
@@ -252,13 +286,18 @@ class Kernel:
             batch.send()
 
     def _delete_links(self, names: Sequence[str]) -> None:
-        """Delete links, with one wait for all of them; what is gone already, or not ours, is left out."""
+        """Delete links, with one wait for all of them; what is gone already, or not ours, is left out.
+
+        By their indexes, of which no two links of a namespace have the same one after the other: a link that takes the
+        name meanwhile is another. All at once by a link group that nobody else can know.
+        """
         with self._host() as sock:
             found = observe.links(sock, names)
-            indexes = [link.ifindex for link in found if link is not None and observe.has_our_name(link)]
+            indexes = [link.ifindex for link in found if link is not None and observe.is_ours(link)]
             messages = [rtnl.delete_link(indexes[0])] if len(indexes) == 1 else []
             if len(indexes) > 1:
-                messages = [*(rtnl.set_group(index, _DYING) for index in indexes), rtnl.delete_group(_DYING)]
+                group = ours.DYING | self._random(ours.DYING_BITS)
+                messages = [*(rtnl.set_group(index, group) for index in indexes), rtnl.delete_group(group)]
             for refusal in sock.transact(messages):
                 if refusal.errno not in ALREADY_GONE:
                     why = f"{os.strerror(refusal.errno)} {refusal.words}"
@@ -297,6 +336,13 @@ class Doors:
         """Close them all."""
         for descriptor in self._open.values():
             os.close(descriptor)
+
+
+def _nexthop_relied_on(change: Change) -> int:
+    """The id of the nexthop object that is taken to be there, and ours, by a change; 0 for most."""
+    if isinstance(change.new, Route):
+        return change.new.nhid
+    return change.item.id if isinstance(change.item, Nexthop) and change.old is not None else 0
 
 
 def _is_link(item: Item) -> bool:

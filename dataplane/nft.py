@@ -6,19 +6,22 @@ configuration alone, never with a pod.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import FileIO
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from cni.errors import KernelRefused, TryAgain
 from dataplane.items import NftTable
 from dataplane.refusal import unable
 
+OUR_CHAIN: Final = "source"
+"""The name of a chain that every table of ours has."""
 TIMEOUT: Final = 10.0
 """Seconds that a call may take: nft waits for whoever else is changing the rules."""
 REST: Final = 60.0
@@ -26,6 +29,7 @@ REST: Final = 60.0
 _MOMENT: Final = 1.0
 """Seconds."""
 _ABSENT: Final = "No such file or directory"
+Listing: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 class Done(NamedTuple):
@@ -80,6 +84,10 @@ class Nft:
     nft lists a table in its own spelling, so what it lists just after writing is remembered as the listing of that
     text: a later listing that differs means that somebody changed the table. A table found at start is of unknown
     text and is replaced once; the transaction is atomic, so no packet sees the gap.
+
+    A table is ours that has a chain which every one of ours has, or the handle of one that was written here: no two
+    tables of a namespace have the same one after the other. Another's of the same name is not there for us, and is
+    neither replaced nor removed.
     """
 
     def __init__(self, run: Run = run, clock: Callable[[], float] = time.monotonic) -> None:
@@ -87,27 +95,45 @@ class Nft:
         self._clock = clock
         self._rests_until = -REST
         self._known: dict[tuple[str, str], tuple[str, str]] = {}
+        self._handles: set[int] = set()
 
     def read(self, family: str, name: str) -> NftTable | None:
-        """The table as it is now; its text is the one written if it still is what was written.
+        """The table as it is now; its text is the one written if it still is what was written. None: there is none of
+        ours.
 
         Raises:
             KernelRefused, TryAgain: it cannot be read.
         """
-        listing = self._list(family, name)
-        if listing is None:
+        found = self._list(family, name)
+        if found is None or not self._is_ours(found):
             return None
+        listing = _comparable(found)
         text, as_listed = self._known.get((family, name), ("", ""))
         return NftTable(family, name, text if listing == as_listed else f"changed by others: {listing}")
 
     def write(self, table: NftTable) -> None:
-        """Create the table or replace the whole of it."""
+        """Create the table or replace the whole of it.
+
+        KernelRefused: it cannot be had, or there is another's of that name.
+        """
+        there = self._list(table.family, table.name)
+        if there is not None and not self._is_ours(there):
+            raise KernelRefused(
+                f"the nft table {table.family} {table.name} is another program's: it was left alone",
+                f"rename it there, or remove it: nft delete table {table.family} {table.name}",
+                errno.EEXIST,
+                "nft",
+            )
         head = f"table {table.family} {table.name}"
         self._call(["-f", "-"], f"{head}\ndelete {head}\n{head} {{\n{table.text}\n}}\n", f"+ nft {head}")
-        self._known[table.family, table.name] = table.text, self._list(table.family, table.name) or ""
+        made = self._list(table.family, table.name) or []
+        self._known[table.family, table.name] = table.text, _comparable(made)
+        self._handles.update(_handle(made))
 
     def delete(self, table: NftTable) -> None:
-        """Remove the table; a table that is not there is no error."""
+        """Remove the table; one that is not there, or is another's, is no error."""
+        if self.read(table.family, table.name) is None:
+            return
         head = f"table {table.family} {table.name}"
         self._call(["-f", "-"], f"{head}\ndelete {head}\n", f"- nft {head}")
         self._known.pop((table.family, table.name), None)
@@ -125,7 +151,11 @@ class Nft:
             return str(failure)
         return (done.complained or f"nft ended with code {done.code}") if done.code else ""
 
-    def _list(self, family: str, name: str) -> str | None:
+    def _is_ours(self, listing: Listing) -> bool:
+        chains = {one["chain"]["name"] for one in listing if "chain" in one}
+        return OUR_CHAIN in chains or not self._handles.isdisjoint(_handle(listing))
+
+    def _list(self, family: str, name: str) -> Listing | None:
         what = f"list table {family} {name}"
         done = self._done(["--json", "--terse", *what.split()], "", what)
         if done.code and _ABSENT in done.complained:
@@ -133,11 +163,12 @@ class Nft:
         if done.code:
             raise KernelRefused(f"nft refused: {what}", done.complained)
         try:
-            listed = json.loads(done.said)["nftables"][1:]
-            return json.dumps(_without_handles(listed), sort_keys=True)
+            listing: Listing = [dict(one) for one in json.loads(done.said)["nftables"][1:]]
+            _comparable(listing), self._is_ours(listing)
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             why = f"it said {done.said[:_SHOWN]!r}: is the program nft on the agent's PATH the one of nftables?"
             raise KernelRefused(f"nft's answer cannot be read: {what}", why) from error
+        return listing
 
     def _call(self, arguments: Sequence[str], text: str, what: str) -> None:
         done = self._done(arguments, text, what)
@@ -164,6 +195,14 @@ class Nft:
 
 _SLOW: Final = "the machine is very busy, or another program holds the nftables rules"
 _SHOWN: Final = 80
+
+
+def _handle(listing: Listing) -> set[int]:
+    return {one["table"]["handle"] for one in listing if "table" in one}
+
+
+def _comparable(listing: Listing) -> str:
+    return json.dumps(_without_handles(listing), sort_keys=True)
 
 
 def _without_handles(value: object) -> object:

@@ -5,22 +5,23 @@ A link may go while one looks at it: then it is not there, and neither is what h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from socket import AF_BRIDGE, AF_UNSPEC
 from typing import Final, NamedTuple, TypeAlias
 
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_GETRULE
 
-from dataplane import ethtool, rtnl
-from dataplane.items import HOST, MAIN, POD_LINK_PREFIX, PROTOCOL, VXLAN_LINK, Addr, Item, Sysctl
+from dataplane import ethtool, ours, rtnl
+from dataplane.items import HOST, MAIN, PROTOCOL, Addr, Item, Sysctl
 from dataplane.netlink import Socket
 from dataplane.refusal import VANISHED
 
-ALIAS: Final = "routable "
-"""What the alias of every pod's host link begins with."""
 PROC_SYS: Final = Path("/proc/sys")
 _NDA_IFINDEX: Final = 8
+_ANY_NEXTHOP: Final = rtnl.NHMSG.pack(0, 0, 0, 0)
+_FEW: Final = 32
+"""Objects that are asked for one by one: each costs a fraction of what a dump of thousands does."""
 
 
 class Host(NamedTuple):
@@ -49,6 +50,10 @@ class PodLink(NamedTuple):
         return f"link {self.name}"
 
 
+class Strangers(NamedTuple):
+    """The links of the host that are called as a pod's are and are not ours: to be told of, not touched."""
+
+
 class Device(NamedTuple):
     """An interface that the machine was given, and those of *addresses* (with prefix lengths) that it has: it may have
     others, which are not ours."""
@@ -71,22 +76,28 @@ class Pod(NamedTuple):
         return f"link {self.ifname} in {self.netns}"
 
 
-Scope: TypeAlias = Host | Settings | PodLink | Device | Pod
+Scope: TypeAlias = Host | Settings | PodLink | Strangers | Device | Pod
 
 
 def host(sock: Socket) -> list[Item]:
     """Everything of ours on the host."""
     links = sock.dump(RTM_GETLINK, _skip_stats(0), rtnl.link)
     names = {link.ifindex: link.name for link in links}
-    ours = {link.ifindex: link.name for link in links if is_pod_link(link) or _is_vxlan(link)}
-    items: list[Item] = [link.veth() for link in links if is_pod_link(link)]
-    for vxlan in filter(_is_vxlan, links):
+    own = {link.ifindex: link.name for link in links if is_ours(link)}
+    items: list[Item] = [link.veth() for link in links if link.is_pod_link]
+    for vxlan in (link for link in links if link.is_overlay):
         items += _unless_vanished(_overlay(sock, vxlan))
-    items += _neighbours(sock, 0, ours, HOST)
-    items += sock.dump(rtnl.RTM_GETNEXTHOP, rtnl.NHMSG.pack(0, 0, 0, 0), lambda body: rtnl.nexthop(body, names))
+    items += _neighbours(sock, 0, own, HOST)
+    items += sock.dump(rtnl.RTM_GETNEXTHOP, _ANY_NEXTHOP, lambda body: rtnl.nexthop(body, names))
     items += _routes(sock, 0, names, HOST, 0)
     items += sock.dump(RTM_GETRULE, rtnl.RULE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0), rtnl.rule)
     return items
+
+
+def strangers(sock: Socket) -> list[Item]:
+    """Links that might be taken for pods'."""
+    links = sock.dump(RTM_GETLINK, _skip_stats(0), rtnl.link)
+    return [one.port(HOST) for one in links if ours.has_pod_link_name(one.name) and not one.is_pod_link]
 
 
 def device(sock: Socket, scope: Device) -> list[Item]:
@@ -111,7 +122,7 @@ def pod_link(sock: Socket, scope: PodLink) -> list[Item]:
 
 def _pod_link(sock: Socket, scope: PodLink) -> Iterable[Item]:
     link = _one_link(sock, scope.name)
-    if link is None or not has_our_name(link):
+    if link is None or not link.is_pod_link:
         return
     names = {link.ifindex: link.name}
     yield link.veth()
@@ -156,25 +167,15 @@ def sysctls(root: Path, place: str, paths: tuple[str, ...]) -> list[Sysctl]:
     return found
 
 
-def has_our_name(link: rtnl.Link) -> bool:
-    """Whether a link is ours by its name and its kind. Where the name is that of one attachment, a hash of it, that is
-    enough, whatever somebody made of the alias."""
-    return _is_vxlan(link) or (link.kind == "veth" and link.name.startswith(POD_LINK_PREFIX))
-
-
-def is_pod_link(link: rtnl.Link) -> bool:
-    """Whether a link is the host's end of a pod's, of whichever: the alias may not be there yet."""
-    return link.kind == "veth" and has_our_name(link) and (not link.alias or link.alias.startswith(ALIAS))
+def is_ours(link: rtnl.Link) -> bool:
+    """Whether a link of the host's is ours."""
+    return link.is_pod_link or link.is_overlay
 
 
 def _overlay(sock: Socket, vxlan: rtnl.Link) -> Iterable[Item]:
     yield vxlan.vxlan(ethtool.is_tx_checksum_on(sock, vxlan.name))
     yield from _addresses(sock, vxlan.ifindex, {vxlan.ifindex: vxlan.name}, HOST)
     yield from _fdb(sock, vxlan)
-
-
-def _is_vxlan(link: rtnl.Link) -> bool:
-    return link.name == VXLAN_LINK and link.kind == "vxlan"
 
 
 def _skip_stats(index: int) -> bytes:
@@ -208,6 +209,16 @@ def _neighbours(sock: Socket, index: int, names: Mapping[int, str], place: str) 
 def _fdb(sock: Socket, vxlan: rtnl.Link) -> list[Item]:
     asked = rtnl.NDMSG.pack(AF_BRIDGE, vxlan.ifindex, 0, 0, 0)
     return list(sock.dump(RTM_GETNEIGH, asked, lambda body: rtnl.fdb(body, vxlan.name)))
+
+
+def foreign_nexthops(sock: Socket, ids: Collection[int]) -> set[int]:
+    """Which of *ids* other programs' nexthop objects have."""
+    if len(ids) > _FEW:
+        everything = sock.dump(rtnl.RTM_GETNEXTHOP, _ANY_NEXTHOP, lambda body: body)
+    else:
+        asked = [_ANY_NEXTHOP + rtnl.attr(rtnl.NHA_ID, number.to_bytes(4, "little")) for number in ids]
+        everything = [body for body in sock.get(rtnl.RTM_GETNEXTHOP, asked, bytes) if body is not None]
+    return {rtnl.nexthop_id(body) for body in everything if rtnl.is_foreign_nexthop(body)}.intersection(ids)
 
 
 def _routes(sock: Socket, index: int, names: Mapping[int, str], place: str, table: int = MAIN) -> list[Item]:

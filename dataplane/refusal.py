@@ -14,6 +14,7 @@ from typing import Final
 
 from cni.errors import Failure, KernelRefused, TryAgain
 from dataplane.diff import Change
+from dataplane.items import Veth, Vxlan
 
 ALREADY_GONE: Final = frozenset(
     {errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.ENXIO}
@@ -36,6 +37,7 @@ _REMEDIES: Final = {
     errno.EACCES: "IPv6 may be switched off there: see the sysctl net.ipv6.conf.*.disable_ipv6",
     errno.EOPNOTSUPP: "the kernel lacks this feature or its module is not loaded",
     errno.EEXIST: "something that is not ours stands in its place; it was left alone",
+    errno.EADDRINUSE: "another tunnel or program has this UDP port: choose another vxlan.port, on all nodes",
     errno.ENETUNREACH: "the gateway is not on-link",
     errno.EHOSTUNREACH: "the gateway is not on-link",
     errno.ENETDOWN: "the link is down",
@@ -48,7 +50,15 @@ def refused(change: Change, number: int, words: str = "") -> Failure:
     """The failure that says that the kernel refused *change* with errno *number*."""
     if number in PASSING:
         return TryAgain(f"the kernel cannot do this now: {change}", _why(number, words))
-    return KernelRefused(f"the kernel refused: {change}", _why(number, words), number, change.item.key.kind)
+    why = _why(number, "; ".join(part for part in (words, _way_out(change, number)) if part))
+    return KernelRefused(f"the kernel refused: {change}", why, number, change.item.key.kind)
+
+
+def _way_out(change: Change, number: int) -> str:
+    if number != errno.EEXIST or not isinstance(change.item, Veth | Vxlan):
+        return ""
+    name = change.item.name
+    return f"see ip link show {name}: rename it (ip link set {name} name OTHER) or remove it"
 
 
 def unable(what: str, error: OSError) -> Failure:

@@ -28,6 +28,7 @@ from pyroute2.netlink.rtnl import (
 )
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP
 
+from dataplane import ours
 from dataplane.items import MAIN, PROTOCOL, Addr, Fdb, Item, Neigh, Nexthop, Port, Route, Rule, Veth, Vxlan
 
 RTM_NEWNEXTHOP: Final = 104
@@ -44,7 +45,7 @@ IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 0x02
 NDA_DST, NDA_LLADDR, NUD_PERMANENT, NTF_SELF = 1, 2, 0x80, 0x02
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_METRICS, RTA_TABLE, RTA_NH_ID, RTAX_MTU = 1, 4, 5, 8, 15, 30, 2
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE, RTA_NH_ID, RTAX_MTU = 1, 4, 5, 6, 8, 15, 30, 2
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_UNREACHABLE, RTNH_F_ONLINK = 0, 253, 1, 7, 4
 FRA_DST, FRA_SRC, FRA_PRIORITY, FRA_FWMARK, FRA_SUPPRESS_IFGROUP, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = (
     1, 2, 6, 10, 13, 15, 16, 21,
@@ -154,8 +155,7 @@ def finish_link(link: Veth | Vxlan, index: int, has_ipv6: bool = True) -> Messag
     """Give a link that was just created what cannot be given at creation: alias and address mode; and bring it up.
     *has_ipv6*: this kernel has; on a link too small for it (RFC 8200, section 5) it has not, and knows no such mode."""
     body = IFINFO.pack(AF_UNSPEC, 0, index, IFF_UP if link.up else 0, IFF_UP)
-    if isinstance(link, Veth):
-        body += attr(IFLA_IFALIAS, link.alias.encode())
+    body += attr(IFLA_IFALIAS, link.alias.encode())
     # No link-local address on our end: it would cost a second of duplicate address detection, multicast
     # memberships and traffic per pod, and nothing needs it, since every neighbour is permanent.
     if has_ipv6 and link.mtu >= _IPV6_MTU_MIN:
@@ -176,8 +176,9 @@ def set_link(link: Veth | Vxlan | Port, old: Item | None) -> Message:
             body += attr(IFLA_MTU, _U32.pack(link.mtu))
         if link.mac != old.mac:
             body += attr(IFLA_ADDRESS, mac_bytes(link.mac))
-        if isinstance(link, Veth) and isinstance(old, Veth):
+        if isinstance(link, Veth | Vxlan) and isinstance(old, Veth | Vxlan):
             body += attr(IFLA_IFALIAS, link.alias.encode()) if link.alias != old.alias else b""
+        if isinstance(link, Veth) and isinstance(old, Veth):
             body += attr(IFLA_GROUP, _U32.pack(link.group)) if link.group != old.group else b""
     return Message(RTM_NEWLINK, 0, body)
 
@@ -313,6 +314,16 @@ class Link(NamedTuple):
     group: int = 0
     is_loopback: bool = False
 
+    @property
+    def is_pod_link(self) -> bool:
+        """Whether it is ours: the host's end of a pod's link."""
+        return ours.is_pod_link(self.name, self.kind, self.alias, self.group)
+
+    @property
+    def is_overlay(self) -> bool:
+        """Whether it is ours: the VXLAN device."""
+        return ours.is_overlay(self.name, self.kind, self.alias, self.mac)
+
     def veth(self) -> Veth:
         return Veth(self.name, self.alias, self.mtu, self.mac, self.up, group=self.group)
 
@@ -324,7 +335,7 @@ class Link(NamedTuple):
         (vni,) = _U32.unpack(found[IFLA_VXLAN_ID])
         (port,) = _BE16.unpack(found[IFLA_VXLAN_PORT])
         local = found.get(IFLA_VXLAN_LOCAL) or found.get(IFLA_VXLAN_LOCAL6) or b"\0\0\0\0"
-        return Vxlan(self.name, vni, port, text(local), self.mac, self.mtu, tx_checksum, self.up)
+        return Vxlan(self.name, vni, port, text(local), self.mac, self.mtu, tx_checksum, self.up, self.alias)
 
 
 def link(body: bytes) -> Link:
@@ -388,15 +399,32 @@ def nexthop(body: bytes, names: Mapping[int, str]) -> Nexthop | None:
     (number,) = _U32.unpack(found[NHA_ID])
     oif = _U32.unpack(found[NHA_OIF])[0] if NHA_OIF in found else 0
     via = text(found[NHA_GATEWAY]) if NHA_GATEWAY in found else ""
-    return Nexthop(number, via, names.get(oif, f"#{oif}"), bool(flags & RTNH_F_ONLINK))
+    item = Nexthop(number, via, names.get(oif, f"#{oif}"), bool(flags & RTNH_F_ONLINK))
+    return item if ours.is_nexthop(item) else None
+
+
+def nexthop_id(body: bytes) -> int:
+    """The id that one RTM_NEWNEXTHOP is about, whosesoever it is."""
+    return int(_U32.unpack(attrs(body, NHMSG.size, len(body))[NHA_ID])[0])
+
+
+def is_foreign_nexthop(body: bytes) -> bool:
+    """Whether one RTM_NEWNEXTHOP is about another program's object."""
+    return nexthop(body, {}) is None
 
 
 def route(body: bytes, place: str, names: Mapping[int, str]) -> Route | None:
-    """Decode one RTM_NEWROUTE with our protocol number."""
-    family, length, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(body)
+    """Decode one RTM_NEWROUTE; None for one that is not ours."""
+    family, _, _, _, _, protocol, _, _, _ = RTMSG.unpack_from(body)
     if protocol != PROTOCOL or family not in _AF.values():  # of MPLS, say: anybody may write our number on it
         return None
     found = attrs(body, RTMSG.size, len(body))
+    item = _any_route(body, found, place, names)
+    return item if ours.is_route(item, _U32.unpack(found.get(RTA_PRIORITY, b"\0\0\0\0"))[0]) else None
+
+
+def _any_route(body: bytes, found: Mapping[int, bytes], place: str, names: Mapping[int, str]) -> Route:
+    family, length, _, _, table, _, _, kind, flags = RTMSG.unpack_from(body)
     table = _U32.unpack(found[RTA_TABLE])[0] if RTA_TABLE in found else table
     packed = found.get(RTA_DST)
     dst = f"{inet_ntop(family, packed)}/{length}" if packed else ("0.0.0.0/0" if family == AF_INET else "::/0")
@@ -412,7 +440,7 @@ def route(body: bytes, place: str, names: Mapping[int, str]) -> Route | None:
 
 
 def rule(body: bytes) -> Rule | None:
-    """Decode one RTM_NEWRULE with our protocol number."""
+    """Decode one RTM_NEWRULE; None for one that is not ours."""
     family, dst, src, _, table, _, _ = RULE.unpack_from(body)
     found = attrs(body, RULE.size, len(body))
     if found.get(FRA_PROTOCOL) != _U8.pack(PROTOCOL):
@@ -422,7 +450,7 @@ def rule(body: bytes) -> Rule | None:
         return int(_U32.unpack(found[kind])[0]) if kind in found else 0
 
     suppress = number(FRA_SUPPRESS_IFGROUP) if FRA_SUPPRESS_IFGROUP in found else None
-    return Rule(
+    item = Rule(
         4 if family == AF_INET else 6,
         number(FRA_PRIORITY),
         number(FRA_TABLE) or table,
@@ -432,6 +460,7 @@ def rule(body: bytes) -> Rule | None:
         number(FRA_FWMASK) if number(FRA_FWMARK) else 0,
         None if suppress == _NONE else suppress,
     )
+    return item if ours.is_rule(item) else None
 
 
 _NONE: Final = 0xFFFFFFFF

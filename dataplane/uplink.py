@@ -12,7 +12,7 @@ from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK
 
 from cni.errors import ConfigInvalid
 from dataplane import rtnl
-from dataplane.items import HOST, POD_LINK_PREFIX
+from dataplane.items import HOST
 from dataplane.netlink import Socket
 from dataplane.refusal import translated
 from dataplane.ways import Packet, ways
@@ -71,7 +71,7 @@ def by_mac() -> dict[str, str]:
     KernelRefused, TryAgain: they cannot be looked at."""
     with translated("look at the node's links"), closing(Socket()) as sock:
         links = sock.dump(RTM_GETLINK, rtnl.IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0), rtnl.link)
-    own = [link for link in links if not link.name.startswith(POD_LINK_PREFIX)]
+    own = [link for link in links if not link.is_pod_link]
     own.sort(key=lambda link: link.kind in ("", "veth"))
     return {link.mac: link.name for link in own}
 

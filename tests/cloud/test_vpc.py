@@ -386,3 +386,24 @@ def test_commands_know_nothing_of_another_cloud(vpc: Vpc) -> None:
 
     with pytest.raises(Failure, match="static has its addresses from elsewhere than aws-eni"):
         commands.ask(str(vpc.nodes[0].runtime.socket), commands.SWITCH, {"backend": "static"})
+
+
+def test_uninstall_leaves_nothing_on_the_interfaces() -> None:
+    """Their own addresses, rules and tables go with the rest; an address that somebody else put there stays."""
+    with built(nodes=1, settings=SINGLE) as vpc:
+        node = vpc.nodes[0]
+        for _ in range(8):
+            node.add()
+        uplink = node.status()["site"]["uplink"]
+        (device,) = {line.split()[1] for line in _addresses(node)} - {"lo", uplink}
+        node.place.ip(f"address add 203.0.113.9/32 dev {device}")
+        node.stop()
+        assert "removed" in node.ctl("uninstall", "--yes")
+        node.pods.clear()
+        assert [line.split()[3] for line in _addresses(node) if f" {device} " in line] == ["203.0.113.9/32"]
+        assert "820" not in node.place.ip("rule show")
+        assert "removed 0 objects" in node.ctl("uninstall")
+
+
+def _addresses(node: Node) -> list[str]:
+    return [line for line in node.place.ip("-o -4 address show").splitlines() if " rt" not in line]

@@ -14,7 +14,6 @@ from cni.errors import EnvironmentInvalid, KernelRefused
 from dataplane.diff import Change
 from dataplane.items import (
     HOST,
-    POD_LINK_PREFIX,
     VXLAN_LINK,
     Addr,
     Item,
@@ -27,7 +26,8 @@ from dataplane.items import (
     Veth,
     Vxlan,
 )
-from dataplane.observe import ALIAS, Device, Pod, PodLink, Scope, Settings
+from dataplane.observe import Device, Pod, PodLink, Scope, Settings, Strangers
+from dataplane.ours import has_pod_link_name, is_overlay, is_pod_link
 from dataplane.refusal import refused
 
 SYSCTLS = {
@@ -170,10 +170,14 @@ class FakeKernel:
             return
         if isinstance(item, Sysctl):
             self._sysctls[item.path] = item.value
-        if item.link and Key(place, "link", item.link) not in self._state and item.link.startswith(POD_LINK_PREFIX):
+        if item.link and Key(place, "link", item.link) not in self._state and has_pod_link_name(item.link):
             raise refused(change, errno.ENODEV)
         if isinstance(item, Route) and item.nhid and Key(HOST, "nexthop", str(item.nhid)) not in self._state:
             raise refused(change, errno.EINVAL)
+        if isinstance(item, Route) and item.nhid and Key(HOST, "nexthop", str(item.nhid)) in self._foreign:
+            raise refused(change, errno.EEXIST)
+        if isinstance(item, Nexthop) and key in self._foreign:
+            raise refused(change, errno.EEXIST)
         if change.old is None and key in self._state and not isinstance(item, Neigh | Sysctl):
             raise refused(change, errno.EEXIST)
         self._state[key] = item
@@ -189,11 +193,12 @@ class FakeKernel:
         self._peer[veth.name] = veth.peer_netns, veth.peer_name
 
     def _remove(self, item: Item) -> None:
-        if item.key in self._foreign or isinstance(item, Port | Sysctl):
-            return
         if isinstance(item, Veth | Vxlan):
-            if item.key in self._state:
+            there = self._state.get(item.key)
+            if isinstance(there, Veth | Vxlan) and _is_ours(there):
                 self._drop_link(item.name)
+            return
+        if item.key in self._foreign or isinstance(item, Port | Sysctl):
             return
         self._state.pop(item.key, None)
         if isinstance(item, Nexthop):
@@ -225,8 +230,11 @@ class FakeKernel:
             keys = {Key(HOST, "link", scope.name), *(Addr(HOST, scope.name, one).key for one in scope.addresses)}
             yield from (item for key, item in self._state.items() if key in keys)
             return
+        if isinstance(scope, Strangers):
+            yield from (_port(item) for item in self._state.values() if _is_stranger(item))
+            return
         for key, item in self._state.items():
-            if key in self._foreign and not (isinstance(scope, Pod) and key.kind == "link"):
+            if key in self._foreign and key.kind != "link":
                 continue
             if _in_scope(scope, key, item):
                 yield item
@@ -240,9 +248,31 @@ def _in_scope(scope: Scope, key: Key, item: Item) -> bool:
         return False
     if isinstance(item, Port) or (isinstance(item, Addr) and item.dev != VXLAN_LINK):
         return False  # of an interface that is not ours
+    if isinstance(item, Veth | Vxlan) and not _is_ours(item):
+        return False
     if isinstance(scope, PodLink):
         return item.link == scope.name or (key.kind == "link" and key.name == scope.name)
-    return not isinstance(item, Veth) or not item.alias or item.alias.startswith(ALIAS)
+    return True
+
+
+def _is_ours(item: Veth | Vxlan) -> bool:
+    if isinstance(item, Veth):
+        return is_pod_link(item.name, "veth", item.alias, item.group)
+    return is_overlay(item.name, "vxlan", item.alias, item.mac)
+
+
+def _is_stranger(item: Item) -> bool:
+    return (
+        isinstance(item, Veth | Vxlan | Port)
+        and item.key.place == HOST
+        and has_pod_link_name(item.name)
+        and not (isinstance(item, Veth) and _is_ours(item))
+    )
+
+
+def _port(item: Item) -> Port:
+    assert isinstance(item, Veth | Vxlan | Port)
+    return Port(HOST, item.name, item.mtu, item.mac, item.up)
 
 
 def _plain(item: Item) -> Item:

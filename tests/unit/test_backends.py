@@ -229,7 +229,8 @@ def test_ids_stay_when_peers_come_and_go() -> None:
 def test_masquerade_spares_the_routable_ranges() -> None:
     """Of each family its own; a family without a range is not masqueraded at all."""
     text = nodeplan.table(HERE.pod_cidrs, [IPNetwork("10.0.0.0/8"), IPNetwork("192.0.2.0/24")]).text
-    assert 'ip saddr { 10.1.1.0/24 } ip daddr != { 10.0.0.0/8, 192.0.2.0/24 } oifname != "rt*" masquerade' in text
+    ranges = "ip saddr { 10.1.1.0/24 } ip daddr != { 10.0.0.0/8, 192.0.2.0/24 }"
+    assert f'{ranges} oifname "rt*" oifgroup 82 return\n\t\t{ranges} masquerade' in text
     assert "ip6 saddr {" not in text
     assert "masquerade" not in nodeplan.table(HERE.pod_cidrs, None).text
 

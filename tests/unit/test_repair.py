@@ -1,0 +1,145 @@
+"""What a pass does before what, and what it leaves alone because something else could not be done."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends import nodeplan
+from cni.errors import KernelRefused
+from cni.spec import Attachment
+from dataplane.diff import Change, apply, diff, standing
+from dataplane.items import (
+    HOST,
+    POD_GROUP,
+    Addr,
+    Item,
+    Key,
+    Nexthop,
+    NftTable,
+    Port,
+    Route,
+    Sysctl,
+    Veth,
+    needs,
+    nexthop_key,
+    plan,
+)
+from tests.fakes.kernel import FakeKernel
+from tests.fakes.world import HERE, OTHER, THIRD, World
+
+NETNS = "/run/netns/a"
+
+
+def test_older_links_are_put_into_the_group_before_the_table_is_written(tmp_path: Path) -> None:
+    """Or their pods' sources would be checked by neither the old rules nor the new ones for a while."""
+    world = World(tmp_path)
+    world.kernel.add_netns(NETNS)
+    world.add(Attachment("pods", "c1", "eth0"), NETNS)
+    (link,) = [item for item in world.kernel.ours().values() if isinstance(item, Veth)]
+    table = next(item for item in world.kernel.ours().values() if isinstance(item, NftTable))
+    world.kernel.drift(link.key, replace(link, group=0))
+    world.kernel.drift(table.key, table._replace(text="an older one"))
+    seen: list[tuple[int, str]] = []
+
+    def look() -> None:
+        now = world.kernel.ours()
+        veth, nft = now[link.key], now[table.key]
+        assert isinstance(veth, Veth)
+        assert isinstance(nft, NftTable)
+        seen.append((veth.group, nft.text))
+
+    world.kernel.between = look
+    world.restart()
+    look()
+    assert (0, table.text) not in seen
+    assert seen[-1] == (POD_GROUP, table.text)
+    world.close()
+
+
+def test_one_that_is_refused_keeps_no_other_from_being_made_or_told_wrongly(tmp_path: Path) -> None:
+    """A foreign route in the way is named, and nothing else; the rest is there."""
+    world = World(tmp_path, nodes=(HERE, OTHER, THIRD))
+    cidr = str(OTHER.pod_cidrs[0])
+    world.kernel.drift(Key(HOST, "route", cidr), None)
+    world.kernel.add_foreign(Route(HOST, cidr, "eth0"))
+    world.kernel.drift(Key(HOST, "route", str(THIRD.pod_cidrs[0])), None)
+    world.reconcile()
+    assert list(world.repair.failing) == [f"route {cidr} nhid {nodeplan.nexthop_id(OTHER.name, 4)}"]
+    assert Key(HOST, "route", str(THIRD.pod_cidrs[0])) in world.kernel.ours()
+    world.close()
+
+
+def test_a_taken_nexthop_id_is_given_way_to_and_kept_through_a_restart(tmp_path: Path) -> None:
+    """No route of ours leads through another's object, and a restart takes the peer's routes away for no moment."""
+    world = World(tmp_path, nodes=(HERE, OTHER, THIRD))
+    number = nodeplan.nexthop_id(OTHER.name, 4)
+    route = Key(HOST, "route", str(OTHER.pod_cidrs[0]))
+    world.kernel.drift(route, None)
+    world.kernel.drift(nexthop_key(number), None)
+    world.kernel.add_foreign(Nexthop(number, "192.0.2.99", "eth0"))
+    world.reconcile()
+    assert route not in world.kernel.ours()
+    world.reconcile()
+    chosen = world.kernel.ours()[route]
+    assert isinstance(chosen, Route)
+    assert chosen.nhid == number + 1
+
+    def look() -> None:
+        assert world.kernel.ours()[route] == chosen
+
+    world.kernel.between = look
+    world.restart()
+    world.reconcile()
+    world.nodes.set(HERE, OTHER)
+    world.reconcile()
+    look()
+    assert world.problems() == []
+    world.close()
+
+
+ITEMS: Sequence[Item] = (
+    Veth("rt0123456789a", "routable a b c", 1500, "ee:ee:ee:ee:ee:ee"),
+    Sysctl(HOST, "net/ipv4/conf/rt0123456789a/rp_filter", "2"),
+    Addr(HOST, "rt0123456789a", "10.0.0.1/32"),
+    Nexthop(1 << 30, "192.0.2.1", "eth0"),
+    Nexthop((1 << 30) + 1, "192.0.2.2", "eth0"),
+    Route(HOST, "10.0.0.2/32", "rt0123456789a"),
+    Route(HOST, "10.1.0.0/24", nhid=1 << 30),
+    Route(HOST, "10.1.0.0/24", nhid=(1 << 30) + 1),
+    Port("/run/netns/a", "eth0", 1500, "0a:58:00:00:00:01"),
+)
+
+
+KEYS = {item.key for item in ITEMS}
+PLANS = st.lists(st.sampled_from(ITEMS), unique_by=lambda item: item.key).filter(
+    lambda items: all(key in plan(*items) for item in items for key in needs(item) if key in KEYS)
+)
+
+
+@given(have=PLANS, want=PLANS, refused=st.sets(st.integers(0, 10)))
+def test_nothing_stands_on_what_is_not_there(have: list[Item], want: list[Item], refused: set[int]) -> None:
+    """Whatever is refused: what could not be made has nothing on it, and what is gone had nothing on it any more."""
+    asked = iter(range(100))
+    state = plan(*have)
+    for change in standing(diff(state, plan(*want)), lambda change: next(asked) not in refused):
+        state = apply(state, [change])
+        for item in state.values():
+            assert all(key in state for key in needs(item) if key in KEYS)
+
+
+def test_the_fake_lets_no_route_lead_through_anothers_object() -> None:
+    """As the real one, which looks before it asks the kernel."""
+    fake = FakeKernel()
+    fake.add_foreign(Nexthop(1 << 30, "192.0.2.1", "eth0"))
+    try:
+        fake.apply([Change(None, Route(HOST, "10.1.0.0/24", nhid=1 << 30))])
+    except KernelRefused as error:
+        assert error.errno == errno.EEXIST
+    else:
+        raise AssertionError("it was made")
