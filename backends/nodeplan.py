@@ -42,8 +42,10 @@ SOURCE_CHECK: Final = f"""\
 def common(site: Site) -> Iterator[Item]:
     """The items of every node."""
     for cidr in site.here.pod_cidrs:
-        # Packets to an address that no pod has would follow the default route and come back, again and again.
-        yield Route(HOST, str(cidr), unreachable=True)
+        # Packets to an address that no pod has would follow the default route and come back, again and again. Where
+        # there is one address alone, that route would stand in the place of the pod's.
+        if cidr.size > 1:
+            yield Route(HOST, str(cidr), unreachable=True)
     yield from forwarding(site.families)
     yield table(site.here.pod_cidrs, site.options.masquerade)
 

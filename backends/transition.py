@@ -104,7 +104,7 @@ class Transition:
     def _ways(self, peer: Peer, wired: Wired) -> Iterator[tuple[Probe, Nexthop]]:
         sources = {address.version: address for address in overlay_addresses(self._here)}
         for target in overlay_addresses(peer):
-            cidr = next(one for one in sorted(peer.pod_cidrs) if one.version == target.version)
+            cidr = next(one for one in peer.pod_cidrs if target in one)
             route = wired.plan.get(Key(HOST, "route", str(cidr)))
             nexthop = wired.plan.get(nexthop_key(route.nhid)) if isinstance(route, Route) else None
             if isinstance(nexthop, Nexthop) and target.version in sources:

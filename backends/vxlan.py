@@ -24,6 +24,7 @@ from cluster.peers import Peer
 from cni.errors import ConfigInvalid
 from dataplane.items import HOST, VXLAN_LINK, Addr, Fdb, Item, Key, Neigh, Nexthop, Sysctl, Vxlan, plan
 from dataplane.ours import VTEP_MAC
+from ipam.lease import Block
 from ipam.store import Record
 
 OVERHEAD: Final = {4: 50, 6: 70}
@@ -111,15 +112,21 @@ def link_local(mac: str) -> IPAddress:
 
 def gateway(peer: Peer, family: int, mac: str) -> IPAddress:
     """What stands for the VTEP of *peer*, with the hardware address *mac*, as next hop to its pods of *family*."""
-    return link_local(mac) if family == 6 else next(one for one in overlay_addresses(peer) if one.version == family)
+    if family == 6:
+        return link_local(mac)
+    # Only the neighbour entry makes something of it: one that is a pod's does, too, where there is no other.
+    ranges = [IPAddress(cidr.first, 4) for cidr in sorted(peer.pod_cidrs) if cidr.version == 4]
+    return next((one for one in overlay_addresses(peer) if one.version == 4), ranges[0])
 
 
 def overlay_addresses(peer: Peer) -> list[IPAddress]:
-    """The node's own addresses in the overlay, the source of what the node itself sends to pods: the first address,
-    which no pod is given, of its first pod CIDR of each family."""
+    """The node's own addresses in the overlay, the source of what the node itself sends to pods: of each family the
+    first address of the first pod CIDR of which pods are not given that one. Of a /31 or /127 they are given both."""
     firsts: dict[int, IPAddress] = {}
     for cidr in sorted(peer.pod_cidrs):
-        firsts.setdefault(cidr.version, IPAddress(cidr.first, cidr.version))
+        first, _ = Block(cidr, peer.name).usable
+        if first > cidr.first:
+            firsts.setdefault(cidr.version, IPAddress(cidr.first, cidr.version))
     return list(firsts.values())
 
 

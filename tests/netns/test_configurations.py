@@ -94,6 +94,29 @@ def test_a_full_pool_is_told_before_and_while_it_is_full() -> None:
             place.remove()
 
 
+@pytest.mark.parametrize("backend", ["static", "vxlan"])
+def test_pod_cidrs_of_one_or_two_addresses_work(backend: str) -> None:
+    """Every address is a pod's and is reached, from pods and from the other node; one more is refused clearly."""
+    with built(nodes=2, backend=backend, family="dual", is_started=False) as lab:
+        node, other = lab.nodes
+        node.pod_cidrs = ["10.244.1.0/31", "10.244.1.5/32", "2001:db8:1::/127", "2001:db8:1::5/128"]
+        lab.write_nodes()
+        for one in lab.nodes:
+            one.start()
+        far = other.add()
+        pods = [node.add() for _ in range(3)]
+        assert len({address for pod in pods for address in pod.addresses}) == 6
+        for pod in pods:
+            for family in (4, 6):
+                assert traffic.seen_by_tcp(far.place, pod.place, pod.address(family)) == far.address(family)
+                assert traffic.seen_by_tcp(other.place, pod.place, pod.address(family))
+            node.runtime.check(pod)
+        with pytest.raises(Refused, match="addresses in use") as caught:
+            node.add()
+        assert caught.value.code == 100
+        assert node.status()["repairs"] == {}
+
+
 def test_the_cool_down_outlives_the_agent() -> None:
     """An address that was released is not given to the next pod after a restart either."""
     with built(nodes=1, settings={"ipam": {"cooldown": 60.0}}, is_started=False) as lab:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,11 +12,11 @@ import backends
 from backends import nodeplan, podlink
 from backends.static import StaticWiring
 from backends.vxlan import VxlanWiring
-from backends.wiring import Options, Site
+from backends.wiring import Options, Site, Wiring
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
 from cni.spec import Attachment
-from dataplane.items import Item, Key, Nexthop, NftTable, Route
+from dataplane.items import Addr, Item, Key, Nexthop, NftTable, Route
 from dataplane.uplink import Uplink
 from ipam.lease import Block, Lease, Leased
 from ipam.moment import Moment
@@ -105,6 +106,20 @@ def test_static_reaches_peers_by_their_addresses() -> None:
         f"route 2001:db8:2::/64 nhid {six}",
     ]
     assert wired.unserved == ()
+
+
+@pytest.mark.parametrize("wire", [StaticWiring, VxlanWiring])
+def test_ranges_of_one_or_two_addresses_are_pods_alone(wire: Callable[[Site], Wiring]) -> None:
+    """Nothing of the node's has an address, or a route, that is a pod's; peers are reached all the same."""
+    networks = IPNetwork("10.1.1.6/31"), IPNetwork("10.1.1.9/32"), IPNetwork("2001:db8:1::8/127")
+    tiny = replace(HERE, pod_cidrs=networks)
+    small = replace(NEAR, pod_cidrs=(IPNetwork("10.1.2.5/32"), IPNetwork("2001:db8:2::5/128")))
+    wired = wire(replace(SITE, here=tiny)).node([tiny, small])
+    assert wired.unserved == ()
+    assert not [item for item in wired.plan.values() if isinstance(item, Addr)]
+    routes = {item.dst: item for item in wired.plan.values() if isinstance(item, Route)}
+    assert {dst for dst, item in routes.items() if item.unreachable} == {"10.1.1.6/31", "2001:db8:1::8/127"}
+    assert {dst for dst, item in routes.items() if item.nhid} == {"10.1.2.5/32", "2001:db8:2::5/128"}
 
 
 def test_static_names_whom_it_cannot_reach_and_why() -> None:
