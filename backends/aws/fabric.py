@@ -2,7 +2,8 @@
 
 In turns: what was cut off comes first, then EC2's word on what there is, then what `ipam.warmpool` wants, then tidying.
 A part that may not go on now (EC2 throttles, or gives no answer) does not keep the others from it. What always holds:
-a block is offered only while it is on an interface whose device is here and is wired, and is not about to go.
+a block is offered only while it is on an interface whose device is here and is wired, and is not about to go; and no
+address of a living pod leaves the node by our own hand (see `backends.aws.leaving`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from backends.aws.calls import (
 )
 from backends.aws.changes import Changes
 from backends.aws.cloud import Cloud, Later
+from backends.aws.indexes import Indexes
 from backends.aws.inventory import Inventory, Journal
+from backends.aws.leaving import Leaving
 from backends.aws.model import PRIMARY, Seen
 from backends.aws.obstacles import NO_INTERFACE, NO_SLOT, Obstacles
 from backends.aws.options import Options
@@ -40,6 +43,7 @@ from backends.aws.pacing import Pacer
 from backends.aws.placement import Placement
 from backends.aws.stock import Stock, Usage
 from backends.aws.sweep import Sweep
+from backends.aws.watch import Watch
 from backends.steps import Settle, Wait
 from backends.wiring import Report, Shortage, Supplied
 from cluster.peers import Peer
@@ -56,7 +60,11 @@ IDLE: Final = 10.0
 REFRESH: Final = 600.0
 """Seconds between EC2's words on what there is, at most; at least half as many, so that nodes do not ask together."""
 AGAIN: Final = 3.0
-"""Seconds until a change whose end is not known is looked at again."""
+"""Seconds until the instance metadata is read again, where it could not be read."""
+PATIENCE: Final = 10.0
+"""Seconds for which a restarted agent waits for EC2's word, before it gives addresses by what the metadata shows."""
+LOOK: Final = 0.5
+"""Seconds between looks for the device of an interface that was attached, which cost EC2 nothing."""
 _TAKES: Final[Mapping[str, tuple[str, ...]]] = {
     "create": (ATTACH,),
     "assign": (ASSIGN,),
@@ -95,14 +103,16 @@ class Fabric:
         self._random = random
         self.obstacles = Obstacles(clock, random)
         self.cloud = Cloud(Pacer(random), self.obstacles, clock)
-        self.inventory = Inventory(journal, clock, boot)
+        self.inventory = Inventory(journal, clock, boot, usage.addresses)
+        indexes = Indexes(clock)
+        self._leaving = Leaving(self.inventory, self.cloud, usage, indexes, clock)
         self._changes = Changes(
             options=options,
             inventory=self.inventory,
             cloud=self.cloud,
             obstacles=self.obstacles,
-            usage=usage,
-            devices=devices,
+            leaving=self._leaving,
+            indexes=indexes,
             token=token,
             clock=clock,
             wall=wall,
@@ -110,7 +120,7 @@ class Fabric:
         self._stock = Stock(
             options=options,
             inventory=self.inventory,
-            changes=self._changes,
+            leaving=self._leaving,
             obstacles=self.obstacles,
             usage=usage,
             devices=devices,
@@ -118,10 +128,12 @@ class Fabric:
         )
         self._placement = Placement(options, self.cloud)
         self._sweep = Sweep(options.cluster, self.cloud, clock, random, wall)
+        self._watch = Watch(self.inventory, clock, random)
         self._seen: Seen | None = None
         self._limits_at = 0.0
         self._describe_at = 0.0
-        self._resume_at = 0.0
+        self._trust_at = 0.0
+        self._awaited: frozenset[str] = frozenset()
         self._is_growing = False
         self.nodes: frozenset[Peer] = frozenset()
         self._told: frozenset[Peer] = frozenset()
@@ -157,6 +169,9 @@ class Fabric:
         if pool is None:
             unknown = f"how many addresses a {self._seen.type} can have is not known yet"
             return Shortage(TryAgain(unknown, "EC2 (DescribeInstanceTypes) has not answered"), may_end=True)
+        if self._is_unsure:
+            asked = "which addresses this node has is not certain yet"
+            return Shortage(TryAgain(asked, "EC2 is being asked, since the agent was restarted"), may_end=True)
         obstacles = self.obstacles.growing()
         left = f"no address is free: {shortfall(pool, len(self.inventory.enis), most)}"
         if self._can_grow(pool) and self.cloud.is_silent:
@@ -176,7 +191,7 @@ class Fabric:
             cloud="EC2",
             interfaces=len(self.inventory.enis),
             most=self._stock.most,
-            obstacles=(*self._assumed(), *map(str, self.obstacles.all())),
+            obstacles=(*self._assumed(), *map(str, self.obstacles.all()), *self._conflicts()),
             under_way=tuple(f"{one.kind} {one.eni or one.subnet}" for one in self.inventory.intents),
             calls=dict(self.cloud.calls),
             undelivered=tuple(map(str, self._undelivered())),
@@ -190,14 +205,26 @@ class Fabric:
         numbers = f"{limits.interfaces} interfaces of {limits.addresses} addresses are assumed"
         return [f"what a {self._seen.type} can have is not known: {numbers} (DescribeInstanceTypes has not answered)"]
 
+    def _conflicts(self) -> list[str]:
+        """What cannot be, in words."""
+        found = sorted(self.inventory.conflicts, key=lambda pair: (pair[1], pair[0]))
+        return [f"{block} of {eni} is on another interface, too: no pod is given it" for eni, block in found]
+
     def _undelivered(self) -> list[IPAddress]:
         """Addresses of pods that are on none of the interfaces any more."""
         blocks = IPSet(block for one in self.inventory.enis.values() for block in one.blocks)
         return sorted(one for one in self._usage.addresses() if one not in blocks) if self._seen is not None else []
 
+    @property
+    def _is_unsure(self) -> bool:
+        """Whether the metadata alone says what there is, and EC2 may soon."""
+        return bool(self.inventory.doubted) and not self._stock.has_described
+
     def _can_grow(self, pool: Pool) -> bool:
+        if self._is_growing or pool.coming or any(one.kind in ("create", "delete") for one in self.inventory.intents):
+            return True
         wanted = actions(replace(pool, waiting=pool.free + 1), self._options.warm)
-        return self._is_growing or any(isinstance(one, Assign | Create) for one in wanted)
+        return any(isinstance(one, Assign | Create) for one in wanted)
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -219,10 +246,14 @@ class Fabric:
                 continue
             self._stock.subnets = dict(seen.subnets)
             self.inventory.arrived(seen.instance)
-            if self.inventory.is_new and all(one.is_primary for one in seen.enis):
-                # No agent was here before: what the metadata shows is there, and nobody's but ours.
+            # Where no agent was before, what the metadata shows is there, and nobody's but ours.
+            is_fresh = self.inventory.is_new and all(one.is_primary for one in seen.enis)
+            is_fresh = is_fresh and not self._usage.addresses()
+            if is_fresh:
                 self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
-            self.inventory.seen(seen.enis)
+            self.inventory.seen(seen.enis, is_doubted=not is_fresh)
+            self._trust_at = self._clock() + PATIENCE
+            self._watch.started()
             self.nodes = frozenset({Peer(self._node, (seen.address,), ())})
             self._seen = seen
         yield Settle()
@@ -236,7 +267,10 @@ class Fabric:
     def _turn(self) -> Steps[float]:
         """Everything once, until something was done; the seconds until there may be more to do."""
         pause = IDLE
-        for part in (self._learn, self._resume, self._describe, self._extend, self._balance, self._tidy):
+        parts = (
+            self._learn, self._resume, self._look, self._describe, self._appear, self._extend, self._balance, self._tidy
+        )  # fmt: skip
+        for part in parts:
             try:
                 if (yield from part()):
                     return 0.0
@@ -271,26 +305,29 @@ class Fabric:
         return True
 
     def _resume(self) -> Steps[bool]:
-        if not self.inventory.intents or self._clock() < self._resume_at:
-            return False
-        self._resume_at = self._clock() + AGAIN
-        for intent in self.inventory.intents:
-            if self._is_refused(intent.kind, intent.eni):
-                continue
-            try:
-                yield from self._changes.resume(intent, self._here.instance)
-            except Later as later:
-                log.debug("a change that was cut off has to wait", extra={"error": str(later)})
-            except Refused as error:
-                log.error("a change that was cut off is refused", extra={"error": str(error)})
+        yield from self._changes.resume(self._here.instance, self._is_refused)
         return False
 
     def _is_refused(self, kind: str, name: str) -> bool:
         """Whether EC2 refused lately what that takes, so that it need not even be asked what there is."""
         return any(self.obstacles.of(action, name) is not None for action in _TAKES[kind])
 
+    def _look(self) -> Steps[bool]:
+        """Whether others changed something: the metadata's word."""
+        seen = yield from self._watch.once()
+        if self._watch.is_news:
+            self._describe_at = min(self._describe_at, self._clock())
+        if seen is None or not seen.networks or seen.networks == self._here.networks:
+            return False
+        self._seen = self._here._replace(networks=seen.networks)
+        yield Settle()
+        return True
+
     def _describe(self) -> Steps[bool]:
-        if self._clock() < self._describe_at:
+        if self._is_unsure and self._clock() >= self._trust_at:
+            self.inventory.trust()
+            yield Settle()
+        if self._clock() < min(self._describe_at, self.inventory.unclear_until):
             return False
         here = model.filters({"attachment.instance-id": self._here.instance})
         found = yield from self.cloud.all("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=here)
@@ -312,6 +349,16 @@ class Fabric:
             answer = yield from self.cloud.ask("DescribeSubnets", SubnetIds=unknown)
             self._stock.learn(model.subnets(answer))
 
+    def _appear(self) -> Steps[bool]:
+        """Devices of interfaces that were attached: their addresses can be used now."""
+        awaited = frozenset(one.id for one in self._stock.awaited())
+        came, self._awaited = self._awaited - awaited, awaited
+        if came:
+            yield Settle()
+        if awaited:
+            raise Later("looking for a device", LOOK)
+        return bool(came)
+
     def _extend(self) -> Steps[bool]:
         """An IPv6 prefix, if pods shall have IPv6."""
         primary = next((one for one in self.inventory.enis.values() if one.index == PRIMARY), None)
@@ -324,7 +371,7 @@ class Fabric:
     def _balance(self) -> Steps[bool]:
         """What the pool wants: the first of it that can be done."""
         pool = self._stock.pool()
-        if pool is None:
+        if pool is None or self._is_unsure:
             return False
         self._stock.note_idle(pool)
         later: Later | None = None
@@ -358,9 +405,9 @@ class Fabric:
             if self.obstacles.code(ATTACH) == NO_INTERFACE:
                 self._stock.has_at_most(interfaces=len(self.inventory.enis))
         elif isinstance(action, Unassign):
-            yield from self._changes.unassign(action.interface, frozenset(map(IPNetwork, action.chunks)))
+            yield from self._leaving.unassign(action.interface, frozenset(map(IPNetwork, action.chunks)))
         else:
-            yield from self._changes.delete(action.interface)
+            yield from self._leaving.delete(action.interface)
 
     def _create(self, wanted: Create) -> Steps[None]:
         self.cloud.ready(CREATE)

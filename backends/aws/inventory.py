@@ -1,8 +1,11 @@
 """What this node has of the VPC, and what it is about to change there, kept in the agent's journal before it is asked.
 
-What always holds: a block that is about to be taken away is not offered; what was taken away lately does not come back
-by an answer that lags behind; nothing is taken off the inventory because an answer lacks it that may be older than the
-last change here. Pure but for the journal.
+Whose word counts: EC2's full answer (DescribeNetworkInterfaces) is the truth of what is attached, once it cannot be
+older than the last change here. Until then it adds, and takes nothing off, and what was given back lately is not taken
+up from it again. The instance metadata, which lags behind without limit, is only where a process begins: what it alone
+shows keeps its wiring, but a restarted agent gives no address of it (`doubted`) before EC2 has said the same.
+
+What always holds: a block that is about to be taken away, or is doubted, is not offered. Pure but for the journal.
 """
 
 from __future__ import annotations
@@ -11,22 +14,22 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
-from netaddr import IPNetwork
+from netaddr import IPAddress, IPNetwork
 
-from backends.aws.model import MADE_TAG, PRIMARY, Eni
+from backends.aws.gone import GONE, STALE, Gone
+from backends.aws.model import MADE_TAG, PRIMARY, Eni, overlaps
 
 log = logging.getLogger(__name__)
 
 JOURNAL: Final = "aws-eni"
 """The name of all this in the journal."""
-STALE: Final = 60.0
-"""Seconds by which EC2's own answers may lag behind its changes (eventual consistency)."""
-GONE: Final = 300.0
-"""Seconds for which the instance metadata may still show what was taken away."""
 
 Kind = Literal["create", "assign", "unassign", "delete"]
+Held: TypeAlias = tuple[str, IPNetwork]
+"""A block on an interface, by its id: a block may go from one and come to another."""
+NEVER: Final = float("inf")
 
 
 class Intent(NamedTuple):
@@ -59,18 +62,30 @@ class Journal(Protocol):
 
 
 class Inventory:
-    """One thread changes it; any may read. *clock* answers seconds since the boot, which *boot* names.
+    """One thread changes it; any may read. *clock* answers seconds since the boot, which *boot* names, *held* the
+    addresses of pods.
 
     What is kept says by which instance and during which boot: see `arrived`. What an earlier boot entered counts as of
     this one's begin.
     """
 
-    def __init__(self, journal: Journal, clock: Callable[[], float], boot: str = "") -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Callable[[], float],
+        boot: str = "",
+        held: Callable[[], Collection[IPAddress]] = tuple,
+    ) -> None:
         self._journal = journal
         self._clock = clock
+        self._started = clock()
         self._changed: dict[str, float] = {}
         self.enis: Mapping[str, Eni] = {}
         """The interfaces attached to this node, by id."""
+        self.doubted: frozenset[Held] = frozenset()
+        """What nobody but the metadata has shown yet."""
+        self.unclear_until: float = NEVER
+        """When EC2's answer will be clear about what was in doubt in its last."""
         text = journal.recall(JOURNAL)
         self.is_new: bool = text is None
         """Whether no agent has been here before."""
@@ -79,17 +94,25 @@ class Inventory:
         self._instance: str = found.get("instance", "")
         is_rebooted = found.get("boot", "") != boot
         self.intents: tuple[Intent, ...] = tuple(_intent(one, is_rebooted) for one in found["intents"])
-        self._gone: dict[str, float] = dict.fromkeys(found["gone"], 0.0) if is_rebooted else found["gone"]
+        self._gone = Gone(dict.fromkeys(found["gone"], 0.0) if is_rebooted else found["gone"], clock, held)
         self._made: frozenset[str] = frozenset(found["made"])
 
     # --- what it tells ----------------------------------------------------------------------------------------
 
     @property
-    def leaving(self) -> frozenset[IPNetwork]:
+    def leaving(self) -> frozenset[Held]:
         """The blocks that are being taken away."""
         return frozenset(
-            IPNetwork(block) for one in self.intents if one.kind in ("unassign", "delete") for block in one.blocks
+            (one.eni, IPNetwork(block))
+            for one in self.intents
+            if one.kind in ("unassign", "delete")
+            for block in one.blocks
         )
+
+    @property
+    def conflicts(self) -> frozenset[Held]:
+        """Blocks that are on two interfaces, which cannot be: EC2 was asked while somebody changed it."""
+        return overlaps(self._pairs() - self.leaving)
 
     def is_ours(self, eni: Eni) -> bool:
         """Whether an agent made it, for this purpose. The metadata has no tags, so the journal knows it, too.
@@ -103,12 +126,20 @@ class Inventory:
         """Whether a change of *eni* may be under way."""
         return any(one.eni == eni for one in self.intents)
 
+    def age(self, eni: str) -> float:
+        """Seconds since the last change of *eni* here, or else since the start of this process."""
+        return abs(self._clock() - self._changed.get(eni, self._started))
+
+    def clear_in(self, eni: str) -> float:
+        """Seconds until EC2's answers about *eni* cannot be older than that."""
+        return max(0.0, STALE - self.age(eni))
+
     def arrived(self, instance: str) -> None:
         """This is the instance of that id. What another began is not gone on with: this one was started from its disk
         or image, and the interfaces are those of a node that lives."""
         if self._instance not in ("", instance):
             log.warning("another instance kept the journal: it is begun anew", extra={"instance": self._instance})
-            self._gone, self._made = {}, frozenset()
+            self._gone.times, self._made = {}, frozenset()
             self.intents, self.is_new = (), True
         self._instance = instance
 
@@ -122,28 +153,37 @@ class Inventory:
         """Enter more of an intent."""
         self._keep(tuple(new if one == old else one for one in self.intents))
 
-    def end(self, intent: Intent, gone: Collection[str] = ()) -> None:
-        """Strike out an intent; *gone* names the blocks and the interface that went by it."""
-        now = self._clock()
-        self._gone = {name: when for name, when in self._gone.items() if now - when < GONE}
-        self._gone.update(dict.fromkeys(gone, now))
-        made = {intent.eni} if intent.kind == "create" and intent.eni and not gone else set()
-        self._made = self._made.difference(gone) | made
+    def end(self, intent: Intent) -> None:
+        """Strike out an intent: nothing has come of it, or all is entered."""
+        if intent.kind == "create" and intent.eni in self.enis:
+            self._made |= {intent.eni}
+        self._keep(tuple(one for one in self.intents if one != intent))
+
+    def given_back(self, intent: Intent) -> None:
+        """Strike out an intent by which its blocks went, and with a whole interface that, too."""
+        is_whole = intent.kind != "unassign"
+        self._gone.add(intent.eni, intent.blocks, is_whole=is_whole)
+        if is_whole:
+            self._made -= {intent.eni}
+            self.drop(intent.eni)
+        elif intent.eni in self.enis:
+            one = self.enis[intent.eni]
+            self._enter(replace(one, blocks=one.blocks.difference(map(IPNetwork, intent.blocks))))
         self._keep(tuple(one for one in self.intents if one != intent))
 
     def put(self, eni: Eni) -> None:
-        """It is attached, or is as it says now, by a change that was made here."""
-        self._changed[eni.id] = self._clock()
-        self.enis = {**self.enis, eni.id: eni}
+        """It is attached, or is as it says now, by EC2's word on a change that was made here."""
+        new = eni.blocks - self.enis[eni.id].blocks if eni.id in self.enis else eni.blocks
+        self._gone.forget(eni.id, new)
+        self.doubted -= {(eni.id, block) for block in new}
+        for one in self.enis.values():  # where it was before, it is no more
+            if one.id != eni.id and one.blocks & new:
+                self._enter(replace(one, blocks=one.blocks - new))
+        self._enter(eni)
 
     def gain(self, eni: str, blocks: Iterable[IPNetwork]) -> None:
         """These were assigned to it."""
         self.put(replace(self.enis[eni], blocks=self.enis[eni].blocks | frozenset(blocks)))
-
-    def lose(self, eni: str, blocks: Iterable[IPNetwork]) -> None:
-        """These were taken from it."""
-        if eni in self.enis:
-            self.put(replace(self.enis[eni], blocks=self.enis[eni].blocks - frozenset(blocks)))
 
     def drop(self, eni: str) -> None:
         """It is not attached any more."""
@@ -152,50 +192,82 @@ class Inventory:
 
     # --- what others say --------------------------------------------------------------------------------------
 
-    def seen(self, enis: Iterable[Eni]) -> bool:
-        """The instance metadata shows these: they may be added to, never taken from. True: something is new."""
-        return self._enter({one.id: self._merged(one, is_final=False) for one in enis if self._is_here(one)})
+    def seen(self, enis: Iterable[Eni], *, is_doubted: bool) -> None:
+        """A process begins with what the instance metadata shows."""
+        shown = [one for one in enis if self._is_here(one, GONE)]
+        self.enis = {one.id: replace(one, blocks=one.blocks - self._gone.of(one.id, one.blocks, GONE)) for one in shown}
+        if is_doubted:
+            self.doubted = self._pairs()
+
+    def trust(self) -> None:
+        """Nobody but the metadata says anything: what it shows has to do."""
+        self.doubted = frozenset()
+
+    def differences(self, seen: Iterable[Eni]) -> frozenset[tuple[str, str]]:
+        """Interfaces, and blocks on them, that the metadata shows and this does not, or the reverse, but for those that
+        were changed here lately: it lags behind."""
+        theirs = [one for one in seen if self._is_here(one, GONE)]
+        names = {one.id for one in theirs} | self.enis.keys()
+        now = self._clock()
+        lately = {name for name, when in self._changed.items() if abs(now - when) < STALE}
+        still = {name for name in names - lately if not self.is_busy(name)}
+        shown = {(one.id, block) for one in theirs for block in one.blocks - self._gone.of(one.id, one.blocks, GONE)}
+        known = self._pairs()
+        blocks = {(eni, str(block)) for eni, block in shown ^ known}
+        whole = {(eni, "") for eni in {one.id for one in theirs} ^ self.enis.keys()}
+        return frozenset((eni, what) for eni, what in blocks | whole if eni in still)
 
     def described(self, enis: Iterable[Eni]) -> bool:
         """EC2 says that these, all of them, are attached. True: something differs."""
-        fresh = {one.id: self._merged(one, is_final=True) for one in enis if self._is_here(one)}
-        kept = {name: one for name, one in self.enis.items() if name not in fresh and self._is_recent(name)}
-        lost = self.enis.keys() - fresh.keys() - kept.keys()
-        for name in lost:
-            self.drop(name)
-        return self._enter(fresh) or bool(lost)
+        before, doubted = self.enis, self.doubted
+        self.unclear_until = NEVER
+        fresh = {one.id: self._merged(one) for one in enis if self._is_here(one, STALE)}
+        kept = {name: one for name, one in before.items() if name not in fresh and self._unclear(name)}
+        self.enis = {**kept, **fresh}
+        self.doubted &= self._pairs()
+        for eni, _ in self.doubted:
+            self._unclear(eni)
+        if self.conflicts:
+            self.unclear_until = min(self.unclear_until, self._clock() + STALE)
+        return self.enis != before or self.doubted != doubted
 
-    def _enter(self, enis: Mapping[str, Eni]) -> bool:
-        changed = any(self.enis.get(name) != one for name, one in enis.items())
-        self.enis = {**self.enis, **enis}
-        return changed
+    def shown(self, one: Eni) -> frozenset[IPNetwork]:
+        """The blocks of an interface in EC2's answer, but for those that only an old answer would show."""
+        old = self._gone.of(one.id, one.blocks, STALE)
+        if old:
+            self.unclear_until = min(self.unclear_until, self._clock() + STALE)
+        self._gone.forget(one.id, one.blocks - old)
+        self.doubted -= {(one.id, block) for block in one.blocks - old}
+        return one.blocks - old
 
-    def _is_here(self, one: Eni) -> bool:
-        is_coming = any(intent.kind == "create" and intent.eni == one.id for intent in self.intents)
-        is_going = any(intent.kind == "delete" and intent.eni == one.id for intent in self.intents)
+    def _is_here(self, one: Eni, seconds: float) -> bool:
         if one.card != PRIMARY:  # what is on other network cards is not the agent's, and takes nothing from the first
             return False
-        return one.index is not None and not is_coming and not is_going and not self._is_gone(one.id)
+        is_moving = any(intent.kind in ("create", "delete") and intent.eni == one.id for intent in self.intents)
+        return one.index is not None and not is_moving and not self._gone.has_eni(one.id, seconds)
 
-    def _merged(self, one: Eni, *, is_final: bool) -> Eni:
-        known = self.enis.get(one.id)
-        blocks = frozenset(block for block in one.blocks if not self._is_gone(str(block)))
-        if known is None:
-            return replace(one, blocks=blocks)
-        if not is_final or self._is_recent(one.id):
-            blocks |= known.blocks
-        if not is_final:  # the metadata has no attachment and no tags
-            return replace(known, blocks=blocks)
+    def _merged(self, one: Eni) -> Eni:
+        blocks = self.shown(one)
+        if one.id in self.enis and (more := self.enis[one.id].blocks - one.blocks) and self._unclear(one.id):
+            blocks |= more
         return replace(one, blocks=blocks)
 
-    def _is_recent(self, eni: str) -> bool:
-        return self._clock() - self._changed.get(eni, -STALE) < STALE
+    def _unclear(self, eni: str) -> bool:
+        """Whether EC2's answer about *eni* may be older than its last change; then it is to be asked again."""
+        left = self.clear_in(eni)
+        if left:
+            self.unclear_until = min(self.unclear_until, self._clock() + left)
+        return left > 0
 
-    def _is_gone(self, name: str) -> bool:
-        return self._clock() - self._gone.get(name, -GONE) < GONE
+    def _enter(self, eni: Eni) -> None:
+        self._changed[eni.id] = self._clock()
+        self.enis = {**self.enis, eni.id: eni}
+
+    def _pairs(self) -> frozenset[Held]:
+        return frozenset((one.id, block) for one in self.enis.values() for block in one.blocks)
 
     def _keep(self, intents: tuple[Intent, ...]) -> None:
-        document = {"intents": [one._asdict() for one in intents], "gone": self._gone, "made": sorted(self._made)}
+        document = {"intents": [one._asdict() for one in intents], "gone": self._gone.times, "made": sorted(self._made)}
         self._journal.remember(JOURNAL, json.dumps({**document, "instance": self._instance, "boot": self._boot}))
         self.intents = intents
         self.is_new = False

@@ -27,7 +27,7 @@ class Eni:
 
     *address* is its own IPv4 address, None where it has none (EFA alone, an IPv6-only subnet); *index* is its device
     index, None while it is attached to no instance, on that network *card*; *attachment* is the attachment's id;
-    *is_kept*: it outlives its instance.
+    *is_kept*: it outlives its instance; *is_detaching*: it is about to be let go of.
     """
 
     id: str
@@ -41,6 +41,7 @@ class Eni:
     is_kept: bool = False
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     card: int = PRIMARY
+    is_detaching: bool = False
 
     @property
     def is_primary(self) -> bool:
@@ -131,6 +132,7 @@ def eni(found: Mapping[str, Any]) -> Eni:
         status=found.get("Status", ""),
         is_kept=bool(attachment) and not attachment.get("DeleteOnTermination", False),
         tags={one["Key"]: one["Value"] for one in found.get("TagSet", ())},
+        is_detaching=attachment.get("Status") == "detaching",
     )
 
 
@@ -163,3 +165,16 @@ def tag_specifications(tags: Mapping[str, str]) -> list[dict[str, Any]]:
     """*tags* for an interface, as CreateNetworkInterface takes them."""
     pairs = [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
     return [{"ResourceType": "network-interface", "Tags": pairs}]
+
+
+def overlaps(held: Iterable[tuple[str, IPNetwork]]) -> frozenset[tuple[str, IPNetwork]]:
+    """Those blocks, by their interface, that have an address of another one."""
+    found: set[tuple[str, IPNetwork]] = set()
+    widest: tuple[str, IPNetwork] | None = None
+    for pair in sorted(held, key=lambda pair: (pair[1].version, pair[1].first, -pair[1].last, pair[0])):
+        block = pair[1]
+        if widest is not None and widest[1].version == block.version and block.first <= widest[1].last:
+            found |= {widest, pair}
+        if widest is None or widest[1].version != block.version or block.last > widest[1].last:
+            widest = pair
+    return frozenset(found)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from netaddr import IPAddress, IPNetwork
 
 from backends.aws.calls import ASSIGN, ATTACH, CREATE
-from backends.aws.changes import Changes
-from backends.aws.changes import Usage as Busy
-from backends.aws.inventory import Inventory
+from backends.aws.inventory import Held, Inventory
+from backends.aws.leaving import Leaving
+from backends.aws.leaving import Usage as Busy
 from backends.aws.model import PRIMARY, Eni, Limits, Subnet
 from backends.aws.obstacles import PREFIXES, Obstacles
 from backends.aws.options import Options
@@ -18,6 +18,9 @@ from backends.wiring import Interface
 from ipam.family import Counts
 from ipam.warmpool import Chunk, Pool
 from ipam.warmpool import Interface as Pooled
+
+APPEARS: Final = 60.0
+"""Seconds for an attached interface to appear as a device, at most: after these it is counted on no more."""
 
 
 class Usage(Busy, Protocol):
@@ -45,7 +48,7 @@ class Stock:
         *,
         options: Options,
         inventory: Inventory,
-        changes: Changes,
+        leaving: Leaving,
         obstacles: Obstacles,
         usage: Usage,
         devices: Callable[[], Mapping[str, str]],
@@ -53,7 +56,7 @@ class Stock:
     ) -> None:
         self._options = options
         self._inventory = inventory
-        self._changes = changes
+        self._leaving = leaving
         self._obstacles = obstacles
         self._usage = usage
         self._devices = devices
@@ -95,12 +98,14 @@ class Stock:
 
     def offered(self, interfaces: Iterable[tuple[Eni, Interface]]) -> list[tuple[Eni, IPNetwork]]:
         """The blocks of *interfaces* that pods may have addresses of, and where they are."""
-        gone = self._inventory.leaving | self._changes.withheld
+        barred = self.barred()
         return [
             (one, block)
             for one, interface in interfaces
-            for block in interface.blocks - gone
-            if self._is_for_pods(one) and (block.version == 6 or interface.index >= self._options.reserved)
+            for block in interface.blocks
+            if (one.id, block) not in barred
+            and self._is_for_pods(one)
+            and (block.version == 6 or interface.index >= self._options.reserved)
         ]
 
     def pool(self) -> Pool | None:
@@ -109,26 +114,53 @@ class Stock:
         if limits is None:
             return None
         counts = {one.block.network: one for one in self._usage.counts()}
-        gone = self._inventory.leaving | self._changes.withheld
+        barred = self.barred()
         has_prefixes = limits.has_prefixes and self._obstacles.of(PREFIXES) is None
         pooled = []
         for one, interface in self.interfaces():
             if interface.index < self._options.reserved or not self._is_for_pods(one):
                 continue
-            chunks = tuple(self._chunk(block, counts) for block in sorted(one.blocks - gone) if block.version == 4)
+            chunks = tuple(self._chunk(block, counts) for block in self._for_pods(one, barred))
             slots = max(0, limits.slots - one.holds(4)) + len(chunks)
             is_fixed, is_barred = one.index == PRIMARY, self.is_barred(one)
             pooled.append(Pooled(one.id, slots, chunks, is_fixed=is_fixed, is_barred=is_barred))
         is_barred = any(self._obstacles.of(action) is not None for action in (CREATE, ATTACH))
-        coming = sum(one.kind == "create" for one in self._inventory.intents)
-        left = 0 if is_barred else self.most - len(self._inventory.enis) - coming
+        moving = sum(one.kind in ("create", "delete") for one in self._inventory.intents)
+        left = 0 if is_barred else self.most - len(self._inventory.enis) - moving
         return Pool(
             tuple(pooled),
             waiting=self._usage.waiting(),
+            coming=self._coming(),
             slots_of_new=limits.slots,
             interfaces_left=max(0, left),
             has_prefixes=has_prefixes,
         )
+
+    def awaited(self) -> list[Eni]:
+        """The interfaces for pods that were attached lately and have no device yet: EC2 takes seconds for that."""
+        devices = self._devices()
+        return [
+            one
+            for one in self._inventory.enis.values()
+            if one.mac not in devices
+            and one.index is not None
+            and one.index >= self._options.reserved
+            and self._is_for_pods(one)
+            and self._inventory.age(one.id) < APPEARS
+        ]
+
+    def barred(self) -> frozenset[Held]:
+        """The blocks that are not offered: they are going, or whether they are here is not certain."""
+        inventory = self._inventory
+        return inventory.leaving | inventory.doubted | inventory.conflicts | self._leaving.withheld
+
+    def _coming(self) -> int:
+        """Addresses that were asked for together with their interface, which is not here yet."""
+        made = sum(one.chunks * one.size for one in self._inventory.intents if one.kind == "create")
+        return made + sum(int(block.size) for one in self.awaited() for block in one.blocks if block.version == 4)
+
+    def _for_pods(self, one: Eni, barred: Collection[Held]) -> list[IPNetwork]:
+        return sorted(block for block in one.blocks if block.version == 4 and (one.id, block) not in barred)
 
     def note_idle(self, pool: Pool) -> None:
         """Remember since when each block has not been used."""
