@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from agent.limiter import Limiter
 from agent.node import Node
+from agent.strays import Stray, strays
 from agent.survey import Surroundings, Survey
 from backends.podlink import link_name, parse_alias
 from backends.wiring import Wiring
@@ -79,6 +80,7 @@ class Repair:
         self._settled: Plan = {}
         self._followed: Wiring | None = None
         self._refused: dict[Key, Failure] = {}
+        self._strays: Sequence[Stray] = ()
         self.counts: Counter[str] = Counter()
         """Objects mended since the start, by kind."""
         self.events: deque[Event] = deque(maxlen=REMEMBERED)
@@ -111,6 +113,7 @@ class Repair:
         self._settled = around.wired.plan
         self.routes = sum(key.kind == "route" for key in have)
         self._links(have, records, failing)
+        self._tell_strays(strays(records.values(), around.site, around.peers))
         self._report_fights(failing)
         self.failing = failing
 
@@ -255,6 +258,14 @@ class Repair:
         self.counts.update(change.item.key.kind for change in changes)
         self.events.append(Event(self._wall(), f"{what}: {render(changes)}"))
         log.warning(what, extra={"difference": render(changes)})
+
+    def _tell_strays(self, found: Sequence[Stray]) -> None:
+        for one in found:
+            if one not in self._strays:
+                text = f"a pod has an address that is not of this node any more: {one}"
+                self.events.append(Event(self._wall(), text))
+                log.warning(text)
+        self._strays = found
 
     def _fail(self, what: str, failure: Failure, failing: dict[str, Failure]) -> None:
         failing[what] = failure

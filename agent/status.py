@@ -12,6 +12,7 @@ from agent.metrics import Snapshot
 from agent.node import Node
 from agent.repair import OF_POD, Repair
 from agent.spool import Spool
+from agent.strays import strays
 from agent.survey import Surroundings, Survey
 from agent.switch import Switch
 from agent.trouble import Kind, Trouble
@@ -109,6 +110,15 @@ class Status:
                 "somebody took them from the node's interfaces: delete these pods to have them made anew",
             )
             yield Trouble(Kind.UNDELIVERED, failure, len(report.undelivered))
+        away = strays(self.node.ledger.records().values(), now.site, now.peers)
+        if away:
+            names = _few([str(one) for one in away])
+            failure = Limited(
+                f"these pods have addresses that are not of {self.node_name} any more: {names}",
+                "other nodes do not reach them, and others may be given the same addresses: delete these pods to have "
+                "them made anew, or give the range back in the list of nodes",
+            )
+            yield Trouble(Kind.UNDELIVERED, failure, len(away))
         failing = self.repair.failing
         for kind in (Kind.OBJECTS, Kind.PODS):
             whats = [one for one in failing if one.startswith(OF_POD) == (kind is Kind.PODS)]

@@ -30,7 +30,7 @@ class Kind(enum.StrEnum):
     PEERS = "peers"
     """Other nodes that the backend cannot reach."""
     UNDELIVERED = "undelivered"
-    """Pods whose addresses a cloud does not deliver any more."""
+    """Pods whose addresses a cloud, or the list of nodes, does not give to this node any more."""
     OBJECTS = "objects"
     """What is in the kernel for the whole node and could not be put right."""
     PODS = "pods"

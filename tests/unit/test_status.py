@@ -24,6 +24,7 @@ from cluster.peers import Peer
 from cni import frame
 from cni.errors import ConfigInvalid, Exhausted, FabricRefused, Failure, NotReady, TryAgain
 from cni.spec import Attachment
+from dataplane.items import POD_LINK_PREFIX
 from tests.fakes.world import HERE, OTHER, World
 
 TINY = replace(HERE, pod_cidrs=(IPNetwork("10.1.1.0/30"),))
@@ -202,3 +203,28 @@ def test_pods_peers_and_objects_are_counted_and_not_statuss_business(world: Worl
     assert shown.is_ready
     assert {kind: number for kind, number in shown.problems.items() if number} == {"peers": 1, "objects": 1, "pods": 3}
     assert set(shown.problems) == set(Kind)
+
+
+def test_a_pods_address_that_is_another_nodes_now_is_told_until_it_is_back(world: World) -> None:
+    """With the pod and the node that has it now; the pod keeps its link and route, STATUS is silent, the log tells it
+    once."""
+    world.kernel.add_netns("/run/netns/a")
+    address = world.add(POD, "/run/netns/a").lease.addresses[0]
+    before = world.kernel.ours()
+    moved = replace(HERE, pod_cidrs=(IPNetwork("10.1.9.0/28"), HERE.pod_cidrs[1]))
+    world.nodes.set(moved, replace(OTHER, pod_cidrs=(*OTHER.pod_cidrs, HERE.pod_cidrs[0])))
+    for _ in range(3):
+        world.reconcile()
+    status = told(world)
+    assert kinds(status) == [(Kind.UNDELIVERED, False)]
+    assert f"{address} (pods/c1/eth0) is of node-b" in str(status.troubles()[0].failure)
+    assert status.unable() is None
+    assert status.snapshot().problems[Kind.UNDELIVERED] == 1
+    assert sum("not of this node any more" in event.text for event in world.repair.events) == 1
+    assert all(item in world.kernel.ours().values() for item in before.values() if POD_LINK_PREFIX in str(item))
+    world.nodes.set(moved)
+    world.reconcile()
+    assert "is of no node" in str(told(world).troubles()[0].failure)
+    world.nodes.set(HERE, OTHER)
+    world.reconcile()
+    assert told(world).troubles() == []
