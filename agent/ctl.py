@@ -141,12 +141,9 @@ def _uninstall(options: argparse.Namespace) -> int:
     from agent import uninstall
 
     config = _config(options)
-    descriptor = exclusive(Path(config.paths.state))
-    try:
+    with exclusive(Path(config.paths.state)):
         for line in uninstall.uninstall(config, is_sure=options.yes):
             print(line)  # noqa: T201
-    finally:
-        os.close(descriptor)
     return 0
 
 

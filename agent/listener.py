@@ -6,13 +6,35 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import Final
 
 from cni.errors import ConfigInvalid
 from ipam.schema import named_kind
 
+BACKLOG: Final = 4096
+"""Connections that the kernel keeps waiting."""
+Identity = tuple[int, int]
+"""Device and inode: what tells a socket's file from every other that is in its place later."""
+
+
+def identity(path: Path) -> Identity | None:
+    """What is at *path* now."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
 
 def listening(path: Path) -> socket.socket:
-    """A listening socket at *path*, mode 0600, in a directory made with mode 0700 where missing.
+    """What `bound` makes, and connections to it wait."""
+    listener = bound(path)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def bound(path: Path) -> socket.socket:
+    """A socket at *path*, mode 0600, in a directory made with mode 0700 where missing; it is yet to listen.
 
     A socket that nobody serves is replaced, and nothing else. ConfigInvalid: somebody serves it, something else is
     there, or it cannot be made.
@@ -30,7 +52,6 @@ def listening(path: Path) -> socket.socket:
             # The mode before the name: nobody connects between the two.
             os.fchmod(listener.fileno(), 0o600)
             listener.bind(os.fspath(path))
-            listener.listen(4096)
         except BaseException:
             listener.close()
             raise

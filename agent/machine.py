@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import resource
+import socket
+import struct
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -13,6 +19,15 @@ from cni.errors import ConfigInvalid
 from ipam.moment import Moment
 
 DEFAULT_CONFIG: Final = "/etc/routable/agent.toml"
+DESCRIPTORS: Final = 65536
+"""Descriptors that can be of use, as in deploy/routable-agent.service."""
+FEW: Final = 1024
+"""Fewer than these are worth a warning."""
+RESERVED: Final = 256
+"""Descriptors that are not for clients: some 25 at rest, 2 for each of the requests that are served at a time, 16 of
+the HTTP port, 64 for peers that are probed, 3 for nft, some 20 for a cloud's API; and half as many again."""
+_NAME: Final = "\0routable-agent"
+_UCRED: Final = struct.Struct("3i")
 
 
 def version() -> str:
@@ -49,14 +64,21 @@ def moment() -> Moment:
     return Moment(uptime(), time.time())
 
 
-def exclusive(state: Path) -> int:
-    """A descriptor that keeps other agents, and ``routablectl uninstall``, off this node until it is closed.
+@contextmanager
+def exclusive(state: Path) -> Iterator[None]:
+    """Keep other agents, and ``routablectl uninstall``, off this journal and this network namespace in the body.
 
-    ConfigInvalid: another process has it.
+    ConfigInvalid: another process has one of them.
     """
-    file = _beside(state)
+    with ExitStack() as held:
+        held.callback(os.close, _locked(_beside(state)))
+        held.enter_context(_alone())
+        yield
+
+
+def _locked(file: Path) -> int:
     try:
-        state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ConfigInvalid(f"{file} cannot be made: {error.strerror}", "check paths.state") from error
@@ -66,6 +88,49 @@ def exclusive(state: Path) -> int:
         os.close(descriptor)
         raise ConfigInvalid(f"{file} is locked", "an agent runs on this node with this state: stop it first") from error
     return descriptor
+
+
+def _alone() -> socket.socket:
+    """What is ours in the kernel is marked, but not whose of two agents: each would remove what the other makes.
+    Abstract names are per network namespace (network_namespaces(7)), which is just what must not be shared."""
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        name.bind(_NAME)
+        name.listen(128)  # for those who want to know who has it
+    except OSError as error:
+        name.close()
+        if error.errno != errno.EADDRINUSE:
+            raise ConfigInvalid("the network namespace cannot be locked", str(error)) from error
+        raise ConfigInvalid(
+            f"an agent runs in this network namespace already: {_holder()}",
+            "its configuration has other paths; two would undo each other's work: stop it first",
+        ) from error
+    return name
+
+
+def _holder() -> str:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
+        try:
+            asking.connect(_NAME)
+        except OSError:
+            return "another process"
+        pid, uid, _ = _UCRED.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return f"process {pid} of user {uid}"
+
+
+def descriptors() -> int:
+    """How many descriptors this process may have, which is made as many as is allowed and of use."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def room(limit: int) -> int:
+    """How many of *limit* descriptors may be clients' connections: the others are for the work, whoever connects."""
+    return max(limit - RESERVED, limit // 4)
 
 
 _CLAIM: Final = "the file beside this one is the journal of routable-agent\n"

@@ -13,7 +13,6 @@ import faulthandler
 import gc
 import json
 import logging
-import os
 import platform
 import re
 import socket
@@ -38,7 +37,7 @@ from agent.http import Http
 from agent.lane import Together
 from agent.ledger import Ledger
 from agent.life import Life, Part
-from agent.machine import DEFAULT_CONFIG, boot_id, exclusive, identity, moment, version
+from agent.machine import DEFAULT_CONFIG, FEW, boot_id, descriptors, exclusive, identity, moment, room, version
 from agent.metrics import Metrics
 from agent.node import Node
 from agent.outlet import Outlet
@@ -118,8 +117,11 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
     Failure: the start is not possible, and why. Nothing that pods need was taken away by then.
     """
     paths = config.paths
+    limit = descriptors()
+    if limit < FEW:
+        log.warning("few descriptors: set LimitNOFILE= of the service, or ulimit -n", extra={"limit": limit})
     with ExitStack() as parts:
-        parts.callback(os.close, exclusive(Path(paths.state)))
+        parts.enter_context(exclusive(Path(paths.state)))
         netns = parts.enter_context(closing(Netns()))
         nft = Nft()
         kernel = parts.enter_context(closing(Kernel(netns, nft)))
@@ -177,7 +179,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         )
         status = Status(
             config.node, version(), node, survey, fabric, repair, spool, switch, use.waiting,
-            stuck=lambda: reconciler.problem(),  # noqa: PLW0108 - the reconciler comes later
+            stuck=lambda: reconciler.problem() or server.problem(),
             log_dropped=lambda: outlet.dropped,
         )  # fmt: skip
         verbs = Verbs(node, measured, status.unable, fabric.shortage)
@@ -207,11 +209,14 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
             },
             on_wait=errands.wake if errands is not None else lambda: None,
             patience={b"STATUS": STATUS_PATIENCE},
+            room=room(limit),
         )
         use.server = server
+        # All that can be one process's only is had before anything is changed in the kernel.
+        server.take()
+        https = port(config, registry, status, reconciler, life)
         reconciler.once(is_whole=True)
-        served: list[Part] = [server, reconciler, switch, *port(config, registry, status, life)]
-        served += [errands] if errands is not None else []
+        served: list[Part] = [server, reconciler, switch, *https, *([errands] if errands is not None else [])]
         live(life, served, ledger, config, reconciler)
     return life.code
 
@@ -288,14 +293,16 @@ def refuse_what_is_missing(survey: Survey, nft: Nft) -> None:
         raise NotReady("this machine lacks what the agent needs", "; ".join(lacking))
 
 
-def port(config: Config, registry: CollectorRegistry, status: Status, life: Life) -> list[Http]:
+def port(
+    config: Config, registry: CollectorRegistry, status: Status, reconciler: Reconciler, life: Life
+) -> list[Http]:
     """The HTTP port, unless it is off."""
     endpoint = config.metrics.endpoint
     if endpoint is None:
         return []
 
     def works() -> tuple[bool, str]:
-        problem = status.stuck()
+        problem = reconciler.problem()
         return problem is None, str(problem or "ok")
 
     return [

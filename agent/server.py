@@ -28,9 +28,9 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from agent.lane import Answer, Incoming, Lane, Together
-from agent.listener import listening
+from agent.listener import BACKLOG, Identity, bound, identity, listening
 from cni import frame, result
-from cni.errors import Failure, Unreadable
+from cni.errors import ConfigInvalid, Failure, NotReady, Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,12 @@ WRITE_DEADLINE: Final = 5.0
 """Seconds for a client to take its answer."""
 PATIENCE: Final = 45.0
 """Seconds from its arrival for which a request may wait to be served: the executable waits for 60."""
-CONNECTIONS_MAX: Final = 1024
-"""Connections at once; more wait in the kernel's queue."""
+CONNECTIONS_MAX: Final = 4096
+"""Connections at once, where there are as many descriptors; more wait in the kernel's queue."""
+CROWDED: Final = 1.0
+"""Seconds that a request has to arrive while no more connections are taken: who says nothing keeps nobody out."""
+LOOK: Final = 1.0
+"""Seconds between looks whether the socket is where it was, and whose time to wait is over."""
 _CHUNK: Final = 64 * 1024
 _ACCEPT_AT_ONCE: Final = 64
 _PAUSE: Final = 0.1
@@ -75,8 +79,8 @@ class Server:
 
     *serve* answers a request and raises nothing; one that it answers with None waits for `resume`, and *on_wait* is
     told; *patience* says for how many seconds, by CNI_COMMAND, where that is not `PATIENCE`. *arrival* is called when
-    a request is complete. What has its CNI_COMMAND in *together* is not served one by one. *is_trusted* judges the uid
-    of the peer's process.
+    a request is complete. What has its CNI_COMMAND in *together* is not served one by one. *room*: connections
+    that there are descriptors for. *is_trusted* judges the uid of the peer's process.
     """
 
     name: Final = "socket"
@@ -92,6 +96,7 @@ class Server:
         together: Mapping[bytes, Together],
         on_wait: Callable[[], None] = lambda: None,
         patience: Mapping[bytes, float] = MappingProxyType({}),
+        room: int = CONNECTIONS_MAX,
         is_trusted: Callable[[int], bool] = lambda uid: uid == os.geteuid(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -102,10 +107,14 @@ class Server:
         self._on_wait = on_wait
         self._patience_of = patience
         self._waiting: list[_Waiting] = []
+        self._room = room
+        self._problem: Failure | None = None
+        self._looked_at = clock()
         self._is_trusted = is_trusted
         self._clock = clock
         self._selector = selectors.DefaultSelector()
         self._listener: socket.socket | None = None
+        self._identity: Identity | None = None
         self._wake, self._waker = socket.socketpair()
         self._clients: dict[int, _Client] = {}
         self._reading = threading.Lock()
@@ -131,12 +140,24 @@ class Server:
 
         return run
 
+    def take(self) -> None:
+        """Have the socket, and nobody else. ConfigInvalid: it cannot be made there, or another agent has it."""
+        self._listener = bound(self._path)
+        self._identity = identity(self._path)
+
     def start(self) -> None:
-        """Listen. ConfigInvalid: the socket cannot be made there, or another agent has it."""
-        self._listener = listening(self._path)
+        """Listen. ConfigInvalid: see `take`, which is done where it was not."""
+        if self._listener is None:
+            self.take()
+        assert self._listener is not None
+        self._listener.listen(BACKLOG)
         self._selector.register(self._wake, selectors.EVENT_READ)
         for thread in self._threads:
             thread.start()
+
+    def problem(self) -> Failure | None:
+        """Why nobody can connect. Any thread may ask."""
+        return self._problem
 
     @property
     def waiting(self) -> int:
@@ -161,7 +182,8 @@ class Server:
         self._waker.send(b"x")
         with self._reading:
             if self._listener is not None:
-                self._path.unlink(missing_ok=True)
+                if identity(self._path) == self._identity:
+                    self._path.unlink(missing_ok=True)
                 self._listener.close()
             for client in list(self._clients.values()):
                 self._release(client)
@@ -191,7 +213,7 @@ class Server:
             return self._ready.popleft() if self._ready else None
 
     def _step(self) -> None:
-        if not self._is_listening and self._open < CONNECTIONS_MAX:
+        if not self._is_listening and self._open < self._most:
             self._listen(True)
         for key, _ in self._selector.select(self._patience()):
             if key.fileobj is self._listener:
@@ -199,17 +221,47 @@ class Server:
             elif key.fileobj is not self._wake:
                 self._read(self._clients[key.fd])
         now = self._clock()
+        if now >= self._looked_at + LOOK:
+            self._looked_at = now
+            self._look()
+        over = now if self._is_listening else now + READ_DEADLINE - CROWDED
         # All have the same time, so they run out in the order in which they came.
-        while self._clients and (oldest := next(iter(self._clients.values()))).deadline <= now:
+        while self._clients and (oldest := next(iter(self._clients.values()))).deadline <= over:
             late = Unreadable("no whole request arrived in the time allowed", oldest.reader.eof().message)
             self._answer_failure(oldest, late)
 
-    def _patience(self) -> float | None:
-        limits = [] if self._is_listening else [_PAUSE]
+    @property
+    def _most(self) -> int:
+        return min(CONNECTIONS_MAX, self._room)
+
+    def _look(self) -> None:
+        """Whose time to wait is over need not wait for a pass, and a socket that is gone is made anew."""
+        self.resume(has_hope=False)
+        if self._identity is not None and identity(self._path) == self._identity:
+            self._problem = None
+            return
+        try:
+            fresh = listening(self._path)
+        except ConfigInvalid as failure:
+            if str(failure.details) != str(self._problem and self._problem.details):
+                log.error("the socket is gone and cannot be made anew", extra={"error": str(failure)})
+            self._problem = NotReady(f"the socket {self._path} is gone: no runtime reaches the agent", str(failure))
+            return
+        log.warning("somebody removed the socket: it was made anew", extra={"socket": str(self._path)})
+        assert self._listener is not None
+        self._accept()  # who connected before it was removed
+        has_room = self._is_listening
+        self._listen(False)
+        self._listener.close()
+        self._listener, self._identity, self._problem = fresh, identity(self._path), None
+        self._listen(has_room)
+
+    def _patience(self) -> float:
+        limits = [LOOK] if self._is_listening else [_PAUSE]
         oldest = next(iter(self._clients.values()), None)
         if oldest is not None:
             limits.append(max(0.0, oldest.deadline - self._clock()))
-        return min(limits, default=None)
+        return min(limits)
 
     def _listen(self, wanted: bool) -> None:
         assert self._listener is not None
@@ -224,7 +276,7 @@ class Server:
     def _accept(self) -> None:
         assert self._listener is not None
         for _ in range(_ACCEPT_AT_ONCE):
-            if self._open >= CONNECTIONS_MAX:
+            if self._open >= self._most:
                 self._listen(False)
                 return
             try:
@@ -354,13 +406,14 @@ class Server:
             self._serve_one(client, incoming._replace(has_patience=False))
 
     def _park(self, client: _Client, incoming: Incoming) -> bool:
-        """Have it wait for `resume`; False: nothing waits any more."""
+        """Have it wait for `resume`; False: nothing does any more, or so much that others could not connect."""
         arrived = incoming.arrived if incoming.arrived is not None else self._clock()
         patience = self._patience_of.get(_command(incoming), PATIENCE)
         with self._lock:
-            if not self._stopping:
+            may_wait = not self._stopping and len(self._waiting) < self._most * 3 // 4
+            if may_wait:
                 self._waiting.append(_Waiting(client, incoming, arrived + patience))
-            return not self._stopping
+            return may_wait
 
     def _send(self, client: _Client, answer: Answer) -> None:
         is_delivered = False

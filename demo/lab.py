@@ -61,6 +61,7 @@ class Node:
     pods: list[Pod] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     program: Sequence[str] = ("-m", "agent.main")
+    launcher: Sequence[str] = ()
     _names: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -91,7 +92,7 @@ class Node:
         """Start the agent and do not wait."""
         power = "-all,+net_admin,+sys_admin"  # as deploy/routable-agent.service: nothing more is needed
         line = self.place.enter("setpriv", "--pdeathsig", "KILL", "--bounding-set", power, "--inh-caps", power, "--")
-        line += [sys.executable, *self.program, "--config", str(self.config)]
+        line += [*self.launcher, sys.executable, *self.program, "--config", str(self.config)]
         with self.log.open("ab") as log:
             self.agent = subprocess.Popen(
                 line, stdout=log, stderr=log, cwd=Path(__file__).parent.parent, env={**os.environ, **self.environment}

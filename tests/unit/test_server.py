@@ -65,6 +65,7 @@ def made(
     on_wait: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
     patience: Mapping[bytes, float] | None = None,
+    room: int = module.CONNECTIONS_MAX,
 ) -> Server:
     return Server(
         path,
@@ -77,6 +78,7 @@ def made(
         on_wait=on_wait,
         clock=clock,
         patience=patience or {},
+        room=room,
     )
 
 
@@ -500,3 +502,99 @@ def test_those_that_wait_in_a_lane_are_answered_at_the_end_too(path: Path) -> No
         stopping.join(DEADLINE)
         assert not stopping.is_alive()
     assert told == []
+
+
+def test_a_socket_that_was_taken_is_nobody_elses_and_not_yet_served(path: Path) -> None:
+    """Who begins to change the kernel has it by then; who connects is to come again."""
+    server = made(path)
+    server.take()
+    with socket.socket(socket.AF_UNIX) as early, pytest.raises(ConnectionRefusedError):
+        early.connect(os.fspath(path))
+    server.start()
+    assert asked(path).code == 0
+    server.stop()
+    assert not path.exists()
+
+
+def test_a_socket_that_somebody_removed_is_made_anew(path: Path) -> None:
+    """Within two seconds; who had connected by then is served as well."""
+    with serving(path) as server, connected(path) as early:
+        for _ in range(2):
+            path.unlink()
+            started = time.monotonic()
+            while not path.exists():
+                time.sleep(0.01)
+            assert time.monotonic() - started < 2.0
+            assert asked(path).code == 0
+            assert path.stat().st_mode & 0o777 == 0o600
+        path.parent.rename(path.parent.with_name("elsewhere"))
+        while not path.exists():
+            time.sleep(0.01)
+        assert asked(path).code == 0
+        early.sendall(frame.encode(frame.Request({}, b"hello")))
+        assert answer(early).stdout == b"hello"
+        assert server.problem() is None
+
+
+@pytest.mark.parametrize("is_served", [False, True], ids=["file", "socket"])
+def test_what_somebody_put_in_the_place_of_the_socket_is_left_alone_and_told(path: Path, is_served: bool) -> None:
+    """Also at the end; when it is gone, the socket is made anew."""
+    with ExitStack() as others:
+        server = made(path)
+        server.start()
+        others.callback(server.stop)
+        path.unlink()
+        if is_served:
+            other = others.enter_context(socket.socket(socket.AF_UNIX))
+            other.bind(os.fspath(path))
+            other.listen()
+        else:
+            path.write_text("not yours")
+        wait_for(lambda: server.problem() is not None)
+        assert str(path) in str(server.problem())
+        assert path.exists()
+        path.unlink()
+        wait_for(path.exists)
+        assert asked(path).code == 0
+        assert server.problem() is None
+        path.unlink()
+        path.write_text("not yours")
+    assert path.read_text() == "not yours"
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_who_says_nothing_keeps_nobody_out(path: Path) -> None:
+    """Where there is no room for more, the silent have to make some sooner."""
+    with serving(path, room=4), ExitStack() as stack:
+        silent = [stack.enter_context(connected(path)) for _ in range(10)]
+        started = time.monotonic()
+        assert asked(path).code == 0
+        assert time.monotonic() - started < module.READ_DEADLINE / 2
+        assert "time allowed" in str(error_of(answer(silent[0]))["msg"])
+
+
+def test_those_that_wait_leave_room_for_others(path: Path) -> None:
+    """Of as many connections as there can be three quarters may wait; the next are told at once to try again."""
+    patient = Patient()
+    with parked(path, patient, *(b"one" for _ in range(6)), room=8) as (server, streams):
+        assert asked(path) == frame.Response(1, b"nothing came")
+        assert server.waiting == 6
+        with connected(path) as stream:
+            stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, b"bye")))
+            assert answer(stream).stdout == b"bye"
+        patient.has_something = True
+        server.resume(has_hope=True)
+        assert [answer(stream).stdout for stream in streams] == [b"one"] * 6
+
+
+def test_the_time_to_wait_ends_though_nobody_comes_by(path: Path) -> None:
+    """Neither a pass nor another request has to."""
+    with parked(path, Patient(), b"one", patience={b"ADD": 0.2}) as (server, streams):
+        assert answer(streams[0]) == frame.Response(1, b"nothing came")
+        assert server.waiting == 0
