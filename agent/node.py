@@ -23,7 +23,7 @@ from backends.wiring import Wiring
 from cni.errors import Drifted, EnvironmentInvalid, Failure, InterfaceExists, KernelRefused, TryAgain, UnknownContainer
 from cni.spec import Attachment
 from dataplane.diff import Change, diff, render, standing
-from dataplane.items import HOST
+from dataplane.items import Plan
 from dataplane.kernel import Dataplane
 from dataplane.observe import PodLink
 from ipam.store import Record
@@ -291,47 +291,69 @@ class Node:
             raise Drifted(f"{who} is not as it should be (- is there, + should be)", render(changes))
         return record
 
-    def mend(self, who: Attachment, allowed: Callable[[Change], bool]) -> list[Change]:
-        """Put right what differs at *who*, as far as *allowed*; the answer is what was changed.
+    def mend(
+        self, who: Attachment, allowed: Callable[[Change], bool], *, is_wired_anew: bool = False
+    ) -> list[Change] | None:
+        """Put right what differs at *who* on the host, as far as *allowed*; the answer is what was changed.
 
-        Nothing is done to an attachment with a request under way.
+        In the pod's namespace nothing is changed, unless the pod *is_wired_anew*: then its routes are told. None: a
+        request for this attachment is under way, and nothing was done.
 
         Raises:
-            KernelRefused, Drifted: it could not be put right.
+            KernelRefused, TryAgain: it could not be put right.
         """
         with self._keys.hold_if_free(who) as is_free:
             held, wiring = self.ledger.held(who), self._wiring
             if not is_free or held is None or wiring is None:
-                return []
+                return None
             record = held.record
-            have = self._dataplane.observe(pods.scopes(record, wiring))
-            is_wired = pods.link_key(record) in have
-            is_reachable = self._dataplane.identity(record.netns) is not None
-            if not is_wired and not is_reachable:
-                self._remove([who])
-                log.warning("released the lease of a pod that is gone", extra={"attachment": str(who)})
-                return []
-            now = pods.seen(record, have) if is_wired else record
-            changes = standing(pods.faults(have, pods.expected(wiring, now, have)), allowed)
-            if is_wired and pods.port_key(record) not in have:
-                changes = [change for change in changes if change.item.key.place == HOST]
-                self._dataplane.apply(changes)
-                if is_reachable:
-                    raise Drifted(
-                        f"{who} has no interface {who.ifname} in {record.netns}, though its link is there",
-                        "it was renamed or moved within the pod; delete the pod to get it back",
-                    )
-                return changes
-            self._dataplane.apply(changes)
+            have = self._dataplane.observe([PodLink(link_name(who))])
+            if pods.link_key(record) not in have:
+                return self._made_again(record, wiring, allowed)
+            now = self._as_it_is(record)
+            changes = self._mended(now, have, wiring, allowed)
             if any(old is not None and new is not None for old, new in changes):
                 # A link that is given another address or goes down loses neighbours and routes.
-                have = self._dataplane.observe(pods.scopes(record, wiring))
-                lost = standing(pods.faults(have, pods.expected(wiring, now, have)), allowed)
-                self._dataplane.apply(lost)
-                changes += lost
+                have = self._dataplane.observe([PodLink(link_name(who))])
+                changes += self._mended(now, have, wiring, allowed)
             if now is not record:
                 self.ledger.replace(now)
+            if is_wired_anew:
+                have = self._dataplane.observe(pods.scopes(now, wiring))
+                told = pods.outdated(have, wiring.pod(now))
+                self._dataplane.apply(told)
+                changes += told
             return changes
+
+    def _mended(
+        self, record: Record, have: Plan, wiring: Wiring, allowed: Callable[[Change], bool]
+    ) -> list[Change]:
+        want = pods.on_host(wiring.pod(record))
+        changes = standing(diff(have, want), allowed)
+        self._dataplane.apply(changes)
+        return changes
+
+    def _made_again(self, record: Record, wiring: Wiring, allowed: Callable[[Change], bool]) -> list[Change]:
+        """The link is gone, and with it all that hung on either end: it is made as by an ADD, if there is a pod."""
+        who = record.lease.who
+        if self._dataplane.identity(record.netns) is None:
+            self._remove([who])
+            log.warning("released the lease of a pod that is gone", extra={"attachment": str(who)})
+            return []
+        changes = diff({}, wiring.pod(record))
+        refused = [change for change in changes if not allowed(change)]
+        if refused:
+            return []
+        self._dataplane.apply(changes)
+        return changes
+
+    def _as_it_is(self, record: Record) -> Record:
+        """The record with the hardware address that the pod's end has now, which the host has to send to: a plugin that
+        is chained after us may have changed it. What cannot be seen is taken to be as it was."""
+        try:
+            return pods.seen(record, self._dataplane.observe([pods.end(record)]))
+        except Failure:
+            return record
 
     def drop_link(self, who: Attachment) -> bool:
         """Remove the link of an attachment that has no lease; False: it has one, or a request is under way."""

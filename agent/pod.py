@@ -1,8 +1,9 @@
-"""Which differences at a pod are faults: pure, and the same for CHECK and for repair.
+"""Which differences at a pod are faults: pure.
 
-In the pod's namespace others may have their say. A plugin chained after this one may change the hardware address of
-the pod's end and make its MTU smaller, and whatever is there besides what is ours (a second address, more routes) is
-the pod's own business. On the host all that hangs on the pod's link is ours alone.
+On the host all that hangs on the pod's link is ours alone, and repaired. What is in the pod's namespace is the pod's
+own business once its ADD was served: a sandbox may take the address away and answer by itself, a VPN the default route.
+CHECK tells what is missing in there, since its runtime asks; even so a plugin chained after this one may change the
+hardware address of the pod's end and make its MTU smaller, and whatever there is besides what is ours is no fault.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 from backends.podlink import link_name
 from backends.wiring import Wiring
 from dataplane.diff import Change, diff
-from dataplane.items import HOST, Item, Key, Plan, Port, Sysctl
+from dataplane.items import HOST, Item, Key, Neigh, Plan, Port, Route, Sysctl
 from dataplane.observe import Pod, PodLink, Scope
 from ipam.store import Record
 
@@ -29,11 +30,34 @@ def port_key(record: Record) -> Key:
 
 def scopes(record: Record, wiring: Wiring) -> tuple[Scope, ...]:
     """Where everything is that a pod's wiring consists of."""
-    sysctls = (item.path for item in wiring.pod(record).values() if isinstance(item, Sysctl))
+    inside = [item for item in wiring.pod(record).values() if item.key.place == record.netns]
+    sysctls = tuple(item.path for item in inside if isinstance(item, Sysctl))
+    neighbours = tuple(item.address for item in inside if isinstance(item, Neigh))
     return (
         PodLink(link_name(record.lease.who)),
-        Pod(record.netns, record.lease.who.ifname, tuple(sysctls)),
+        Pod(record.netns, record.lease.who.ifname, sysctls, neighbours),
     )
+
+
+def end(record: Record) -> Pod:
+    """Where the pod's end of its link is, and nothing else."""
+    return Pod(record.netns, record.lease.who.ifname, is_link_alone=True)
+
+
+def on_host(want: Plan) -> dict[Key, Item]:
+    """What of *want* is on the host."""
+    return {key: item for key, item in want.items() if key.place == HOST}
+
+
+def outdated(have: Plan, want: Plan) -> list[Change]:
+    """The changes that tell a pod what the way to other nodes carries, since its node is wired in another way: of the
+    routes that it got from us those that it still has."""
+    changes = []
+    for key, new in want.items():
+        old = have.get(key)
+        if key.place != HOST and isinstance(old, Route) and isinstance(new, Route) and old.mtu != new.mtu:
+            changes += [Change(old, new)] if old._replace(mtu=new.mtu) == new else []
+    return changes
 
 
 def seen(record: Record, have: Plan) -> Record:

@@ -123,8 +123,8 @@ class Reconciler:
         elif now is None and self._survey.problem is not None:
             self._node.refuse(self._survey.problem)
         if changed or is_whole:
-            self._repair.whole()
-            self._whole_at = self._clock() + WHOLE
+            is_seen = self._repair.whole()
+            self._whole_at = self._clock() + (WHOLE if is_seen else QUICK)
         if now is not None:
             self._node.ledger.offer(now.blocks)  # what they need of the kernel is there
         self._offered()

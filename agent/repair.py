@@ -12,18 +12,18 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from agent.limiter import Limiter
 from agent.node import Node
 from agent.strays import Stray, strays
-from agent.survey import Surroundings, Survey
+from agent.survey import Survey
 from backends.podlink import link_name, parse_alias
 from backends.wiring import Wiring
 from cni.errors import Failure, KernelRefused
 from cni.spec import Attachment
 from dataplane.diff import Change, diff, render, standing
-from dataplane.items import HOST, POD_GROUP, Addr, Item, Key, Nexthop, NftTable, Plan, Port, Sysctl, Veth
+from dataplane.items import HOST, POD_GROUP, Addr, Item, Key, Nexthop, NftTable, Plan, Port, Sysctl, Veth, plan
 from dataplane.kernel import Dataplane
 from dataplane.observe import Device, Host, Scope, Settings, Strangers
 from dataplane.ours import has_pod_link_name, is_group
@@ -45,6 +45,10 @@ OF_POD: Final = "pod "
 """What the names of pods begin with among what could not be put right."""
 REMEMBERED: Final = 20
 """How many mendings and failures are shown."""
+
+
+Part: TypeAlias = tuple[Scope, Plan]
+"""A place that is looked at by itself, and what should be there."""
 
 
 class Event(NamedTuple):
@@ -81,6 +85,7 @@ class Repair:
         self._followed: Wiring | None = None
         self._refused: dict[Key, Failure] = {}
         self._strays: Sequence[Stray] = ()
+        self._told: dict[Attachment, Wiring] = {}
         self.counts: Counter[str] = Counter()
         """Objects mended since the start, by kind."""
         self.events: deque[Event] = deque(maxlen=REMEMBERED)
@@ -90,58 +95,81 @@ class Repair:
         self.routes = 0
         """Routes of ours that were in the kernel after the last whole pass."""
 
-    def whole(self) -> None:
-        """Everything of ours on the host, and the links of all pods."""
+    def whole(self) -> bool:
+        """Everything of ours on the host, and the links of all pods. False: not all of it could be looked at."""
         around = self._survey.now
         if around is None:
-            return
+            return True
         failing: dict[str, Failure] = {}
         if self._settled and around.wired.plan is not self._settled:
             # What we want has changed, by one peer of thousands perhaps: that needs no look at the kernel first.
             # Whatever of it fails is seen, and told, below.
-            self._apply(diff(self._settled, around.wired.plan), {}, scopes(around))
+            self._apply(diff(self._settled, around.wired.plan), {}, _parts(around.wired.plan))
         records = self._node.ledger.records()
-        have = self._dataplane.observe(scopes(around))
+        parts = _parts(around.wired.plan)
+        have, want = self._look(parts, failing)
         self._cover(have, failing)
         lost: set[Key] = set()
         for _ in range(ROUNDS):
-            changes = self._allowed(diff(_of_node(have), around.wired.plan), lost)
+            changes = self._allowed(diff(_of_node(have), want), lost)
             if not changes:
                 break
-            lost |= self._apply(changes, failing, scopes(around))
-            have = self._dataplane.observe(scopes(around))
+            lost |= self._apply(changes, failing, parts)
+            have, want = self._look(parts, failing)
         self._settled = around.wired.plan
-        self.routes = sum(key.kind == "route" for key in have)
-        self._links(have, records, failing)
+        is_seen = str(Host()) not in failing
+        if is_seen:
+            self.routes = sum(key.kind == "route" for key in have)
+            self._links(have, records, failing)
         self._tell_strays(strays(records.values(), around.site, around.peers))
         self._report_fights(failing)
         self.failing = failing
+        return is_seen
 
     def quick(self) -> None:
-        """What changes without an event: settings, and what is in the pods' namespaces."""
+        """What changes without an event: settings, and the pods' links."""
         around = self._survey.now
         if around is None:
             return
+        parts = [(scope, part) for scope, part in _parts(around.wired.plan) if isinstance(scope, Settings)]
         failing = {what: failure for what, failure in self.failing.items() if not what.startswith(OF_POD)}
-        scope = settings(around)
-        want = {key: item for key, item in around.wired.plan.items() if isinstance(item, Sysctl | NftTable)}
-        changes = self._allowed(diff(self._dataplane.observe([scope]), want))
+        for scope, _ in parts:
+            failing.pop(str(scope), None)
+        have, want = self._look(parts, failing)
+        changes = self._allowed(diff(have, want))
         if changes:
-            self._apply(changes, failing, [scope])
-        wiring, well = self._node.wiring, True
+            self._apply(changes, failing, parts)
+        wiring = self._node.wiring
+        records = self._node.ledger.records()
+        self._told = {who: told for who, told in self._told.items() if who in records}
         spare = COURTESY
-        for who in self._node.ledger.records():
+        for who in records:
             while spare > 0 and self._node.is_busy:  # who waits for an answer comes first
                 self._pause(MOMENT)
                 spare -= MOMENT
-            well &= self._mend(who, failing)
-        if well:
-            self._followed = wiring
+            self._mend(who, failing)
+        self._followed = wiring
         self.failing = failing
 
     # --- the node's own part ----------------------------------------------------------------------------------
 
-    def _apply(self, changes: Sequence[Change], failing: dict[str, Failure], where: Sequence[Scope]) -> set[Key]:
+    def _look(
+        self, parts: Iterable[Part], failing: dict[str, Failure]
+    ) -> tuple[dict[Key, Item], dict[Key, Item]]:
+        """What there is, and what there should be: less what cannot be looked at, which is told, and keeps nothing else
+        from being put right."""
+        have: dict[Key, Item] = {}
+        want: dict[Key, Item] = {}
+        for scope, part in parts:
+            try:
+                have |= self._dataplane.observe([scope])
+            except Failure as failure:
+                self._fail(str(scope), failure, failing)
+            else:
+                want |= part
+        return have, want
+
+    def _apply(self, changes: Sequence[Change], failing: dict[str, Failure], where: Sequence[Part]) -> set[Key]:
         """Make the changes of what is *where*, as far as the kernel lets us; the answer is of what it did not."""
         refused: set[Key] = set()
 
@@ -161,8 +189,8 @@ class Repair:
             self._dataplane.apply(changes)
         except Failure:
             # One that is refused must not keep the others from being made, of which some are by now.
-            have = self._dataplane.observe(where)
-            made = standing([change for change in changes if have.get(change.item.key) != change.new], is_made)
+            have, want = self._look(where, failing)
+            made = standing([change for change in changes if _is_open(change, have, want)], is_made)
         for change in made:
             self._refused.pop(change.item.key, None)
         self._tell("mended", [change for change in made if self._is_drift(change)])
@@ -200,7 +228,9 @@ class Repair:
         since the node's nft table goes by it."""
         links = [item for item in have.values() if isinstance(item, Veth) and not is_group(item.group)]
         if links:
-            self._apply([Change(link, replace(link, group=POD_GROUP)) for link in links], failing, [Host()])
+            covered = [replace(link, group=POD_GROUP) for link in links]
+            changes = [Change(old, new) for old, new in zip(links, covered, strict=True)]
+            self._apply(changes, failing, [(Host(), plan(*covered))])
 
     def _links(self, have: Plan, records: Mapping[Attachment, Record], failing: dict[str, Failure]) -> None:
         parts = _by_pod_link(have)
@@ -213,24 +243,29 @@ class Repair:
                 self._mend(who, failing)
         for name, part in parts.items():
             self._drop(name, part, failing)
-        for key in self._dataplane.observe([Strangers()]):
+        strangers, _ = self._look([(Strangers(), {})], failing)
+        for key in strangers:
             self._fail(f"link {key.name}", _nobodys(key.name), failing)
 
-    def _mend(self, who: Attachment, failing: dict[str, Failure]) -> bool:
+    def _mend(self, who: Attachment, failing: dict[str, Failure]) -> None:
+        wiring = self._node.wiring
         # What differs because pods are wired in another way now is nobody's doing.
-        is_drift = self._node.wiring is self._followed
+        is_drift = wiring is self._followed
         try:
             changes = self._node.mend(
-                who, lambda change: not is_drift or self._limiter.allow(change.item.key, self._clock())
+                who,
+                lambda change: not is_drift or self._limiter.allow(change.item.key, self._clock()),
+                is_wired_anew=self._told.get(who) is not wiring,
             )
         except Failure as failure:
             self._fail(f"{OF_POD}{who}", failure, failing)
-            return False
+            return
+        if changes is not None and wiring is not None:
+            self._told[who] = wiring
         if is_drift:
-            self._tell(f"mended {who}", changes)
+            self._tell(f"mended {who}", changes or ())
         elif changes:
             log.info("wired a pod anew", extra={"attachment": str(who), "difference": render(changes)})
-        return True
 
     def _drop(self, name: str, part: Plan, failing: dict[str, Failure]) -> None:
         """A link of ours that belongs to no lease."""
@@ -275,21 +310,27 @@ class Repair:
             log.error("could not be put right", extra={"what": what, "error": str(failure)})
 
 
-def scopes(around: Surroundings) -> list[Scope]:
-    """Where the node's plan is, and everything else of ours on the host."""
-    items = around.wired.plan.values()
-    addresses: dict[str, list[str]] = {item.name: [] for item in items if isinstance(item, Port)}
-    for item in items:
-        if isinstance(item, Addr) and item.dev in addresses:
-            addresses[item.dev].append(item.address)
-    return [Host(), settings(around), *(Device(name, tuple(of)) for name, of in addresses.items())]
+def _parts(want: Plan) -> list[Part]:
+    """Where the node's plan is, and everything else of ours on the host: the places that are looked at one by one, and
+    what should be in each."""
+    settings = {key: item for key, item in want.items() if isinstance(item, Sysctl)}
+    parts: list[Part] = [(Settings(tuple(key.name for key in settings)), settings)] if settings else []
+    rest = {key: item for key, item in want.items() if not isinstance(item, Sysctl)}
+    for name in [item.name for item in rest.values() if isinstance(item, Port)]:
+        port = {key: item for key, item in rest.items() if isinstance(item, Port | Addr) and item.link == name}
+        addresses = tuple(item.address for item in port.values() if isinstance(item, Addr))
+        parts.append((Device(name, addresses), port))
+        rest = {key: item for key, item in rest.items() if key not in port}
+    tables = [item for item in rest.values() if isinstance(item, NftTable)]
+    parts.append((Host(), {key: item for key, item in rest.items() if not isinstance(item, NftTable)}))
+    # The last, since a program that may be slow has to be asked.
+    return parts + [(Settings((), ((item.family, item.name),)), {item.key: item}) for item in tables]
 
 
-def settings(around: Surroundings) -> Settings:
-    """Where the sysctls and tables of the node's plan are."""
-    items = around.wired.plan.values()
-    sysctls = tuple(item.path for item in items if isinstance(item, Sysctl))
-    return Settings(sysctls, tuple((item.family, item.name) for item in items if isinstance(item, NftTable)))
+def _is_open(change: Change, have: Plan, want: Plan) -> bool:
+    """Whether a change is still to be made; one of what cannot be looked at is not."""
+    key = change.item.key
+    return have.get(key) != change.new and (change.new is None or key in want)
 
 
 def _is_of_pod(item: Item) -> bool:

@@ -116,6 +116,8 @@ class Socket:
         Raises:
             OSError: the kernel refused one.
         """
+        if not bodies:
+            return []
         first = self._sequence + 1
         last = self._sequence = self._sequence + len(bodies)
         requests: list[bytes] = []
@@ -136,18 +138,22 @@ class Socket:
                 found.append(None)
         return found
 
-    def dump(self, kind: int, body: bytes, decode: Callable[[bytes], T | None]) -> list[T]:
+    def dump(self, kind: int, body: bytes, decode: Callable[[bytes], T | None], most: int = 0) -> list[T]:
         """Every object that a dump request lists and that *decode* does not answer with None.
 
-        A dump that the kernel marks as interrupted by a change is taken again (NLM_F_DUMP_INTR).
+        Of more than *most*, where that is not 0, it is ended; the socket is then good for nothing else. A dump that the
+        kernel marks as interrupted by a change is taken again (NLM_F_DUMP_INTR).
 
         Raises:
-            OSError: the kernel refused the dump; EINTR: changes got in the way of every one of many.
+            OSError: the kernel refused the dump; EINTR: changes got in the way of every one of many; E2BIG: there are
+                more than *most*.
         """
         for _ in range(_DUMP_TRIES):
             found: list[T] = []
             whole = True
-            for flags, content in self._dump(kind, body):
+            for number, (flags, content) in enumerate(self._dump(kind, body)):
+                if most and number > most:
+                    raise OSError(errno.E2BIG, f"there are more than {most} of them, so the look was ended")
                 whole = whole and not flags & NLM_F_DUMP_INTR
                 value = _decoded(decode, content) if content else None
                 if value is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from socket import AF_BRIDGE, AF_UNSPEC
+from socket import AF_BRIDGE, AF_UNSPEC, inet_pton
 from typing import Final, NamedTuple, TypeAlias
 
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_GETRULE
@@ -17,6 +17,8 @@ from dataplane.items import HOST, MAIN, PROTOCOL, Addr, Item, Sysctl
 from dataplane.netlink import Socket
 from dataplane.refusal import VANISHED
 
+MOST: Final = 1000
+"""Addresses, and routes of ours, that a pod's interface has before the look at it is ended."""
 PROC_SYS: Final = Path("/proc/sys")
 _NDA_IFINDEX: Final = 8
 _ANY_NEXTHOP: Final = rtnl.NHMSG.pack(0, 0, 0, 0)
@@ -53,6 +55,9 @@ class PodLink(NamedTuple):
 class Strangers(NamedTuple):
     """The links of the host that are called as a pod's are and are not ours: to be told of, not touched."""
 
+    def __str__(self) -> str:
+        return "links that are called as ours are"
+
 
 class Device(NamedTuple):
     """An interface that the machine was given, and those of *addresses* (with prefix lengths) that it has: it may have
@@ -66,11 +71,15 @@ class Device(NamedTuple):
 
 
 class Pod(NamedTuple):
-    """One pod's namespace: the named interface, what hangs on it, and the named sysctls."""
+    """One pod's namespace: the named interface and, unless *is_link_alone*, its addresses, our routes on it, and the
+    named sysctls and neighbours. What a pod fills its namespace with costs nobody else: nothing is asked for that may
+    be without bound, or the look is ended at `MOST`."""
 
     netns: str
     ifname: str
     sysctls: tuple[str, ...] = ()
+    neighbours: tuple[str, ...] = ()
+    is_link_alone: bool = False
 
     def __str__(self) -> str:
         return f"link {self.ifname} in {self.netns}"
@@ -141,9 +150,12 @@ def _pod(sock: Socket, scope: Pod) -> Iterable[Item]:
         return
     names, place = {link.ifindex: link.name}, scope.netns
     yield link.port(place)
-    yield from _addresses(sock, link.ifindex, names, place)
-    yield from _neighbours(sock, link.ifindex, names, place)
-    yield from _routes(sock, link.ifindex, names, place)
+    if scope.is_link_alone:
+        return
+    yield from _addresses(sock, link.ifindex, names, place, MOST)
+    asked = [_neighbour(address, link.ifindex) for address in scope.neighbours]
+    yield from filter(None, sock.get(RTM_GETNEIGH, asked, lambda body: rtnl.neigh(body, place, names)))
+    yield from _routes(sock, link.ifindex, names, place, most=MOST)
 
 
 def _unless_vanished(items: Iterable[Item]) -> list[Item]:
@@ -194,9 +206,14 @@ def _one_link(sock: Socket, name: str) -> rtnl.Link | None:
     return link
 
 
-def _addresses(sock: Socket, index: int, names: Mapping[int, str], place: str) -> list[Item]:
+def _addresses(sock: Socket, index: int, names: Mapping[int, str], place: str, most: int = 0) -> list[Item]:
     asked = rtnl.IFADDR.pack(AF_UNSPEC, 0, 0, 0, index)
-    return list(sock.dump(RTM_GETADDR, asked, lambda body: rtnl.addr(body, place, names)))
+    return list(sock.dump(RTM_GETADDR, asked, lambda body: rtnl.addr(body, place, names), most))
+
+
+def _neighbour(address: str, index: int) -> bytes:
+    family = rtnl.family_of(address)
+    return rtnl.NDMSG.pack(family, index, 0, 0, 0) + rtnl.attr(rtnl.NDA_DST, inet_pton(family, address))
 
 
 def _neighbours(sock: Socket, index: int, names: Mapping[int, str], place: str) -> list[Item]:
@@ -221,9 +238,11 @@ def foreign_nexthops(sock: Socket, ids: Collection[int]) -> set[int]:
     return {rtnl.nexthop_id(body) for body in everything if rtnl.is_foreign_nexthop(body)}.intersection(ids)
 
 
-def _routes(sock: Socket, index: int, names: Mapping[int, str], place: str, table: int = MAIN) -> list[Item]:
+def _routes(
+    sock: Socket, index: int, names: Mapping[int, str], place: str, table: int = MAIN, most: int = 0
+) -> list[Item]:
     """The routes of ours through one link, or with *index* 0 all; *table* 0 is every table."""
     asked = rtnl.RTMSG.pack(AF_UNSPEC, 0, 0, 0, table, PROTOCOL, 0, 0, 0)
     if index:
         asked += rtnl.attr(rtnl.RTA_OIF, index.to_bytes(4, "little"))
-    return list(sock.dump(RTM_GETROUTE, asked, lambda body: rtnl.route(body, place, names)))
+    return list(sock.dump(RTM_GETROUTE, asked, lambda body: rtnl.route(body, place, names), most))

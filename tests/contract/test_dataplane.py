@@ -40,6 +40,7 @@ from tests.fakes.kernel import FakeKernel
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 POD_MAC = "0a:58:0a:01:01:05"
 LINK = "rt0123456789a"
+GATEWAYS = ("169.254.1.1", "fe80::1")
 IPV6 = "net/ipv6/conf/eth0/disable_ipv6"
 _NUMBERS = itertools.count(1)
 
@@ -172,7 +173,7 @@ def pod(netns: str, number: int = 5) -> dict[Key, Item]:
 
 
 def seen(world: World, netns: str) -> dict[Key, Item]:
-    return world.dataplane.observe([PodLink(LINK), Pod(netns, "eth0", (IPV6,))])
+    return world.dataplane.observe([PodLink(LINK), Pod(netns, "eth0", (IPV6,), GATEWAYS)])
 
 
 NODE = plan(

@@ -25,11 +25,11 @@ from dataplane.kernel import Kernel
 from dataplane.netlink import Refusal, Socket, T
 from dataplane.netns import Netns
 from dataplane.nft import REST, Done, Nft, run
-from dataplane.observe import Device, Host, Pod, PodLink, Scope, Settings
+from dataplane.observe import MOST, Device, Host, Pod, PodLink, Scope, Settings
 from dataplane.refusal import unable
 from demo.place import Place
 from demo.place import run as command
-from tests.contract.test_dataplane import IPV6, LINK, NODE, OVERLAY, pod
+from tests.contract.test_dataplane import GATEWAYS, IPV6, LINK, NODE, OVERLAY, pod
 
 MANY = 400
 TABLE = NftTable("inet", "routable-edges", "chain one { }")
@@ -63,10 +63,10 @@ class Faulty(Socket):
         self._count()
         return super().get(kind, bodies, decode)
 
-    def dump(self, kind: int, body: bytes, decode: Callable[[bytes], T | None]) -> list[T]:
+    def dump(self, kind: int, body: bytes, decode: Callable[[bytes], T | None], most: int = 0) -> list[T]:
         """See `Socket.dump`."""
         self._count()
-        return super().dump(kind, body, decode)
+        return super().dump(kind, body, decode, most)
 
     def index(self, link: str) -> int:
         """See `Socket.index`."""
@@ -86,12 +86,12 @@ class Meddled(Socket):
         super().__init__()
         self._left, self._happens = left, happens
 
-    def dump(self, kind: int, body: bytes, decode: Callable[[bytes], T | None]) -> list[T]:
+    def dump(self, kind: int, body: bytes, decode: Callable[[bytes], T | None], most: int = 0) -> list[T]:
         """See `Socket.dump`."""
         self._left[0] -= 1
         if self._left[0] == 0:
             self._happens()
-        return super().dump(kind, body, decode)
+        return super().dump(kind, body, decode, most)
 
 
 @pytest.fixture
@@ -152,12 +152,13 @@ def _open() -> int:
 
 def _observed(own: Netns, netns: str) -> None:
     with closing(Kernel(own, Nft())) as kernel:
-        kernel.observe([*SCOPES, Settings((), ((TABLE.family, TABLE.name),)), Pod(netns, "eth0", (IPV6,))])
+        kernel.observe([*SCOPES, Settings((), ((TABLE.family, TABLE.name),)), Pod(netns, "eth0", (IPV6,), GATEWAYS)])
 
 
 def _applied(own: Netns, netns: str) -> None:
     with closing(Kernel(own, Nft())) as kernel:
-        have = kernel.observe([Host(), Settings((), ((TABLE.family, TABLE.name),)), Pod(netns, "eth0", (IPV6,))])
+        tables = Settings((), ((TABLE.family, TABLE.name),))
+        have = kernel.observe([Host(), tables, Pod(netns, "eth0", (IPV6,), GATEWAYS)])
         kernel.apply(diff(have, {**pod(netns), **OVERLAY, TABLE.key: TABLE}))
 
 
@@ -210,7 +211,7 @@ def test_a_probe_without_a_descriptor_says_so() -> None:
 def test_any_error_at_any_use_of_a_socket(own: Netns, netns: str, number: int) -> None:
     """Looking and changing: it is a failure that names the error, it was met, and afterwards all can be made good."""
     want = {**pod(netns), **OVERLAY}
-    scopes: list[Scope] = [Host(), Pod(netns, "eth0", (IPV6,))]
+    scopes: list[Scope] = [Host(), Pod(netns, "eth0", (IPV6,), GATEWAYS)]
     for at in range(1, MANY):
         left = [at]
         with closing(Kernel(own, Nft(), partial(Faulty, left, number))) as kernel:
@@ -236,7 +237,7 @@ def test_an_answer_that_cannot_be_read(own: Netns) -> None:
     """It is told as that."""
 
     class Mad(Socket):
-        def dump(self, kind: int, body: bytes, decode: Callable[[bytes], T | None]) -> list[T]:
+        def dump(self, kind: int, body: bytes, decode: Callable[[bytes], T | None], most: int = 0) -> list[T]:
             return super().dump(kind, body, lambda content: decode(content[:5]))
 
     with (
@@ -263,7 +264,7 @@ def test_a_dump_that_never_gets_through(own: Netns) -> None:
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_pods_link_that_vanishes_during_a_look(own: Netns, netns: str, number: int) -> None:
     """From either side: neither it nor what hung on it is there, which is no error."""
-    for scope in (PodLink(LINK), Pod(netns, "eth0", (IPV6,))):
+    for scope in (PodLink(LINK), Pod(netns, "eth0", (IPV6,), GATEWAYS)):
         with closing(Kernel(own, Nft())) as kernel:
             kernel.apply(diff({}, pod(netns)))
         left = [number]
@@ -337,7 +338,7 @@ def test_a_path_that_is_no_namespace(own: Netns, tmp_path: Path) -> None:
     with closing(Kernel(own, Nft())) as kernel:
         for name in ("", "fifo", "socket", "file", "loop", "x" * 300, "a\0b"):
             path = str(tmp_path / name)
-            for look in (kernel.identity, lambda path: kernel.observe([Pod(path, "eth0", (IPV6,))])):
+            for look in (kernel.identity, lambda path: kernel.observe([Pod(path, "eth0", (IPV6,), GATEWAYS)])):
                 with pytest.raises(EnvironmentInvalid, match="CNI_NETNS"):
                     look(path)
             with pytest.raises(EnvironmentInvalid):
@@ -345,7 +346,7 @@ def test_a_path_that_is_no_namespace(own: Netns, tmp_path: Path) -> None:
         for name in ("nowhere", "nothing", "file/below"):
             path = str(tmp_path / name)
             assert kernel.identity(path) is None
-            assert kernel.observe([Pod(path, "eth0", (IPV6,))]) == {}
+            assert kernel.observe([Pod(path, "eth0", (IPV6,), GATEWAYS)]) == {}
         assert kernel.observe([PodLink(LINK)]) == {}
 
 
@@ -487,3 +488,37 @@ def test_an_uplink_that_is_not_there(own: Netns) -> None:
     """It says what there is."""
     with pytest.raises(ConfigInvalid, match=r"up0 192\.0\.2\.1/24"):
         uplink.find("card9", [])
+
+
+# --- what a pod fills its namespace with --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "is_ended"),
+    [
+        ("neigh add 10.9.{high}.{low} dev eth0 lladdr 02:00:00:00:00:01 nud permanent", False),
+        ("route add 10.9.{high}.{low}/32 dev eth0", False),
+        ("route add 10.9.{high}.{low}/32 dev eth0 proto 82", True),
+        ("address add 10.9.{high}.{low}/32 dev eth0", True),
+    ],
+    ids=["neighbours", "routes", "routes like ours", "addresses"],
+)
+def test_a_pod_that_fills_its_namespace(own: Netns, netns: str, tmp_path: Path, words: str, is_ended: bool) -> None:
+    """A look at it is bounded, by asking for what is ours alone, or is ended, as is told; one at its link costs nothing
+    more, and others are seen as ever."""
+    want = pod(netns)
+    scope = Pod(netns, "eth0", (IPV6,), GATEWAYS)
+    with closing(Kernel(own, Nft())) as kernel:
+        kernel.apply(diff({}, want))
+        file = tmp_path / "batch"
+        lines = (words.format(high=number >> 8, low=number & 255) for number in range(MOST + 200))
+        file.write_text("\n".join(lines))
+        Place("edges").run("ip", "-batch", str(file))
+        (link,) = kernel.observe([Pod(netns, "eth0", is_link_alone=True)]).values()
+        assert link == want[link.key]
+        same(kernel.observe([PodLink(LINK)]), {key: item for key, item in want.items() if key.place == HOST})
+        if is_ended:
+            with pytest.raises(KernelRefused, match=f"more than {MOST} of them, so the look was ended"):
+                kernel.observe([scope])
+        else:
+            same(kernel.observe([PodLink(LINK), scope]), want)

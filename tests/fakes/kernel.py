@@ -242,8 +242,12 @@ class FakeKernel:
 
 def _in_scope(scope: Scope, key: Key, item: Item) -> bool:
     if isinstance(scope, Pod):
+        if key.place != scope.netns or scope.ifname not in (item.link, key.name):
+            return False
+        if isinstance(item, Neigh):
+            return item.address in scope.neighbours
         wanted = key.kind != "sysctl" or key.name in scope.sysctls
-        return key.place == scope.netns and wanted and scope.ifname in (item.link, key.name)
+        return wanted and (key.kind == "link" or not scope.is_link_alone)
     if key.place != HOST or key.kind in ("sysctl", "nft"):
         return False
     if isinstance(item, Port) or (isinstance(item, Addr) and item.dev != VXLAN_LINK):

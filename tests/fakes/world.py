@@ -208,8 +208,9 @@ class World:
         self.node.ledger.answered(who)
         return record
 
-    def problems(self) -> list[str]:
-        """What is wrong between leases and kernel, in words; nothing, if all is as it must be after a pass."""
+    def problems(self, *, on_host: bool = False) -> list[str]:
+        """What is wrong between leases and kernel, in words; nothing, if all is as it must be after a pass. With
+        *on_host* what is in the pods is left out: of an ADD that died nobody has had an answer."""
         records = self.node.ledger.records()
         found = []
         addresses = [address for record in records.values() for address in record.lease.addresses]
@@ -220,6 +221,9 @@ class World:
         for record in records.values():
             want |= wiring.pod(record)
         have = self.kernel.ours()
+        if on_host:
+            have = {key: item for key, item in have.items() if key.place == HOST}
+            want = {key: item for key, item in want.items() if key.place == HOST}
         for key in want.keys() - have.keys():
             if key.kind != "sysctl":
                 found.append(f"missing: {want[key]}")

@@ -77,11 +77,6 @@ HARMS = [
     "link set {link} alias changed",
     "link set {link} address 0a:58:00:00:00:01",
     "link del {link}",
-    "[pod] address flush dev eth0 scope global",
-    "[pod] route flush table main",
-    "[pod] -6 route del default",
-    "[pod] neigh flush nud permanent",
-    "[pod] link set eth0 down",
     "[pod] link del eth0",
     "[nft] flush chain inet routable source",
     "[nft] delete table inet routable",
@@ -101,9 +96,45 @@ VXLAN_HARMS = [
 
 @pytest.mark.parametrize("words", HARMS)
 def test_what_drifts_is_mended_within_two_seconds(lab: Lab, words: str) -> None:
-    """Whatever of ours somebody changes, on the host or in the pod: it is as it was, packets flow again, and status
-    says what it was."""
+    """Whatever of ours somebody changes on the host, or takes away from it by the pod's end: it is as it was, packets
+    flow again, and status says what it was."""
     mended(lab, words)
+
+
+OWN = [
+    "address flush dev eth0 scope global",
+    "route flush table main",
+    "-6 route del default",
+    "neigh flush nud permanent",
+    "link set eth0 name renamed0",
+]
+
+
+@pytest.mark.parametrize("words", OWN)
+def test_what_a_pod_does_in_its_own_namespace_stays(lab: Lab, words: str) -> None:
+    """A sandbox takes the address away and answers by itself, a VPN the default route: passes and a restart of the
+    agent leave it so, and nobody is alarmed. CHECK tells."""
+    node, _, _, _ = ends(lab)
+    pod = node.add()
+    try:
+        pod.place.ip(words)
+        harmed = _inside(pod)
+        for _ in range(2):
+            node.place.ip(f"route del {pod.address(4)}/32")  # a pass comes at once, and looks at this pod
+            eventually("a pass went by", lambda: f"{pod.address(4)} " in node.place.ip("route show"))
+            node.stop()
+            node.start()
+        with pytest.raises(Refused):
+            node.runtime.check(pod)
+        assert _inside(pod) == harmed
+        assert not [one for one in node.status()["problems"] if pod.container in one["msg"]]
+    finally:
+        node.delete(pod)
+
+
+def _inside(pod: Pod) -> str:
+    asked = ("-brief address", "route", "-6 route show proto 82", "neigh show nud permanent")
+    return "".join(pod.place.ip(words) for words in asked)
 
 
 @pytest.mark.parametrize("lab", ["vxlan"], indirect=True)

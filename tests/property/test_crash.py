@@ -112,7 +112,7 @@ def adopt(world: World) -> None:
 
 def repair(world: World) -> None:
     for key in sorted(world.kernel.ours()):
-        if key in world.kernel.ours() and key.kind in ("route", "neigh", "nexthop"):
+        if key in world.kernel.ours() and key.place == HOST and key.kind in ("route", "neigh", "nexthop"):
             world.kernel.drift(key, None)
     world.reconcile()
 
@@ -151,10 +151,10 @@ def world(tmp_path: Path) -> Iterator[Callable[[str], World]]:
 def recovered(world: World) -> None:
     """What must be true once a new process has started, and what the runtime does next."""
     world.restart()
-    assert world.problems() == []
+    assert world.problems(on_host=True) == []
     for who, netns in ((POD, NETNS), (OLD, OLD_NETNS)):
         record = world.add(who, netns)  # never answered, as far as the new process knows: it is completed
-        assert world.problems() == []
+        assert [one for one in world.problems() if netns in one] == []
         with pytest.raises(InterfaceExists):
             world.add(who, netns)
         assert record == world.node.ledger.record(who)

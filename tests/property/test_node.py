@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cni.errors import Exhausted, InterfaceExists, TryAgain, UnknownContainer
 from cni.spec import Attachment
-from dataplane.items import Port
+from dataplane.items import HOST
 from tests.fakes.world import COOLDOWN, World
 
 NETNS = [f"/run/netns/{letter}" for letter in "abcd"]
@@ -139,9 +139,9 @@ class Walk(RuleBasedStateMachine):
     @precondition(lambda self: self.world.kernel.ours())
     @rule(data=st.data())
     def drift(self, data: st.DataObject) -> None:
-        """Somebody removes an object of ours: a pass brings it back."""
+        """Somebody removes an object of ours on the host: a pass brings it back."""
         ours = self.world.kernel.ours()
-        keys = sorted(key for key, item in ours.items() if not isinstance(item, Port))
+        keys = sorted(key for key in ours if key.place == HOST)
         self.world.kernel.drift(data.draw(st.sampled_from(keys)), None)
         self.world.now += 61  # or the limit of repairs would be reached
         self.world.reconcile()
