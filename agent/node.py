@@ -82,7 +82,7 @@ class Node:
                 raise self._problem
             held = self.ledger.held(who)
             if held is not None:
-                record = self._resumed(held, asked.netns, wiring)
+                record = self._resumed(held, asked, wiring)
                 if record is not None:
                     return record
             record = self.ledger.lease(who, asked, wiring.mtu)
@@ -142,11 +142,12 @@ class Node:
             self._dismantle(record.lease.who)
             self._dataplane.apply(diff({}, want))
 
-    def _resumed(self, held: Held, netns: str, wiring: Wiring) -> Record | None:
-        """An ADD of what is attached already: completed where its runtime may never have had an answer."""
+    def _resumed(self, held: Held, asked: Asked, wiring: Wiring) -> Record | None:
+        """An ADD of what is attached already: completed where its runtime may never have had an answer, with what it
+        asks for now."""
         record = held.record
         who = record.lease.who
-        if record.netns != netns:
+        if record.netns != asked.netns:
             if pods.link_key(record) in self._dataplane.observe([PodLink(link_name(who))]):
                 raise InterfaceExists(f"{who} is attached already, in {record.netns}", "DEL comes before another ADD")
             self._remove([who])  # that namespace is gone, and its DEL never came
@@ -154,6 +155,13 @@ class Node:
         have = self._dataplane.observe(pods.scopes(record, wiring))
         if pods.port_key(record) in have and (held.is_answered or pods.link_key(record) not in have):
             raise _exists(record)
+        if not {*asked.ips} <= {*record.lease.addresses}:
+            self._remove([who])
+            return None
+        if asked.mac and asked.mac != record.mac:
+            self._dismantle(who)
+            record, have = replace(record, mac=asked.mac), {}
+            self.ledger.replace(record)
         if pods.port_key(record) in have:
             self._dataplane.apply(pods.faults(have, pods.expected(wiring, record, have)))
         else:
