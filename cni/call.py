@@ -33,6 +33,7 @@ _SINCE: Final = {Verb.CHECK: "0.4.0", Verb.GC: "1.1.0", Verb.STATUS: "1.1.0"}
 """The version of the specification that brought a verb."""
 _SHOWN: Final = 80
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
+_VERSION: Final = re.compile(rb'"cniVersion"[ \t\r\n]*:[ \t\r\n]*"([0-9.]{1,16})"')
 _IFNAME: Final = re.compile(r"[^\s/:\x00-\x1f\x7f]+")
 _KNOWN_ARGS: Final = frozenset(
     ("IgnoreUnknown", "IP", "MAC", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID")
@@ -84,7 +85,7 @@ def parse(request: Request) -> Call:
     """
     verb = _verb(request)
     if verb is Verb.VERSION:
-        return Call(verb, _string(_document(request), "cniVersion") or VERSIONS[0])
+        return Call(verb, asked_version(request.stdin))
     if verb in (Verb.GC, Verb.STATUS):
         document = _document(request)
         version = _version(document, verb)
@@ -118,6 +119,14 @@ def parse(request: Request) -> Call:
         _prev(document),
         ignored=keys.ignored(document, runtime),
     )
+
+
+def asked_version(stdin: bytes) -> str:
+    """What VERSION answers as cniVersion: the input's. It is found by its text, whatever the rest is, exactly as the
+    executable does without an agent (``relay.version``), so that the answer does not depend on one."""
+    at = stdin.find(b'"cniVersion"')
+    found = _VERSION.match(stdin, at) if at >= 0 else None
+    return found[1].decode() if found is not None else VERSIONS[-1]
 
 
 def version_for_error(request: Request) -> str:

@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 enum { ENV_MAX = 64 * 1024, STDIN_MAX = 1024 * 1024, STDOUT_MAX = 4 * 1024 * 1024 };
-enum { REQUEST_HEAD = 12, RESPONSE_HEAD = 5, RETRY_MS = 50, SHOWN = 200, TEXT_MAX = 1024 };
+enum { REQUEST_HEAD = 12, RESPONSE_HEAD = 5, RETRY_MS = 50, SHOWN = 200, TEXT_MAX = 1024, VERSION_MAX = 16 };
 enum { VERSION_MS = 1000, STATUS_WAIT_MS = 5000, STATUS_MS = 8000 };
 enum { BOOT_MAX = 33, NAME_MAX_OURS = 160 };
 enum { SOCKET_PATH_MAX = sizeof((struct sockaddr_un *)0)->sun_path - 1, SPOOL_PATH_MAX = 4000 };
@@ -31,7 +31,7 @@ enum { SOCKET_PATH_MAX = sizeof((struct sockaddr_un *)0)->sun_path - 1, SPOOL_PA
 struct call {
     const char *command, *socket, *spool;
     long wait, timeout; /* milliseconds */
-    size_t length;
+    size_t length, input; /* of the frame; of standard input at its end */
     unsigned char frame[REQUEST_HEAD + ENV_MAX + STDIN_MAX + 1];
 };
 
@@ -390,15 +390,52 @@ static int answered(struct call *call, struct answer *answer, char why[TEXT_MAX]
     }
 }
 
+static const unsigned char *behind_space(const unsigned char *at, const unsigned char *end)
+{
+    while (at < end && (*at == ' ' || *at == '\t' || *at == '\r' || *at == '\n'))
+        at++;
+    return at;
+}
+
+/* The cniVersion of the input, which VERSION answers with, by its text: nothing here reads JSON. */
+static void asked_version(const struct call *call, char version[VERSION_MAX + 1])
+{
+    static const char key[] = "\"cniVersion\"";
+    const unsigned char *end = call->frame + call->length, *start = end - call->input;
+    const unsigned char *at = memmem(start, call->input, key, sizeof key - 1);
+    size_t length = 0;
+    strcpy(version, "1.1.0");
+    if (at == NULL)
+        return;
+    at = behind_space(at + sizeof key - 1, end);
+    if (at == end || *at++ != ':')
+        return;
+    at = behind_space(at, end);
+    if (at == end || *at++ != '"')
+        return;
+    while (at + length < end && (is_digit((char)at[length]) || at[length] == '.'))
+        length++;
+    if (length == 0 || length > VERSION_MAX || at + length == end || at[length] != '"')
+        return;
+    memcpy(version, at, length);
+    version[length] = '\0';
+}
+
+static int put_versions(const struct call *call)
+{
+    static const char rest[] = "\", \"supportedVersions\": [\"0.3.0\", \"0.3.1\", \"0.4.0\", \"1.0.0\", \"1.1.0\"]}\n";
+    char version[VERSION_MAX + 1], text[VERSION_MAX + sizeof rest + 32];
+    asked_version(call, version);
+    return put(text, (size_t)sprintf(text, "{\"cniVersion\": \"%s%s", version, rest)) == 0 ? 0 : 1;
+}
+
 /* Answer a call that the agent did not answer. */
 static int without_agent(const struct call *call, const char *why)
 {
-    static const char versions[] =
-        "{\"cniVersion\": \"1.1.0\", \"supportedVersions\": [\"0.3.0\", \"0.3.1\", \"0.4.0\", \"1.0.0\", \"1.1.0\"]}\n";
     char message[TEXT_MAX], details[TEXT_MAX];
     say(details, "%s; " REMEDY, why);
     if (is(call->command, "VERSION"))
-        return put(versions, sizeof versions - 1) == 0 ? 0 : 1;
+        return put_versions(call);
     if (is(call->command, "DEL")) {
         if (spooled(call) == 0)
             return 0;
@@ -430,7 +467,7 @@ int main(void)
     static struct call call;
     static struct answer answer;
     char why[TEXT_MAX];
-    size_t env, stdin_length;
+    size_t env;
     signal(SIGPIPE, SIG_IGN); /* a closed standard output is EPIPE */
     signal(SIGXFSZ, SIG_IGN); /* a limit of file size is EFBIG */
     keep_standard_descriptors();
@@ -446,11 +483,11 @@ int main(void)
     else if (!is_waiting(call.command))
         call.wait = 0;
     env = take_variables(call.frame + REQUEST_HEAD);
-    stdin_length = take_stdin(call.frame + REQUEST_HEAD + env);
+    call.input = take_stdin(call.frame + REQUEST_HEAD + env);
     memcpy(call.frame, "CNI1", 4);
     put_u32(call.frame + 4, env);
-    put_u32(call.frame + 8, stdin_length);
-    call.length = REQUEST_HEAD + env + stdin_length;
+    put_u32(call.frame + 8, call.input);
+    call.length = REQUEST_HEAD + env + call.input;
     if (answered(&call, &answer, why) < 0)
         return without_agent(&call, why);
     if (put(answer.bytes + RESPONSE_HEAD, answer.length - RESPONSE_HEAD) < 0)

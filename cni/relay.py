@@ -35,7 +35,8 @@ STATUS_MS = 8000  # with the wait, well below the 30 s after which kubelet takes
 SHOWN = 200
 
 WAITING = (b"ADD", b"CHECK", b"GC")
-VERSION_ANSWER = b'{"cniVersion": "1.1.0", "supportedVersions": ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]}\n'
+VERSION_ANSWER = b'{"cniVersion": "%b", "supportedVersions": ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]}\n'
+VERSION_KEY = b'"cniVersion"'
 ENOENT, EAGAIN, ECONNREFUSED = 2, 11, 111  # the agent is starting, or has a full backlog
 REMEDY = "see that routable-agent runs on this node and what its log says"
 
@@ -92,7 +93,7 @@ def served(environ: dict[bytes, bytes]) -> tuple[int, bytes]:
     try:
         return answered(where, frame, wait, timeout, is_asked_again=command == b"STATUS")
     except NoAnswer as error:
-        return without_agent(command, where, f"{error}", spool, frame)
+        return without_agent(command, where, f"{error}", spool, frame, stdin)
 
 
 def answered(where: bytes, frame: bytes, wait: int, timeout: int, is_asked_again: bool) -> tuple[int, bytes]:
@@ -111,10 +112,12 @@ def answered(where: bytes, frame: bytes, wait: int, timeout: int, is_asked_again
         pause(RETRY_MS)
 
 
-def without_agent(command: bytes | None, where: bytes, why: str, spool: bytes, frame: bytes) -> tuple[int, bytes]:
+def without_agent(
+    command: bytes | None, where: bytes, why: str, spool: bytes, frame: bytes, stdin: bytes
+) -> tuple[int, bytes]:
     """Return the answer of a call that the agent did not answer, or raise the error that it ends in."""
     if command == b"VERSION":
-        return 0, VERSION_ANSWER
+        return 0, VERSION_ANSWER % version(stdin)
     if command == b"DEL":
         try:
             spooled(spool, frame)
@@ -137,6 +140,18 @@ def without_agent(command: bytes | None, where: bytes, why: str, spool: bytes, f
         f"CNI_COMMAND is {given}",
         "expected ADD, DEL, CHECK, GC, STATUS or VERSION; this program is called by a container runtime",
     )
+
+
+def version(stdin: bytes) -> bytes:
+    """Return the cniVersion of the input, which VERSION answers with, by its text: nothing here reads JSON.
+
+    The agent does the same (``call.asked_version``).
+    """
+    _, _, rest = stdin.partition(VERSION_KEY)
+    colon, _, rest = rest.partition(b'"')
+    given, quote, _ = rest[:17].partition(b'"')
+    is_one = quote and given and colon.strip(b" \t\r\n") == b":" and not given.strip(b"0123456789.")
+    return given if is_one else b"1.1.0"
 
 
 def path(environ: dict[bytes, bytes], name: str, default: bytes, longest: int) -> bytes:

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import cni.relay
 from agent.machine import boot_id
 from cni import frame
+from cni.call import asked_version
 from cni.frame import ENV_MAX, STDIN_MAX, STDOUT_MAX, Request, decode, encode
 from cni.spec import VERSIONS, Verb
 from tests.conformance.executables import FORMS, PATIENCE, PYTHON, SOURCE, Outcome, built, called, error
@@ -293,6 +296,34 @@ def test_version_needs_no_agent(executable: Path, site: Site) -> None:
     """VERSION lists every version that this project speaks."""
     code, out, err = called(executable, site.environ("VERSION"))
     assert (code, json.loads(out), err) == (0, STATIC, b"")
+
+
+@pytest.mark.parametrize(
+    ("stdin", "version"),
+    [
+        (b'{"cniVersion": "0.4.0"}', "0.4.0"),
+        (b'{"name": "x",\n "cniVersion"\t:\r\n"9.9.9", "type": "routable"}', "9.9.9"),
+        (b'{"cniVersion": "1.1.0-12345678901"}', "1.1.0"),
+        (b'{"cniVersion": "1111111111111111"}', "1" * 16),
+        (b'{"cniVersion": "11111111111111111"}', "1.1.0"),
+        *((text, "1.1.0") for text in (b"", b"{}", b"\xff", b'{"cniVersion"', b'{"cniVersion":', b'{"cniVersion": "')),
+        *((text, "1.1.0") for text in (b'{"cniVersion": 4}', b'{"cniVersion": ""}', b'"cniVersion": "0.4.0')),
+        (b'{"a": "cniVersion", "b": "0.4.0"}', "1.1.0"),
+    ],
+)
+def test_version_answers_with_the_version_that_it_was_given(
+    executable: Path, site: Site, stdin: bytes, version: str
+) -> None:
+    """Exactly as the agent would, whatever the input is: who probes for versions must not depend on one."""
+    code, out, err = called(executable, site.environ("VERSION"), stdin)
+    assert (code, json.loads(out), err) == (0, {**STATIC, "cniVersion": version}, b"")
+    assert asked_version(stdin) == version
+
+
+@given(stdin=st.binary() | st.from_regex(rb'.?"cniVersion"[ \t\n:x]{0,3}"?[0-9.x]{0,18}"?.?', fullmatch=True))
+def test_executable_and_agent_find_the_same_version(stdin: bytes) -> None:
+    """The two forms of the search agree."""
+    assert cni.relay.version(stdin).decode() == asked_version(stdin)
 
 
 @pytest.mark.parametrize("command", ["FROB", "", "add", "ADD ", None])

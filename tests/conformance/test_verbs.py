@@ -514,6 +514,17 @@ def test_version_needs_no_agent(lonely: Node) -> None:
     assert lonely.runtime.call("VERSION")["supportedVersions"] == list(VERSIONS)
 
 
+@pytest.mark.parametrize("stdin", [b"", b"{}", b'{"cniVersion": "0.4.0"}', b'{"cniVersion": "9.9.9"}', b"nonsense"])
+def test_version_is_alike_with_and_without_an_agent(node: Node, stdin: bytes) -> None:
+    """It asks what the plugin speaks, and that does not depend on who answers."""
+    served = node.runtime.call("VERSION", stdin=stdin)
+    node.stop()
+    try:
+        assert node.runtime.call("VERSION", stdin=stdin) == served
+    finally:
+        node.start()
+
+
 def test_status_without_an_agent_is_not_ready(lonely: Node) -> None:
     """After some seconds in which one could start."""
     started = time.monotonic()
