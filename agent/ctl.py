@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import backends
-from agent import commands, tables
+from agent import commands, tables, terminal
 from agent import config as configuration
 from agent.machine import DEFAULT_CONFIG, exclusive, version
 from agent.schema import Aws, Config, Ipam, Paths
@@ -26,9 +26,10 @@ _LOOK: Final = 0.1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the answer is the process's exit code."""
-    options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        with terminal.forgiving():
+            options = _parser().parse_args(arguments)
+            return int(options.run(options))
     except Failure as failure:
         print(f"routablectl: {failure}", file=sys.stderr)  # noqa: T201
         return 1

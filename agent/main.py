@@ -123,13 +123,13 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
     with ExitStack() as parts:
         parts.enter_context(exclusive(Path(paths.state)))
         netns = parts.enter_context(closing(Netns()))
-        nft = Nft()
-        kernel = parts.enter_context(closing(Kernel(netns, nft)))
         boot, machine = boot_id(), identity()
         store = restore.journal(Path(paths.state), boot, machine=machine)
+        use = Use(store)
+        nft = Nft(memory=use)
+        kernel = parts.enter_context(closing(Kernel(netns, nft)))
         refuse_other_pods(store, config.backend)
         way = Way(restored(store.recall(JOURNAL), config.backend, boot), backends.load)
-        use = Use(store)
         source, fabric, growth = supply(config, use)
         survey = Survey(
             node=config.node,

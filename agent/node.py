@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import NamedTuple
 
 from agent import pod as pods
 from agent.ledger import Asked, Held, Ledger
@@ -29,6 +30,14 @@ from dataplane.observe import PodLink
 from ipam.store import Record
 
 log = logging.getLogger(__name__)
+
+
+class Removed(NamedTuple):
+    """How the removal of one attachment went. *was_attached*: it had a lease, which ended now; a runtime asks at least
+    twice. *error*: why it could not be removed."""
+
+    was_attached: bool
+    error: Exception | None = None
 
 
 class Node:
@@ -192,9 +201,9 @@ class Node:
 
     def begin_removal(
         self, whos: Iterable[Attachment], wanted: Callable[[Held | None], bool] = lambda held: True
-    ) -> Callable[[], dict[Attachment, Exception | None]]:
+    ) -> Callable[[], dict[Attachment, Removed]]:
         """Take many from the kernel with one message; what is returned must be called, drops them from the journal in
-        one transaction, and tells why one could not be removed, or None.
+        one transaction, and tells how that went for each.
 
         Those are left out that are not *wanted*, or that have a request under way, which nobody here shall wait for.
         """
@@ -210,18 +219,18 @@ class Node:
             keys.close()
             raise
 
-        def finish() -> dict[Attachment, Exception | None]:
+        def finish() -> dict[Attachment, Removed]:
             with keys:
                 if refusal is None:
                     try:
-                        self.ledger.drop(found)
+                        dropped = self.ledger.drop(found)
                     except Failure as error:
-                        return dict.fromkeys(found, error)
-                    return dict.fromkeys(found)
+                        return dict.fromkeys(found, Removed(False, error))
+                    return {who: Removed(who in dropped) for who in found}
                 if len(found) == 1:
-                    return {found[0]: refusal}
+                    return {found[0]: Removed(False, refusal)}
                 # One that is refused must not keep the others from being removed.
-                return {who: self._refusal(who) for who in found}
+                return {who: self._removed(who) for who in found}
 
         return finish
 
@@ -244,18 +253,17 @@ class Node:
             if who not in done:
                 with self._keys.hold(who):
                     if is_stale(self.ledger.held(who)):
-                        done[who] = self._refusal(who)
-        for failure in done.values():
-            if failure is not None:
-                raise failure
+                        done[who] = self._removed(who)
+        for one in done.values():
+            if one.error is not None:
+                raise one.error
         return list(done)
 
-    def _refusal(self, who: Attachment) -> Failure | None:
+    def _removed(self, who: Attachment) -> Removed:
         try:
-            self._remove([who])
+            return Removed(bool(self._remove([who])))
         except Failure as failure:
-            return failure
-        return None
+            return Removed(False, failure)
 
     def _remove(self, whos: Sequence[Attachment]) -> list[Attachment]:
         """Undo, drop, cool down; the answer is who of them had a lease."""

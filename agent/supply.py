@@ -83,7 +83,7 @@ class Use:
 
     def recall(self, name: str) -> str | None:
         """See `backends.aws.inventory.Journal`."""
-        return self.store.recall(name)
+        return (self.ledger or self.store).recall(name)
 
     def remember(self, name: str, value: str) -> None:
         """See `backends.aws.inventory.Journal`."""

@@ -17,7 +17,7 @@ from agent import logs
 from agent.lane import Answer, Incoming
 from agent.ledger import Asked
 from agent.metrics import Metrics
-from agent.node import Node
+from agent.node import Node, Removed
 from agent.spool import Spooled, Written
 from backends.podlink import GATEWAYS, HOST_MAC, link_name
 from backends.wiring import Shortage
@@ -99,10 +99,10 @@ class Verbs:
             done = removal()
 
             def deleted(call: Call) -> Answer:
-                error = done[call.attachment]
-                if error is not None:
-                    raise error
-                log.info("detached")
+                removed = done[call.attachment]
+                if removed.error is not None:
+                    raise removed.error
+                _tell_detached(removed.was_attached)
                 return Answer(frame.Response(0, b""))
 
             return [
@@ -160,15 +160,14 @@ class Verbs:
         for who in written:
             if who not in done:  # added later, or with a request under way
                 try:
-                    self._node.delete(who, is_meant)
-                    done[who] = None
+                    done[who] = Removed(self._node.delete(who, is_meant))
                 except Failure as failure:
-                    done[who] = failure
-            elif done[who] is None:
-                log.info("served a DEL that waited in the spool", extra={"attachment": str(who)})
+                    done[who] = Removed(False, failure)
+            if done[who].was_attached:
+                log.info("detached by a DEL that waited in the spool", extra={"attachment": str(who)})
         answers: list[Failure | None] = []
         for one in whos:
-            error = done[one] if one is not None else None
+            error = done[one].error if one is not None else None
             if error is not None and not isinstance(error, Failure):
                 raise error
             answers.append(error)
@@ -187,8 +186,7 @@ class Verbs:
         if call.verb is Verb.ADD:
             return self._add(call, incoming)
         if call.verb is Verb.DEL:
-            self._node.delete(call.attachment)
-            log.info("detached")
+            _tell_detached(self._node.delete(call.attachment))
         elif call.verb is Verb.CHECK:
             self._check(call)
         elif call.verb is Verb.GC:
@@ -282,6 +280,14 @@ def _pod_end(call: Call) -> Interface:
         if interface.name == call.ifname and interface.sandbox:
             return interface
     return Interface(call.ifname, "")
+
+
+def _tell_detached(was_attached: bool) -> None:
+    """Once for what was attached, however often the runtime asks."""
+    if was_attached:
+        log.info("detached")
+    else:
+        log.debug("there was nothing to detach")
 
 
 def _parsed(request: frame.Request) -> Call | None:

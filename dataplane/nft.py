@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import FileIO
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from cni.errors import KernelRefused, TryAgain
+from cni.errors import Failure, KernelRefused, TryAgain
 from dataplane.items import NftTable
 from dataplane.refusal import unable
 
@@ -28,6 +28,8 @@ REST: Final = 60.0
 """Seconds after a call that took too long for which nft is not called: a pass that waits for it mends nothing else."""
 _MOMENT: Final = 1.0
 """Seconds."""
+_NAME: Final = "nft {} {}"
+"""What is remembered of a table is called so."""
 _ABSENT: Final = "No such file or directory"
 Listing: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -78,22 +80,36 @@ def _content(file: FileIO) -> str:
     return file.readall().decode(errors="replace")
 
 
+class Memory(Protocol):
+    """What outlives the process. Failure: it cannot be read or written."""
+
+    def recall(self, name: str) -> str | None:
+        """What was remembered under *name*."""
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep *value* under *name*."""
+
+
 class Nft:
     """Reads and writes one table.
 
     nft lists a table in its own spelling, so what it lists just after writing is remembered as the listing of that
-    text: a later listing that differs means that somebody changed the table. A table found at start is of unknown
-    text and is replaced once; the transaction is atomic, so no packet sees the gap.
+    text: a later listing that differs means that somebody changed the table. *memory* has both for the next process; it
+    need not be trusted, for two texts that are listed alike are the same table. Without it a table found at start is
+    of unknown text, and is replaced once; the transaction is atomic, so no packet sees a gap.
 
     A table is ours that has a chain which every one of ours has, or the handle of one that was written here: no two
     tables of a namespace have the same one after the other. Another's of the same name is not there for us, and is
     neither replaced nor removed.
     """
 
-    def __init__(self, run: Run = run, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, run: Run = run, clock: Callable[[], float] = time.monotonic, memory: Memory | None = None
+    ) -> None:
         self._run = run
         self._clock = clock
         self._rests_until = -REST
+        self._memory = memory
         self._known: dict[tuple[str, str], tuple[str, str]] = {}
         self._handles: set[int] = set()
 
@@ -108,7 +124,7 @@ class Nft:
         if found is None or not self._is_ours(found):
             return None
         listing = _comparable(found)
-        text, as_listed = self._known.get((family, name), ("", ""))
+        text, as_listed = self._known.get((family, name)) or self._recalled(family, name)
         return NftTable(family, name, text if listing == as_listed else f"changed by others: {listing}")
 
     def write(self, table: NftTable) -> None:
@@ -127,7 +143,7 @@ class Nft:
         head = f"table {table.family} {table.name}"
         self._call(["-f", "-"], f"{head}\ndelete {head}\n{head} {{\n{table.text}\n}}\n", f"+ nft {head}")
         made = self._list(table.family, table.name) or []
-        self._known[table.family, table.name] = table.text, _comparable(made)
+        self._remember(table, _comparable(made))
         self._handles.update(_handle(made))
 
     def delete(self, table: NftTable) -> None:
@@ -150,6 +166,21 @@ class Nft:
         except KernelRefused as failure:
             return str(failure)
         return (done.complained or f"nft ended with code {done.code}") if done.code else ""
+
+    def _recalled(self, family: str, name: str) -> tuple[str, str]:
+        """The text that was last written, and how nft listed that."""
+        text = listing = ""
+        if self._memory is not None:
+            with suppress(Failure, ValueError, TypeError):  # then the table is of unknown text
+                text, listing = map(str, json.loads(self._memory.recall(_NAME.format(family, name)) or '["", ""]'))
+        self._known[family, name] = text, listing
+        return text, listing
+
+    def _remember(self, table: NftTable, listing: str) -> None:
+        self._known[table.family, table.name] = table.text, listing
+        if self._memory is not None:
+            with suppress(Failure):  # the table is there; without this the next process writes it once more
+                self._memory.remember(_NAME.format(table.family, table.name), json.dumps([table.text, listing]))
 
     def _is_ours(self, listing: Listing) -> bool:
         chains = {one["chain"]["name"] for one in listing if "chain" in one}

@@ -316,3 +316,54 @@ def test_a_second_agent_says_that_there_is_one(lab: Lab) -> None:
     assert "an agent runs on this node" in done.stderr
     assert "Traceback" not in done.stderr
     assert _is_well(node, pod)
+
+
+def test_a_restart_leaves_the_nft_table_as_it_is(lab: Lab) -> None:
+    """Not only its content: it is the very same, so nothing of the kernel's has to be made anew. What another program
+    changed meanwhile is put right."""
+    node, *_ = ends(lab)
+
+    def table() -> str:
+        return node.place.run("nft", "--handle", "list", "table", "inet", "routable")
+
+    before = table()
+    assert "handle" in before
+    node.stop()
+    node.start()
+    assert table() == before
+    assert node.status()["repairs"] == {}
+    node.stop()
+    node.place.run("nft", "flush", "chain", "inet", "routable", "source")
+    node.start()
+    assert node.place.run("nft", "list", "table", "inet", "routable").count("drop") == before.count("drop") > 0
+
+
+def test_the_log_tells_once_that_a_pod_was_detached() -> None:
+    """Whenever the runtime asks, and however often: kubelet does at least twice. What was not attached is not told of,
+    and the leases that an agent is ready with are those that are left after the spool was served."""
+    with built(nodes=1) as lab:
+        (node,) = lab.nodes
+        pods = [node.add() for _ in range(3)]
+        for _ in range(2):
+            node.runtime.delete(pods[0])
+        node.runtime.call("DEL", "never-was", "")
+        node.stop()
+        for pod in (*pods[:2], *pods[:2]):
+            node.runtime.delete(pod)
+        node.start()
+        told = [line.split(" ", 1)[1] for line in node.log.read_text().splitlines()]
+        detached = [line for line in told if "detached" in line]
+        assert len(detached) == 2
+        assert pods[0].container in detached[0]
+        assert pods[1].container in detached[1]
+        assert "leases=1 " in next(line for line in reversed(told) if line.startswith("info ready"))
+
+
+def test_a_reader_of_the_status_that_goes_is_no_error(lab: Lab) -> None:
+    """``routablectl status | head -1``."""
+    node, *_ = ends(lab)
+    reader = node.ctl_begun("status")
+    assert reader.stdout is not None
+    reader.stdout.close()
+    _, told = reader.communicate(timeout=30)
+    assert (reader.returncode, told) == (0, "")

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from agent.ledger import Asked
 from agent.metrics import Metrics, Snapshot
+from agent.node import Removed
 from agent.repair import Repair
 from agent.spool import Spooled, Written
 from agent.verbs import Verbs
@@ -271,9 +272,9 @@ def test_one_delete_of_many_that_the_kernel_refuses(world: Callable[[str], World
         one.kernel.fail_at(number, KernelRefused("no", "", 1))
         first = one.node.begin_removal([OLD, POD])()
         assert set(first) == {OLD, POD}
-        assert first[OLD] is None or first[POD] is None
+        assert first[OLD].error is None or first[POD].error is None
         if one.kernel.consumed:
-            assert all(failure is None for failure in one.node.begin_removal([OLD, POD])().values())
+            assert all(removed.error is None for removed in one.node.begin_removal([OLD, POD])().values())
         assert one.problems() == []
         assert one.node.ledger.records() == {}
         if not one.kernel.consumed:
@@ -283,7 +284,7 @@ def test_one_delete_of_many_that_the_kernel_refuses(world: Callable[[str], World
 def test_a_delete_among_many_does_not_wait_for_a_request_under_way(world: Callable[[str], World]) -> None:
     """It is left out, for being served alone, and the others are deleted."""
     one = world("busy")
-    done: list[dict[Attachment, Exception | None]] = []
+    done: list[dict[Attachment, Removed]] = []
 
     class Slow(StaticWiring):
         def pod(self, record: Record) -> dict[Key, Item]:
@@ -295,7 +296,7 @@ def test_a_delete_among_many_does_not_wait_for_a_request_under_way(world: Callab
     assert around is not None
     one.node.rewire(Slow(around.site))
     one.add(POD, NETNS)
-    assert done == [{OLD: None}]
+    assert done == [{OLD: Removed(True)}]
     assert set(one.node.ledger.records()) == {POD}
 
 

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from agent.node import Removed
 from cni.errors import Exhausted, InterfaceExists, TryAgain, UnknownContainer
 from cni.spec import Attachment
 from dataplane.items import HOST
@@ -85,9 +86,10 @@ class Walk(RuleBasedStateMachine):
     def delete_together(self, paths: list[str], network: str) -> None:
         """Many DELs at once end as one by one."""
         whos = [Attachment(network, path[-1], "eth0") for path in paths]
-        for who in set(whos) & self.attached.keys():
+        attached = set(whos) & self.attached.keys()
+        for who in attached:
             self._release(who)
-        assert self.world.node.begin_removal(whos)() == dict.fromkeys(whos)
+        assert self.world.node.begin_removal(whos)() == {who: Removed(who in attached) for who in whos}
 
     @rule(keep=st.sets(st.sampled_from(NETNS)), network=st.sampled_from(NETWORKS))
     def collect(self, keep: set[str], network: str) -> None:

@@ -98,7 +98,7 @@ class Storm:
     def together(self, who: Attachment) -> None:
         whos = [Attachment(network, container, "eth0") for network in NETWORKS for container in CONTAINERS[::3]]
         done = self.world.node.begin_removal([who, *whos])()
-        assert all(failure is None for failure in done.values()), done
+        assert all(removed.error is None for removed in done.values()), done
 
     def check(self, who: Attachment) -> None:
         self.world.node.check(who, self.netns(who.container), "", 0)

@@ -1,0 +1,93 @@
+"""Our nft table over the life of several agents: it is the very same as long as nothing differs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from netaddr import IPNetwork
+
+from backends.nodeplan import TABLE, table
+from cni.errors import TryAgain
+from dataplane.items import NftTable
+from dataplane.nft import Nft
+from demo.place import run
+
+
+class Kept:
+    """A memory that outlives what remembers."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+        self.is_full = False
+
+    def recall(self, name: str) -> str | None:
+        """See `dataplane.nft.Memory`."""
+        return self.kept.get(name)
+
+    def remember(self, name: str, value: str) -> None:
+        """See `dataplane.nft.Memory`."""
+        if self.is_full:
+            raise TryAgain("the store is full", "")
+        self.kept[name] = value
+
+
+@pytest.fixture
+def wanted() -> Iterator[NftTable]:
+    """A table of ours, which is removed afterwards."""
+    made = table((IPNetwork("10.1.1.0/24"), IPNetwork("2001:db8:1::/64")), (IPNetwork("10.0.0.0/8"),))
+    yield made
+    Nft().delete(made)
+
+
+def handle() -> int:
+    """What tells a table from one that was made in its place."""
+    return int(json.loads(run("nft", "--json", "list", "table", *TABLE))["nftables"][1]["table"]["handle"])
+
+
+def test_the_next_agent_knows_the_table_again(wanted: NftTable) -> None:
+    """What it reads is what was written."""
+    memory = Kept()
+    Nft(memory=memory).write(wanted)
+    before = handle()
+    assert Nft(memory=memory).read(*TABLE) == wanted
+    assert handle() == before
+
+
+def test_a_change_while_no_agent_ran_is_seen(wanted: NftTable) -> None:
+    """By the next one, as by the one that wrote it; and what that puts right is known again."""
+    memory = Kept()
+    nft = Nft(memory=memory)
+    nft.write(wanted)
+    run("nft", "add", "rule", *TABLE, "source", "counter")
+    for one in (nft, Nft(memory=memory)):
+        found = one.read(*TABLE)
+        assert found is not None
+        assert found.text.startswith("changed by others")
+    nft.write(wanted)
+    assert Nft(memory=memory).read(*TABLE) == wanted
+
+
+@pytest.mark.parametrize("kept", [None, "", "no JSON", "[]", '["a"]', "7", "null", '{"a": 1}'])
+def test_a_table_that_nobody_remembers_is_of_unknown_text(wanted: NftTable, kept: str | None) -> None:
+    """Nothing or nonsense in the journal, or one that was full: the table is written, and differs at the next start."""
+    memory = Kept()
+    memory.is_full = True
+    nft = Nft(memory=memory)
+    nft.write(wanted)
+    assert nft.read(*TABLE) == wanted
+    memory.kept = {} if kept is None else {f"nft {' '.join(TABLE)}": kept}
+    found = Nft(memory=memory).read(*TABLE)
+    assert found is not None
+    assert found != wanted
+
+
+def test_the_table_of_another_is_not_known(wanted: NftTable) -> None:
+    """One that has our name, and was made while no agent ran, in the place of ours."""
+    memory = Kept()
+    Nft(memory=memory).write(wanted)
+    run("nft", "delete", "table", *TABLE)
+    run("nft", "add", "table", *TABLE)
+    assert Nft(memory=memory).read(*TABLE) is None
+    run("nft", "delete", "table", *TABLE)
