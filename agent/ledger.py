@@ -244,11 +244,7 @@ class Ledger:
             if isinstance(trouble, Damaged) and self._reopen is not None:
                 log.error("the journal is built anew from memory", extra={"error": str(trouble)})
                 try:
-                    store = self._reopen()
-                    for held in self._held.values():
-                        store.save(held.record)
-                    for name, value in self._remembered.items():
-                        store.remember(name, value)
+                    store = self._built_anew(self._reopen())
                 except Failure as failure:
                     trouble = failure
                 else:
@@ -258,6 +254,17 @@ class Ledger:
             if trouble is not None and str(trouble) != str(self.trouble):
                 log.error("the journal takes nothing", extra={"error": str(trouble)})
             self.trouble = trouble
+
+    def _built_anew(self, store: Store) -> Store:
+        try:
+            for held in self._held.values():
+                store.save(held.record)
+            for name, value in self._remembered.items():
+                store.remember(name, value)
+        except BaseException:  # it is tried again every second
+            store.close()
+            raise
+        return store
 
     def close(self) -> None:
         """Let go of the journal; nothing can be leased or dropped afterwards."""

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from cni.errors import ConfigInvalid
 
-SIZE_MAX: Final = 64 << 20
-"""Bytes: a hundred times what 5,000 dual-stack nodes take; more is some other file."""
+SIZE_MAX: Final = 8 << 20
+"""Bytes: ten times what 5,000 dual-stack nodes take; more is some other file, and would be read for a minute."""
 
 _HEADER: Final = re.compile(r"^[ \t]*(\[\[?)[ \t]*([A-Za-z0-9_.\-]+)[ \t]*\]\]?[ \t]*(?:#.*)?$", re.MULTILINE)
 _AT_LINE: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
@@ -66,10 +66,18 @@ def shown(value: object) -> str:
     """*value* on one line as TOML would write it, cut when it is long."""
     try:
         text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):  # a date or a time
-        text = str(value)
+    except (TypeError, ValueError, RecursionError):
+        text = _plain(value)
     text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}… ({len(text)} characters)"
+
+
+def _plain(value: object) -> str:
+    """What JSON has no words for: a date, a number of more digits than Python shows, a table in a table in a table …"""
+    try:
+        return str(value)
+    except (ValueError, RecursionError):
+        return f"(a {type(value).__name__} that is too large to be shown)"
 
 
 def place(path: str, line: int | None) -> str:

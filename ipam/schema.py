@@ -9,6 +9,7 @@ A file is ours by SQLite's application id, or, where an agent made it that did n
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -193,6 +194,10 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     database.execute(SETTINGS)
 
 
+_PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
+_PASSING_CODES: Final = ("SQLITE_NOMEM", "SQLITE_IOERR_NOMEM", "SQLITE_INTERRUPT", "SQLITE_PROTOCOL", "SQLITE_SCHEMA")
+
+
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Raise what goes wrong with the file at *path* as a Failure that names it and says what to do."""
@@ -202,7 +207,12 @@ def translated(path: Path) -> Iterator[None]:
         raise
     except sqlite3.Error as error:
         raise failure(path, error) from error
+    except MemoryError as error:
+        raise TryAgain(f"the store {path} cannot be used now: memory is short", "see the machine's log") from error
     except OSError as error:
+        if error.errno in _PASSING:
+            why = f"{error.strerror} ({errno.errorcode[error.errno]})"
+            raise TryAgain(f"the store {path} cannot be opened now", why) from error
         raise StateCorrupt(
             f"the store {path} cannot be opened: {error.strerror}", "check paths.state and its directory"
         ) from error
@@ -213,6 +223,8 @@ def failure(path: Path, error: sqlite3.Error) -> Failure:
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith("SQLITE_FULL"):
         return TryAgain(f"the store {path} cannot be written: its file system is full", "free some space there")
+    if name.startswith(_PASSING_CODES):
+        return TryAgain(f"the store {path} cannot be used now: {error} ({name})", "see the machine's log")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return TryAgain(
             f"the store {path} is locked by another program", "end that program, or its transaction"

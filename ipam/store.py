@@ -7,6 +7,7 @@ every call, the same that guards the allocator; any thread may call.
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ from ipam.schema import Damaged, opened, translated
 
 _WRITER: Final = "writer"
 """The name under which it is remembered who wrote last: the boot, and words for the machine."""
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
 REMEMBERED = 1 << 16
 """How many addresses keep their last tenure when history is pruned: as many as a /16 has."""
 KEPT = 100_000
@@ -220,7 +223,11 @@ class Store:
         try:
             found = self.path.stat()
         except OSError as error:
-            return Damaged(f"the store {self.path} is gone", str(error.strerror))
+            if error.errno in _GONE:
+                return Damaged(f"the store {self.path} is gone", str(error.strerror))
+            # What cannot be looked at may be all right.
+            why = f"the store {self.path} cannot be looked at: {error.strerror}"
+            return StateCorrupt(why, "check the disk under it")
         if (found.st_dev, found.st_ino) != self._file:
             return Damaged(f"the store {self.path} is another file than the agent opened", "somebody replaced it")
         if self._problem is not None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import socket
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from dataplane.refusal import unable
 from demo.place import Place
 from demo.place import run as command
 from tests.contract.test_dataplane import GATEWAYS, IPV6, LINK, NODE, OVERLAY, pod
+from tests.fakes.descriptors import descriptors
 
 MANY = 400
 TABLE = NftTable("inet", "routable-edges", "chain one { }")
@@ -120,22 +120,6 @@ def netns() -> Iterator[str]:
 def same(have: Plan, want: Plan) -> None:
     """Fail with the difference in words."""
     assert render(diff(have, want)) == ""
-
-
-@contextmanager
-def descriptors(more: int) -> Iterator[None]:
-    """The process may open *more* descriptors and no others."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(one.name) for one in Path("/proc/self/fd").iterdir())
-    with ExitStack() as parts:
-        while (filler := os.open("/dev/null", os.O_RDONLY)) < highest:  # fill the gaps: the limit is on the number
-            parts.callback(os.close, filler)
-        os.close(filler)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (filler + more, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def vanish(link: str) -> Callable[[], object]:

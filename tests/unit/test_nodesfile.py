@@ -359,3 +359,16 @@ def test_reads_five_thousand_nodes_in_about_a_second() -> None:
     before = time.process_time()
     assert len(nodeslist.parse("nodes.toml", text.encode())) == 5000
     assert time.process_time() - before < 5
+
+
+@pytest.mark.parametrize("key", ["name", "addresses", "pod_cidrs", "other"])
+@pytest.mark.parametrize(
+    "value",
+    ["= 0x" + "f" * 5000, ".a" * 5000 + " = 1", "= 1979-05-27", "= nan", "= [[1]]", '= { a = 1 }'],
+    ids=["number", "nested", "date", "nan", "list", "table"],
+)
+def test_values_that_cannot_be_shown(key: str, value: str) -> None:
+    """A complaint about a value never fails itself, however large or deep that is."""
+    with pytest.raises(ConfigInvalid) as caught:
+        nodeslist.parse("nodes.toml", f"[[node]]\n{key}{value}\n".encode())
+    assert len(str(caught.value)) < 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -19,8 +20,9 @@ from cni.errors import Failure, StateCorrupt, TryAgain
 from cni.spec import Attachment
 from ipam.lease import Block, Lease, Leased
 from ipam.moment import Moment
-from ipam.schema import Damaged, failure, set_aside
+from ipam.schema import Damaged, failure, set_aside, translated
 from ipam.store import Record, Store, Tenure
+from tests.fakes.descriptors import descriptors
 
 BLOCKS = {4: Block(IPNetwork("10.1.0.0/24"), "node-a"), 6: Block(IPNetwork("fd00::/124"), "eni-1", reserve=False)}
 
@@ -499,3 +501,44 @@ def test_a_cancelled_lease_was_never_there(path: Path) -> None:
         assert (store.released(), store.history(IPAddress("10.1.0.1"))) == before
         store.save(record(pod(2), "10.1.0.1"))
         assert [one.lease.who for one in store.load()] == [pod(2)]
+
+
+def test_a_store_that_cannot_be_looked_at_is_not_taken_for_lost(path: Path) -> None:
+    """Its disk may be sick for a moment; one that is gone is built anew."""
+
+    class Sick(type(Path())):  # type: ignore[misc]
+        def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with closing(Store(path, "boot-1", at(0.0))) as store:
+        assert store.trouble() is None
+        store.path = Sick(path)
+        trouble = store.trouble()
+        assert type(trouble) is StateCorrupt
+        assert "Input/output error" in str(trouble)
+        store.path = path.with_name("gone")
+        assert isinstance(store.trouble(), Damaged)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR])
+def test_a_shortage_passes(path: Path, number: int) -> None:
+    """Of descriptors or memory, of the system's or of Python's own making."""
+    with pytest.raises(TryAgain, match=r"cannot be opened now"), translated(path):
+        raise OSError(number, os.strerror(number))
+    with pytest.raises(TryAgain, match="memory is short"), translated(path):
+        raise MemoryError
+
+
+def test_a_store_without_descriptors(path: Path) -> None:
+    """However few there are, it is a failure that says so, and nothing is leaked; with enough it opens."""
+    for more in range(40):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        try:
+            with descriptors(more), closing(Store(path, "boot-1", at(0.0))) as store:
+                assert store.load() == []
+        except Failure:
+            assert len(list(Path("/proc/self/fd").iterdir())) == before
+            continue
+        assert more > 0
+        return
+    raise AssertionError("never enough")
