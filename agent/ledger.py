@@ -18,7 +18,7 @@ from netaddr import IPAddress, IPNetwork
 from agent.metrics import Metrics
 from backends.podlink import pod_mac
 from cni.errors import Failure
-from cni.spec import Attachment
+from cni.spec import Attachment, Identity
 from ipam.allocator import Allocator
 from ipam.family import Counts
 from ipam.lease import Block
@@ -45,12 +45,13 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What an ADD asks for besides an attachment: see ``cni.call.Call``. *netns* is a path."""
+    """What an ADD asks for besides an attachment: see ``cni.call.Call``. *netns* is a path, *space* what is there."""
 
     netns: str
     ips: Sequence[IPAddress] = ()
     mac: str = ""
     pod: str = ""
+    space: Identity | None = None
 
 
 class Ledger:
@@ -220,7 +221,7 @@ class Ledger:
 
     def _allocated(self, who: Attachment, asked: Asked, mtu: int, now: Moment) -> Record:
         lease = self._allocator.allocate(who, now.up, asked.ips)
-        return Record(lease, asked.netns, asked.mac or pod_mac(lease.addresses), mtu, asked.pod, now)
+        return Record(lease, asked.netns, asked.mac or pod_mac(lease.addresses), mtu, asked.pod, now, asked.space)
 
     def _save_new(self, records: Sequence[Record]) -> None:
         try:

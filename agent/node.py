@@ -84,8 +84,7 @@ class Node:
             ConfigInvalid, Exhausted, TryAgain: no address can be given; KernelRefused: no wire.
         """
         with self._keys.hold(who):
-            if self._dataplane.identity(asked.netns) is None:
-                raise EnvironmentInvalid(f"CNI_NETNS names nothing: {asked.netns!r}", "the path does not exist")
+            asked = self._found(asked)
             wiring = self._wiring
             if wiring is None:
                 raise self._problem
@@ -116,7 +115,7 @@ class Node:
         try:
             wiring = self._wiring
             if wiring is not None:
-                new = {who: asked[who] for who in free if self.ledger.held(who) is None}
+                new = {who: self._found(asked[who]) for who in free if self.ledger.held(who) is None}
                 records = self.ledger.lease_together(new, wiring.mtu)
             if wiring is not None and records:
                 with self._metrics.phase("ADD", "apply"):
@@ -143,7 +142,7 @@ class Node:
             if (error.errno, error.kind) != (errno.EEXIST, "link"):
                 raise
             have = self._dataplane.observe(pods.scopes(record, wiring))
-            if pods.port_key(record) in have:
+            if pods.port(record, have) is not None:
                 raise _exists(record) from error
             if pods.link_key(record) not in have:
                 raise
@@ -154,29 +153,56 @@ class Node:
     def _resumed(self, held: Held, asked: Asked, wiring: Wiring) -> Record | None:
         """An ADD of what is attached already: completed where its runtime may never have had an answer, with what it
         asks for now."""
-        record = held.record
-        who = record.lease.who
-        if record.netns != asked.netns:
-            if pods.link_key(record) in self._dataplane.observe([PodLink(link_name(who))]):
-                raise InterfaceExists(f"{who} is attached already, in {record.netns}", "DEL comes before another ADD")
+        who = held.record.lease.who
+        record = self._met(held.record, asked.netns)
+        if record is None:
+            if pods.link_key(held.record) in self._dataplane.observe([PodLink(link_name(who))]):
+                where = held.record.netns or "another namespace"
+                raise InterfaceExists(f"{who} is attached already, in {where}", "DEL comes before another ADD")
             self._remove([who])  # that namespace is gone, and its DEL never came
             return None
         have = self._dataplane.observe(pods.scopes(record, wiring))
-        if pods.port_key(record) in have and (held.is_answered or pods.link_key(record) not in have):
+        is_there = pods.port(record, have) is not None
+        if is_there and (held.is_answered or pods.link_key(record) not in have):
             raise _exists(record)
         if not {*asked.ips} <= {*record.lease.addresses}:
             self._remove([who])
             return None
         if asked.mac and asked.mac != record.mac:
             self._dismantle(who)
-            record, have = replace(record, mac=asked.mac), {}
+            record, is_there = replace(record, mac=asked.mac), False
             self.ledger.replace(record)
-        if pods.port_key(record) in have:
+        if is_there:
             self._dataplane.apply(pods.faults(have, pods.expected(wiring, record, have)))
         else:
             self._dismantle(who)
             self._dataplane.apply(diff({}, wiring.pod(record)))
         return self.ledger.enter(record)
+
+    def _found(self, asked: Asked) -> Asked:
+        space = self._dataplane.identity(asked.netns)
+        if space is None:
+            raise EnvironmentInvalid(f"CNI_NETNS names nothing: {asked.netns!r}", "the path does not exist")
+        return replace(asked, space=space)
+
+    def _met(self, record: Record, netns: str) -> Record | None:
+        """The record with what is known of its pod's namespace, if that is the one at *netns*, and None if it is not.
+
+        Where it was not known yet, as with the journal of an earlier agent or none, the pod's link tells where it is.
+        """
+        space = self._dataplane.identity(netns)
+        if space is None:
+            return None
+        if record.space is None:
+            is_it = self._dataplane.leads_to(link_name(record.lease.who), netns)
+        else:
+            is_it = space == record.space
+        if not is_it:
+            return None
+        met = replace(record, netns=netns, space=space)
+        if met != record:
+            self.ledger.replace(met)
+        return met
 
     def _abandon(self, *records: Record) -> None:
         """Undo ADDs that failed. Their addresses never were a running pod's, so they do not cool down."""
@@ -290,13 +316,19 @@ class Node:
                 raise UnknownContainer(f"{who} has no lease on this node", "it was never added, or was deleted")
             if wiring is None:
                 raise self._problem
-            record = held.record
-            if netns != record.netns and self._dataplane.identity(netns) != self._dataplane.identity(record.netns):
-                raise Drifted(f"{who} is not in {netns}", f"it was attached in {record.netns}")
+            record = self._met(held.record, netns)
+            if record is None:
+                where = held.record.netns or "another namespace"
+                raise Drifted(f"{who} is not in {netns}", f"it was attached in {where}")
             have = self._dataplane.observe(pods.scopes(record, wiring))
             now = pods.seen(record, have)
             believed = replace(record, mac=mac) if mac else now
             changes = pods.faults(have, pods.expected(wiring, believed, have, mtu))
+            if record.netns != held.record.netns:
+                # The path by which the pod is known now is in the alias of its link, too, and that is our own business.
+                named = [change for change in changes if change.item.key == pods.link_key(record)]
+                self._dataplane.apply(named)
+                changes = [change for change in changes if change not in named]
             if changes and now is not record and believed == now:
                 # A plugin chained after us gave the pod's end another hardware address, as the runtime knows, and took
                 # the link down for that. The next pass would follow; so does this.
@@ -326,6 +358,8 @@ class Node:
             have = self._dataplane.observe([PodLink(link_name(who))])
             if pods.link_key(record) not in have:
                 return self._made_again(record, wiring, allowed)
+            if record.space is None:
+                record = self._still_there(record) or record
             now = self._as_it_is(record)
             changes = self._mended(now, have, wiring, allowed)
             if any(old is not None and new is not None for old, new in changes):
@@ -352,11 +386,12 @@ class Node:
     def _made_again(self, record: Record, wiring: Wiring, allowed: Callable[[Change], bool]) -> list[Change]:
         """The link is gone, and with it all that hung on either end: it is made as by an ADD, if there is a pod."""
         who = record.lease.who
-        if self._dataplane.identity(record.netns) is None:
+        met = self._still_there(record)
+        if met is None or not met.is_certain:
             self._remove([who])
             log.warning("released the lease of a pod that is gone", extra={"attachment": str(who)})
             return []
-        changes = diff({}, wiring.pod(record))
+        changes = diff({}, wiring.pod(met))
         refused = [change for change in changes if not allowed(change)]
         if refused:
             return []
@@ -366,10 +401,18 @@ class Node:
     def _as_it_is(self, record: Record) -> Record:
         """The record with the hardware address that the pod's end has now, which the host has to send to: a plugin that
         is chained after us may have changed it. What cannot be seen is taken to be as it was."""
+        end = pods.end(record)
         try:
-            return pods.seen(record, self._dataplane.observe([pods.end(record)]))
+            return pods.seen(record, self._dataplane.observe([end])) if end is not None else record
         except Failure:
             return record
+
+    def _still_there(self, record: Record) -> Record | None:
+        """See `_met`, of the path where the pod was last; what is no pod's namespace any more is not it."""
+        try:
+            return self._met(record, record.netns) if record.netns else None
+        except EnvironmentInvalid:
+            return None
 
     def drop_link(self, who: Attachment) -> bool:
         """Remove the link of an attachment that has no lease; False: it has one, or a request is under way."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from backends.podlink import link_name
+from backends.podlink import link_name, place
 from backends.wiring import Wiring
 from dataplane.diff import Change, diff
 from dataplane.items import HOST, Item, Key, Neigh, Plan, Port, Route, Sysctl
@@ -23,25 +23,28 @@ def link_key(record: Record) -> Key:
     return Key(HOST, "link", link_name(record.lease.who))
 
 
-def port_key(record: Record) -> Key:
-    """The key of the pod's end."""
-    return Key(record.netns, "link", record.lease.who.ifname)
+def port(record: Record, have: Plan) -> Port | None:
+    """The pod's end, where it is there, in the namespace that is the pod's."""
+    netns = place(record)
+    found = have.get(Key(netns, "link", record.lease.who.ifname)) if netns is not None else None
+    return found if isinstance(found, Port) else None
 
 
 def scopes(record: Record, wiring: Wiring) -> tuple[Scope, ...]:
     """Where everything is that a pod's wiring consists of."""
-    inside = [item for item in wiring.pod(record).values() if item.key.place == record.netns]
+    link, netns = PodLink(link_name(record.lease.who)), place(record)
+    if netns is None:
+        return (link,)
+    inside = [item for item in wiring.pod(record).values() if item.key.place == netns]
     sysctls = tuple(item.path for item in inside if isinstance(item, Sysctl))
     neighbours = tuple(item.address for item in inside if isinstance(item, Neigh))
-    return (
-        PodLink(link_name(record.lease.who)),
-        Pod(record.netns, record.lease.who.ifname, sysctls, neighbours),
-    )
+    return link, Pod(netns, record.lease.who.ifname, sysctls, neighbours)
 
 
-def end(record: Record) -> Pod:
-    """Where the pod's end of its link is, and nothing else."""
-    return Pod(record.netns, record.lease.who.ifname, is_link_alone=True)
+def end(record: Record) -> Pod | None:
+    """Where the pod's end of its link is, and nothing else; None where that is not known."""
+    netns = place(record)
+    return Pod(netns, record.lease.who.ifname, is_link_alone=True) if netns is not None else None
 
 
 def on_host(want: Plan) -> dict[Key, Item]:
@@ -62,17 +65,16 @@ def outdated(have: Plan, want: Plan) -> list[Change]:
 
 def seen(record: Record, have: Plan) -> Record:
     """The record with the hardware address that the pod's end has now."""
-    port = have.get(port_key(record))
-    return replace(record, mac=port.mac) if isinstance(port, Port) and port.mac != record.mac else record
+    now = port(record, have)
+    return replace(record, mac=now.mac) if now is not None and now.mac != record.mac else record
 
 
 def expected(wiring: Wiring, record: Record, have: Plan, mtu: int = 0) -> dict[Key, Item]:
     """What should be there; the pod's end has *mtu* (bytes), or where that is 0 at most the record's."""
     want = wiring.pod(record)
-    key = port_key(record)
-    port, now = want.get(key), have.get(key)
-    if isinstance(port, Port) and isinstance(now, Port):
-        want[key] = replace(port, mtu=mtu or min(port.mtu, now.mtu))
+    now = port(record, have)
+    if now is not None:
+        want[now.key] = replace(now, mtu=mtu or min(record.mtu, now.mtu), mac=record.mac, up=True)
     return want
 
 

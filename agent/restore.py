@@ -87,6 +87,11 @@ def records(
             "the journal had lost a lease; the kernel knows it",
             extra={"attachment": str(record.lease.who), "addresses": addresses},
         )
+        if not record.netns:
+            log.warning(
+                "its namespace is not known: nothing is mended but the host's end until a CHECK names it",
+                extra={"attachment": str(record.lease.who)},
+            )
     return kept + more
 
 

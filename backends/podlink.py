@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from netaddr import IPAddress
 
 from cni.spec import Attachment
-from dataplane.items import HOST, POD_LINK_PREFIX, Addr, Item, Key, Neigh, Port, Route, Sysctl, Veth, plan
+from dataplane.items import HOST, POD_LINK_PREFIX, Addr, Item, Key, Neigh, Port, Route, Space, Sysctl, Veth, plan
 from dataplane.ours import ALIAS
 from ipam.store import Record
 
@@ -52,7 +52,8 @@ def alias(who: Attachment, netns: str) -> str:
     """What the host's end says of itself, for people and for a start without a journal."""
     words = ALIAS + " ".join(who)
     whole = f"{words} {netns}"
-    return whole if len(whole.encode()) <= _ALIAS_MAX else words
+    fitting = next((one for one in (whole, words) if netns and len(one.encode()) <= _ALIAS_MAX), words)
+    return fitting[:_ALIAS_MAX]  # a name is ASCII; of one that was cut nothing is read, for it does not fit the link's
 
 
 def parse_alias(text: str) -> Named | None:
@@ -79,17 +80,27 @@ def pod(record: Record, path_mtu: int) -> dict[Key, Item]:
     return plan(*_items(record, path_mtu))
 
 
+def place(record: Record) -> Space | None:
+    """The pod's namespace; None where it is not known which that is."""
+    return Space(record.netns, record.space) if record.netns and record.space is not None else None
+
+
 def _items(record: Record, path_mtu: int) -> Iterator[Item]:
-    who, netns, mac = record.lease.who, record.netns, record.mac
+    who, netns, mac = record.lease.who, place(record), record.mac
     ifname, link = who.ifname, link_name(who)
-    yield Veth(link, alias(who, netns), record.mtu, HOST_MAC, peer_netns=netns, peer_name=ifname, peer_mac=mac)
-    yield Port(netns, ifname, record.mtu, mac)
+    yield Veth(
+        link, alias(who, record.netns), record.mtu, HOST_MAC, peer_netns=netns or "", peer_name=ifname, peer_mac=mac
+    )
+    if netns is not None:
+        yield Port(netns, ifname, record.mtu, mac)
     route_mtu = path_mtu if path_mtu < record.mtu else 0
     for address in record.lease.addresses:
         family, text = address.version, f"{address}/{BITS[address.version]}"
         gateway = str(GATEWAYS[family])
         yield Neigh(HOST, link, str(address), mac)
         yield Route(HOST, text, dev=link)
+        if netns is None:
+            continue
         if family == 6:  # some runtimes switch IPv6 off in every namespace they make
             yield Sysctl(netns, f"net/ipv6/conf/{ifname}/disable_ipv6", "0")
         yield Addr(netns, ifname, text)

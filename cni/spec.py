@@ -30,6 +30,15 @@ class Verb(enum.StrEnum):
     VERSION = "VERSION"
 
 
+class Identity(NamedTuple):
+    """Which network namespace it is, whatever path names it. The kernel gives *inode* to another one as soon as this is
+    gone, so *cookie* is what is never given again until the next boot; 0 where the kernel has none (before 5.14)."""
+
+    device: int
+    inode: int
+    cookie: int
+
+
 class Attachment(NamedTuple):
     """The specification's primary key: one interface of one container on one network."""
 

@@ -9,12 +9,40 @@ Whatever carries our mark is ours, and nothing else is: see `dataplane.ours`.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, NamedTuple, Protocol, TypeAlias
+from typing import ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 
-HOST: Final = ""
-"""The place of everything in the agent's own network namespace; other places are paths of namespaces."""
+from cni.spec import Identity
+
+
+class Here(enum.Enum):
+    """Its one value is no path, so that no pod's namespace, known or not, can be taken for the node's."""
+
+    HOST = "host"
+
+
+HOST: Final = Here.HOST
+"""The place of everything in the agent's own network namespace."""
+
+
+class Space(str):
+    """The path of a pod's network namespace, and which one is meant by it: what is at the path later may be another,
+    and is not touched then. It equals the path, by which people, too, know it."""
+
+    __slots__ = ("identity",)
+    identity: Identity
+
+    def __new__(cls, path: str, identity: Identity) -> Space:
+        """The namespace *identity* at *path*."""
+        space = super().__new__(cls, path)
+        space.identity = identity
+        return space
+
+
+Place: TypeAlias = Literal[Here.HOST] | str
+"""Where an object is: on the host, or in the namespace at a path."""
 
 POD_LINK_PREFIX: Final = "rt"
 """First letters of the host link of every pod; 11 hexadecimal digits follow."""
@@ -39,7 +67,7 @@ VXLAN_ALIAS: Final = "routable overlay"
 class Key(NamedTuple):
     """Identity of an object in the kernel: where it lives, what it is, and its name there."""
 
-    place: str
+    place: Place
     kind: str
     name: str
 
@@ -134,7 +162,7 @@ class Port:
     on the host an interface that the machine was given, which is never removed."""
 
     rank: ClassVar[int] = 1
-    place: str
+    place: Place
     name: str
     mtu: int
     mac: str
@@ -155,7 +183,7 @@ class Port:
 class Sysctl(NamedTuple):
     """A value under /proc/sys of a namespace; *path* uses slashes, since interface names may contain dots."""
 
-    place: str
+    place: Place
     path: str
     value: str
 
@@ -180,7 +208,7 @@ class Sysctl(NamedTuple):
 class Addr(NamedTuple):
     """An address with its prefix length, as ``10.1.2.3/32``; IPv6 without duplicate address detection."""
 
-    place: str
+    place: Place
     dev: str
     address: str
 
@@ -203,7 +231,7 @@ class Addr(NamedTuple):
 class Neigh(NamedTuple):
     """A permanent neighbour entry."""
 
-    place: str
+    place: Place
     dev: str
     address: str
     mac: str
@@ -277,7 +305,7 @@ class Route(NamedTuple):
     *mtu* (bytes) is the way's where it is less than the link's, else 0.
     """
 
-    place: str
+    place: Place
     dst: str
     dev: str = ""
     via: str = ""
@@ -390,8 +418,8 @@ def needs(item: Item) -> Iterator[Key]:
         yield nexthop_key(item.nhid)
 
 
-def _in(place: str) -> str:
-    return f"[{place}] " if place else ""
+def _in(place: Place) -> str:
+    return "" if place is HOST else f"[{place}] "
 
 
 def _state(up: bool) -> str:

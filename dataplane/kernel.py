@@ -20,10 +20,25 @@ from socket import if_nameindex
 from typing import Final, Protocol
 
 from cni.errors import KernelRefused
+from cni.spec import Identity
 from dataplane import ethtool, observe, ours, rtnl
 from dataplane.batch import Batch
 from dataplane.diff import Change
-from dataplane.items import HOST, Item, Key, Nexthop, NftTable, Port, Route, Sysctl, Veth, Vxlan, nexthop_key, plan
+from dataplane.items import (
+    HOST,
+    Item,
+    Key,
+    Nexthop,
+    NftTable,
+    Place,
+    Port,
+    Route,
+    Sysctl,
+    Veth,
+    Vxlan,
+    nexthop_key,
+    plan,
+)
 from dataplane.netlink import Socket
 from dataplane.netns import Netns
 from dataplane.nft import Nft
@@ -37,13 +52,15 @@ _FIRST: Final = 1 << 24
 class Dataplane(Protocol):
     """The seam: the kernel in earnest, a model of it in tests."""
 
-    def identity(self, netns: str) -> tuple[int, int] | None:
-        """What tells the pod's namespace at the path *netns* from every other living one; None: nothing is there.
+    def identity(self, netns: str) -> Identity | None:
+        """Which network namespace is at the path *netns*; None: nothing is there.
 
         Raises:
-            EnvironmentInvalid: what is there is no network namespace, or it is the agent's own.
-            KernelRefused, TryAgain: it cannot be looked at.
+            EnvironmentInvalid: what is there is no network namespace, or it is the node's.
         """
+
+    def leads_to(self, link: str, netns: str) -> bool:
+        """Whether the other end of the host's *link* is in the namespace at the path *netns*."""
 
     def observe(self, scopes: Collection[Scope]) -> dict[Key, Item]:
         """What is ours and there, within *scopes*; a namespace that is gone holds nothing, and neither does a link.
@@ -108,7 +125,7 @@ class Kernel:
             raise
         self._idle.append(sock)
 
-    def identity(self, netns: str) -> tuple[int, int] | None:
+    def identity(self, netns: str) -> Identity | None:
         """See `Dataplane.identity`."""
         with translated(f"look at {netns}"):
             try:
@@ -116,10 +133,22 @@ class Kernel:
             except FileNotFoundError:
                 return None
             try:
-                found = os.fstat(descriptor)
+                return self._netns.identity(descriptor)
             finally:
                 os.close(descriptor)
-            return found.st_dev, found.st_ino
+
+    def leads_to(self, link: str, netns: str) -> bool:
+        """See `Dataplane.leads_to`."""
+        with translated(f"look where {link} leads to"):
+            try:
+                descriptor = self._netns.open(netns)
+            except FileNotFoundError:
+                return False
+            try:
+                with self._host() as sock:
+                    return observe.leads_to(sock, link, descriptor)
+            finally:
+                os.close(descriptor)
 
     # --- observing ------------------------------------------------------------------------------------------
 
@@ -171,7 +200,7 @@ class Kernel:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """See `Dataplane.apply`."""
-        places: dict[str, list[Change]] = {HOST: []}
+        places: dict[Place, list[Change]] = {HOST: []}
         ports: dict[Key, Port] = {}
         for change in _without_implied(changes):
             key = change.item.key
@@ -185,6 +214,7 @@ class Kernel:
                 with translated("change the node's links, routes and rules"), self._host() as sock:
                     self._apply_on_host(Batch(sock, self._turn), on_host, ports, doors)
             for netns, inside in places.items():
+                assert netns is not HOST
                 with translated(f"change what is in {netns}"):
                     self._apply_in_pod(netns, inside, doors)
         finally:
@@ -270,10 +300,14 @@ class Kernel:
             raise refused(change, error.errno or errno.EIO, "its checksum offload") from error
 
     def _apply_in_pod(self, netns: str, changes: Sequence[Change], doors: Doors) -> None:
-        if all(change.new is None for change in changes) and self._netns.identity(netns) is None:
-            return  # it went, and everything in it
+        try:
+            descriptor = doors.open(netns)
+        except KernelRefused:
+            if all(change.new is None for change in changes):
+                return  # it went, and everything in it
+            raise
         with ExitStack() as parts:
-            with self._netns.inside(doors.open(netns)):
+            with self._netns.inside(descriptor):
                 sock = self._connect()
                 parts.callback(sock.close)
                 for change in changes:

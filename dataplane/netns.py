@@ -7,6 +7,8 @@ import errno
 import fcntl
 import logging
 import os
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from cni.errors import EnvironmentInvalid
+from cni.spec import Identity
+from dataplane.items import Space
 from dataplane.refusal import PASSING, translated
 
 log = logging.getLogger(__name__)
@@ -24,6 +28,8 @@ _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ESRCH
 _TRIES: Final = 50
 _MOMENT: Final = 0.02
 """Seconds."""
+_SO_NETNS_COOKIE: Final = 71
+"""Linux 5.14: a number that no other namespace is given until the next boot."""
 _NS_GET_NSTYPE: Final = 0xB703  # _IO(0xb7, 3), ioctl_ns(2)
 
 
@@ -36,16 +42,33 @@ class Netns:
         self._setns = ctypes.CDLL(None, use_errno=True).setns  # os.setns comes with Python 3.12
         with translated("open the node's own network namespace"):
             self._own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._identity = _identity(self._own)
+        self._hosts = {_file(os.fstat(self._own)), *_of_init()}
 
     def open(self, path: str, variable: str = "CNI_NETNS") -> int:
         """A descriptor of the network namespace at *path*, which the caller closes.
 
         Raises:
-            FileNotFoundError: nothing is there (any more).
-            EnvironmentInvalid: what is there is no network namespace, or it is the agent's own.
+            FileNotFoundError: nothing is there (any more), or, where *path* is a `Space`, not the one that is meant.
+            EnvironmentInvalid: what is there is no network namespace, or it is the node's.
             OSError: no descriptor is to be had at the moment.
         """
+        if not isinstance(path, Space):
+            return self._opened(path, variable)
+        try:
+            descriptor = self._opened(path, variable)
+        except EnvironmentInvalid as error:
+            raise FileNotFoundError(errno.ENOENT, str(error), path) from error
+        try:
+            is_it = self.identity(descriptor) == path.identity
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if not is_it:
+            os.close(descriptor)
+            raise FileNotFoundError(errno.ENOENT, "another network namespace is there now", path)
+        return descriptor
+
+    def _opened(self, path: str, variable: str) -> int:
         try:
             # O_NONBLOCK: a hostile path may name a FIFO, and opening must not wait for its writer.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -62,7 +85,7 @@ class Netns:
                     f"{variable} is not a network namespace: {path!r}",
                     "it must be a path such as /var/run/netns/NAME that a network namespace is bound to",
                 )
-            if _identity(descriptor) == self._identity:
+            if _file(os.fstat(descriptor)) in self._hosts:
                 raise EnvironmentInvalid(
                     f"{variable} is the node's own network namespace: {path!r}",
                     "a pod on the host's network must not be attached to another",
@@ -97,24 +120,32 @@ class Netns:
             number = ctypes.get_errno()
             raise OSError(number, f"setns: {os.strerror(number)}")
 
-    def identity(self, path: str) -> tuple[int, int] | None:
-        """What tells the namespace at *path* from every other living one, or None when nothing is there."""
-        try:
-            found = Path(path).stat()
-        except OSError as error:
-            if error.errno in PASSING:
-                raise
-            return None
-        return found.st_dev, found.st_ino
+    def identity(self, descriptor: int) -> Identity:
+        """Which namespace is open as *descriptor*."""
+        with self.inside(descriptor), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+            try:
+                cookie = int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+            except OSError as error:
+                if error.errno != errno.ENOPROTOOPT:
+                    raise
+                cookie = 0
+        return Identity(*_file(os.fstat(descriptor)), cookie)
 
     def close(self) -> None:
         """Close the descriptor of the own namespace."""
         os.close(self._own)
 
 
-def _identity(descriptor: int) -> tuple[int, int]:
-    found = os.fstat(descriptor)
+def _file(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
+
+
+def _of_init() -> list[tuple[int, int]]:
+    """The first process's, as far as it may be seen: the node's, too, where the agent has been given another."""
+    try:
+        return [_file(Path("/proc/1/ns/net").stat())]
+    except OSError:
+        return []
 
 
 def _is_netns(descriptor: int) -> bool:

@@ -10,10 +10,10 @@ from pathlib import Path
 from socket import AF_BRIDGE, AF_UNSPEC, inet_pton
 from typing import Final, NamedTuple, TypeAlias
 
-from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_GETRULE
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETNSID, RTM_GETROUTE, RTM_GETRULE
 
 from dataplane import ethtool, ours, rtnl
-from dataplane.items import HOST, MAIN, PROTOCOL, Addr, Item, Sysctl
+from dataplane.items import HOST, MAIN, PROTOCOL, Addr, Item, Place, Sysctl
 from dataplane.netlink import Socket
 from dataplane.refusal import VANISHED
 
@@ -168,7 +168,7 @@ def _unless_vanished(items: Iterable[Item]) -> list[Item]:
         return []
 
 
-def sysctls(root: Path, place: str, paths: tuple[str, ...]) -> list[Sysctl]:
+def sysctls(root: Path, place: Place, paths: tuple[str, ...]) -> list[Sysctl]:
     """The values below *root*, of the calling thread's namespace; one that does not exist is left out."""
     found = []
     for path in paths:
@@ -177,6 +177,17 @@ def sysctls(root: Path, place: str, paths: tuple[str, ...]) -> list[Sysctl]:
         except FileNotFoundError:
             continue
     return found
+
+
+def leads_to(sock: Socket, name: str, descriptor: int) -> bool:
+    """Whether the other end of the link is in the namespace open as *descriptor*.
+
+    The kernel has a number for each namespace that a link leads to. It is the namespace's that is asked for first and,
+    since that is held open, stays its own: what the link tells afterwards can be no other's of the same number.
+    """
+    (number,) = sock.get(RTM_GETNSID, [rtnl.nsid_of(descriptor)], rtnl.nsid)
+    link = _one_link(sock, name)
+    return link is not None and number is not None and link.peer == number
 
 
 def is_ours(link: rtnl.Link) -> bool:
@@ -206,7 +217,7 @@ def _one_link(sock: Socket, name: str) -> rtnl.Link | None:
     return link
 
 
-def _addresses(sock: Socket, index: int, names: Mapping[int, str], place: str, most: int = 0) -> list[Item]:
+def _addresses(sock: Socket, index: int, names: Mapping[int, str], place: Place, most: int = 0) -> list[Item]:
     asked = rtnl.IFADDR.pack(AF_UNSPEC, 0, 0, 0, index)
     return list(sock.dump(RTM_GETADDR, asked, lambda body: rtnl.addr(body, place, names), most))
 
@@ -216,7 +227,7 @@ def _neighbour(address: str, index: int) -> bytes:
     return rtnl.NDMSG.pack(family, index, 0, 0, 0) + rtnl.attr(rtnl.NDA_DST, inet_pton(family, address))
 
 
-def _neighbours(sock: Socket, index: int, names: Mapping[int, str], place: str) -> list[Item]:
+def _neighbours(sock: Socket, index: int, names: Mapping[int, str], place: Place) -> list[Item]:
     asked = rtnl.NDMSG.pack(AF_UNSPEC, 0, 0, 0, 0)
     if index:
         asked += rtnl.attr(_NDA_IFINDEX, index.to_bytes(4, "little"))
@@ -239,7 +250,7 @@ def foreign_nexthops(sock: Socket, ids: Collection[int]) -> set[int]:
 
 
 def _routes(
-    sock: Socket, index: int, names: Mapping[int, str], place: str, table: int = MAIN, most: int = 0
+    sock: Socket, index: int, names: Mapping[int, str], place: Place, table: int = MAIN, most: int = 0
 ) -> list[Item]:
     """The routes of ours through one link, or with *index* 0 all; *table* 0 is every table."""
     asked = rtnl.RTMSG.pack(AF_UNSPEC, 0, 0, 0, table, PROTOCOL, 0, 0, 0)

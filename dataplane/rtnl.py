@@ -29,12 +29,14 @@ from pyroute2.netlink.rtnl import (
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP
 
 from dataplane import ours
-from dataplane.items import MAIN, PROTOCOL, Addr, Fdb, Item, Neigh, Nexthop, Port, Route, Rule, Veth, Vxlan
+from dataplane.items import MAIN, PROTOCOL, Addr, Fdb, Item, Neigh, Nexthop, Place, Port, Route, Rule, Veth, Vxlan
 
 RTM_NEWNEXTHOP: Final = 104
 RTM_DELNEXTHOP: Final = 105
 RTM_GETNEXTHOP: Final = 106
 
+_IFLA_LINK_NETNSID: Final = 37
+_NETNSA_NSID, _NETNSA_FD = 1, 3
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = (
     1, 3, 4, 18, 20, 26, 27, 28,
 )  # fmt: skip
@@ -313,6 +315,8 @@ class Link(NamedTuple):
     carrier: bool = True
     group: int = 0
     is_loopback: bool = False
+    peer: int | None = None
+    """The number of the namespace that its other end is in, None where that is in this one."""
 
     @property
     def is_pod_link(self) -> bool:
@@ -327,7 +331,7 @@ class Link(NamedTuple):
     def veth(self) -> Veth:
         return Veth(self.name, self.alias, self.mtu, self.mac, self.up, group=self.group)
 
-    def port(self, place: str) -> Port:
+    def port(self, place: Place) -> Port:
         return Port(place, self.name, self.mtu, self.mac, self.up)
 
     def vxlan(self, tx_checksum: bool) -> Vxlan:
@@ -336,6 +340,17 @@ class Link(NamedTuple):
         (port,) = _BE16.unpack(found[IFLA_VXLAN_PORT])
         local = found.get(IFLA_VXLAN_LOCAL) or found.get(IFLA_VXLAN_LOCAL6) or b"\0\0\0\0"
         return Vxlan(self.name, vni, port, text(local), self.mac, self.mtu, tx_checksum, self.up, self.alias)
+
+
+def nsid_of(descriptor: int) -> bytes:
+    """The body of RTM_GETNSID: which number the namespace open as *descriptor* has in this one."""
+    return I32.pack(AF_UNSPEC) + attr(_NETNSA_FD, I32.pack(descriptor))
+
+
+def nsid(body: bytes) -> int | None:
+    """Decode one RTM_NEWNSID; None: it has none, so no link leads there."""
+    (number,) = I32.unpack(attrs(body, I32.size, len(body))[_NETNSA_NSID])
+    return int(number) if number >= 0 else None
 
 
 def link(body: bytes) -> Link:
@@ -356,10 +371,11 @@ def link(body: bytes) -> Link:
         bool(flags & IFF_LOWER_UP),
         _U32.unpack(found[IFLA_GROUP])[0] if IFLA_GROUP in found else 0,
         bool(flags & IFF_LOOPBACK),
+        I32.unpack(found[_IFLA_LINK_NETNSID])[0] if _IFLA_LINK_NETNSID in found else None,
     )
 
 
-def addr(body: bytes, place: str, names: Mapping[int, str]) -> Addr | None:
+def addr(body: bytes, place: Place, names: Mapping[int, str]) -> Addr | None:
     """Decode one RTM_NEWADDR on one of the links in *names*; the kernel's own link-local ones are not ours."""
     family, length, _, scope, index = IFADDR.unpack_from(body)
     dev = names.get(index)
@@ -370,7 +386,7 @@ def addr(body: bytes, place: str, names: Mapping[int, str]) -> Addr | None:
     return Addr(place, dev, f"{text(packed)}/{length}")
 
 
-def neigh(body: bytes, place: str, names: Mapping[int, str]) -> Neigh | None:
+def neigh(body: bytes, place: Place, names: Mapping[int, str]) -> Neigh | None:
     """Decode one RTM_NEWNEIGH: permanent entries on one of the links in *names*."""
     _, index, state, _, _ = NDMSG.unpack_from(body)
     dev = names.get(index)
@@ -413,7 +429,7 @@ def is_foreign_nexthop(body: bytes) -> bool:
     return nexthop(body, {}) is None
 
 
-def route(body: bytes, place: str, names: Mapping[int, str]) -> Route | None:
+def route(body: bytes, place: Place, names: Mapping[int, str]) -> Route | None:
     """Decode one RTM_NEWROUTE; None for one that is not ours."""
     family, _, _, _, _, protocol, _, _, _ = RTMSG.unpack_from(body)
     if protocol != PROTOCOL or family not in _AF.values():  # of MPLS, say: anybody may write our number on it
@@ -423,7 +439,7 @@ def route(body: bytes, place: str, names: Mapping[int, str]) -> Route | None:
     return item if ours.is_route(item, _U32.unpack(found.get(RTA_PRIORITY, b"\0\0\0\0"))[0]) else None
 
 
-def _any_route(body: bytes, found: Mapping[int, bytes], place: str, names: Mapping[int, str]) -> Route:
+def _any_route(body: bytes, found: Mapping[int, bytes], place: Place, names: Mapping[int, str]) -> Route:
     family, length, _, _, table, _, _, kind, flags = RTMSG.unpack_from(body)
     table = _U32.unpack(found[RTA_TABLE])[0] if RTA_TABLE in found else table
     packed = found.get(RTA_DST)

@@ -18,7 +18,7 @@ from typing import Any, Final
 from netaddr import AddrFormatError, IPAddress, IPNetwork
 
 from cni.errors import Failure, StateCorrupt
-from cni.spec import Attachment
+from cni.spec import Attachment, Identity
 from ipam.lease import Block, Lease, Leased
 from ipam.moment import Moment
 from ipam.schema import Damaged, opened, translated
@@ -37,7 +37,8 @@ PRUNED = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A live lease, where its pod is, and since when it holds it.
+    """A live lease, where its pod is, and since when it holds it. *netns* is '' and *space* None where that is not
+    known: nothing is then done but on the host.
 
     *netns* is the path that the runtime gave, *mac* the pod's hardware address, *mtu* in bytes, *pod* the
     Kubernetes "namespace/name", empty without Kubernetes.
@@ -49,6 +50,12 @@ class Record:
     mtu: int
     pod: str
     since: Moment
+    space: Identity | None = None
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether *space* tells the namespace from one that is made after its end, even without its link."""
+        return self.space is not None and self.space.cookie != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +164,7 @@ class Store:
     def load(self) -> list[Record]:
         """Every live lease, in the order in which they were first saved."""
         rows: dict[Attachment, list[tuple[Any, ...]]] = {}
-        for row in self._read(f"SELECT {_TENURE}, mtu, began FROM tenure WHERE until IS NULL ORDER BY id"):
+        for row in self._read(f"SELECT {_TENURE}, mtu, began, space FROM tenure WHERE until IS NULL ORDER BY id"):
             rows.setdefault(Attachment(*row[4:7]), []).append(row)
         return [self._record(who, sorted(of, key=_family)) for who, of in rows.items()]
 
@@ -280,14 +287,15 @@ class Store:
         values = (
             *(str(address), place, str(block.network), block.reserve, block.owner, *who),
             *(record.netns, record.mac, record.mtu, record.pod, self._boot, record.since.wall, record.since.up),
+            ":".join(map(str, record.space)) if record.space is not None else None,
         )
         # The same columns either way: a row that is there keeps its id, and with it its place in the order.
         query = (
             "INSERT INTO tenure (id, address, place, block, reserve, owner, network, container, ifname,"
-            " netns, mac, mtu, pod, boot, since, began) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+            " netns, mac, mtu, pod, boot, since, began, space) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
             " ON CONFLICT (id) DO UPDATE SET block = excluded.block, reserve = excluded.reserve,"
             " owner = excluded.owner, netns = excluded.netns, mac = excluded.mac, mtu = excluded.mtu,"
-            " pod = excluded.pod, since = excluded.since, began = excluded.began"
+            " pod = excluded.pod, since = excluded.since, began = excluded.began, space = excluded.space"
         )
         try:
             self._database.execute(query, (row, *values))
@@ -303,8 +311,9 @@ class Store:
         )
 
     def _record(self, who: Attachment, rows: list[tuple[Any, ...]]) -> Record:
-        *_, netns, mac, pod, since, mtu, began = rows[0]
-        return Record(Lease(who, tuple(map(self._leased, rows))), netns, mac, mtu, pod, Moment(began, since))
+        *_, netns, mac, pod, since, mtu, began, text = rows[0]
+        space = Identity(*map(int, text.split(":"))) if text is not None else None
+        return Record(Lease(who, tuple(map(self._leased, rows))), netns, mac, mtu, pod, Moment(began, since), space)
 
     def _tenure(self, row: tuple[Any, ...]) -> Tenure:
         one = self._leased(row)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from cni.errors import EnvironmentInvalid, KernelRefused
+from cni.spec import Identity
 from dataplane.diff import Change
 from dataplane.items import (
     HOST,
@@ -20,8 +21,10 @@ from dataplane.items import (
     Key,
     Neigh,
     Nexthop,
+    Place,
     Port,
     Route,
+    Space,
     Sysctl,
     Veth,
     Vxlan,
@@ -50,6 +53,9 @@ class FakeKernel:
         self._peer: dict[str, tuple[str, str]] = {}
         self._netns: dict[str, int] = {}
         self._made = 0
+        self.has_cookies = True
+        self.inode = 4_026_532_000
+        """Of every namespace: the kernel gives it to another as soon as one is gone."""
         self._sysctls = dict(SYSCTLS)
         self.calls = 0
         """Single changes that were asked for so far."""
@@ -116,13 +122,22 @@ class FakeKernel:
 
     # --- the seam ---------------------------------------------------------------------------------------------
 
-    def identity(self, netns: str) -> tuple[int, int] | None:
+    def identity(self, netns: str) -> Identity | None:
         """See `dataplane.kernel.Dataplane.identity`."""
         if netns.startswith("/proc/"):
             raise EnvironmentInvalid(f"CNI_NETNS is the node's own network namespace: {netns!r}")
         with self._lock:
             number = self._netns.get(netns)
-        return None if number is None else (0, number)
+        return None if number is None else Identity(0, self.inode, number if self.has_cookies else 0)
+
+    def leads_to(self, link: str, netns: str) -> bool:
+        """See `dataplane.kernel.Dataplane.leads_to`."""
+        with self._lock:
+            return netns in self._netns and self._peer.get(link, ("", ""))[0] == netns
+
+    def _is_there(self, place: str) -> bool:
+        number = self._netns.get(place)
+        return number is not None and (not isinstance(place, Space) or place.identity.cookie in (0, number))
 
     def observe(self, scopes: Collection[Scope]) -> dict[Key, Item]:
         """See `dataplane.kernel.Dataplane.observe`."""
@@ -158,7 +173,7 @@ class FakeKernel:
 
     def _put(self, change: Change, item: Item) -> None:
         key, place = item.key, item.key.place
-        if place != HOST and place not in self._netns:
+        if place is not HOST and not self._is_there(place):
             raise KernelRefused(f"the pod's network namespace is gone: {place}", "", errno.ENOENT)
         if isinstance(item, Veth) and change.old is None:
             self._create(change, item)
@@ -183,7 +198,7 @@ class FakeKernel:
         self._state[key] = item
 
     def _create(self, change: Change, veth: Veth) -> None:
-        if veth.peer_netns not in self._netns:
+        if not self._is_there(veth.peer_netns):
             raise KernelRefused(f"the pod's network namespace is gone: {veth.peer_netns}", "", errno.ENOENT)
         port = Key(veth.peer_netns, "link", veth.peer_name)
         if veth.key in self._state or port in self._state:
@@ -206,7 +221,7 @@ class FakeKernel:
 
     def _drop_link(self, name: str) -> None:
         """A link goes with its other end, and with all that hangs on either."""
-        ends = [(HOST, name)]
+        ends: list[tuple[Place, str]] = [(HOST, name)]
         if name in self._peer:
             ends.append(self._peer.pop(name))
         for place, link in ends:
@@ -232,6 +247,8 @@ class FakeKernel:
             return
         if isinstance(scope, Strangers):
             yield from (_port(item) for item in self._state.values() if _is_stranger(item))
+            return
+        if isinstance(scope, Pod) and not self._is_there(scope.netns):
             return
         for key, item in self._state.items():
             if key in self._foreign and key.kind != "link":

@@ -112,7 +112,7 @@ def adopt(world: World) -> None:
 
 
 def repair(world: World) -> None:
-    for key in sorted(world.kernel.ours()):
+    for key in sorted(world.kernel.ours(), key=str):
         if key in world.kernel.ours() and key.place == HOST and key.kind in ("route", "neigh", "nexthop"):
             world.kernel.drift(key, None)
     world.reconcile()

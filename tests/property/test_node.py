@@ -143,7 +143,7 @@ class Walk(RuleBasedStateMachine):
     def drift(self, data: st.DataObject) -> None:
         """Somebody removes an object of ours on the host: a pass brings it back."""
         ours = self.world.kernel.ours()
-        keys = sorted(key for key in ours if key.place == HOST)
+        keys = sorted((key for key in ours if key.place == HOST), key=str)
         self.world.kernel.drift(data.draw(st.sampled_from(keys)), None)
         self.world.now += 61  # or the limit of repairs would be reached
         self.world.reconcile()

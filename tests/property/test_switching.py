@@ -68,7 +68,7 @@ class Cluster:
         routes = [
             item
             for item in items.values()
-            if isinstance(item, Route) and not item.place and target in IPNetwork(item.dst)
+            if isinstance(item, Route) and item.place is HOST and target in IPNetwork(item.dst)
         ]
         best = max(routes, key=lambda route: IPNetwork(route.dst).prefixlen, default=None)
         found = items.get(Key(HOST, "nexthop", str(best.nhid))) if best is not None else None

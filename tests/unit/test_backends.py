@@ -15,7 +15,7 @@ from backends.vxlan import VxlanWiring
 from backends.wiring import Options, Site, Wiring
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
-from cni.spec import Attachment
+from cni.spec import Attachment, Identity
 from dataplane.items import Addr, Item, Key, Nexthop, NftTable, Route
 from dataplane.uplink import Uplink
 from ipam.lease import Block, Lease, Leased
@@ -45,7 +45,8 @@ def record(mtu: int = 1500) -> Record:
         Leased(IPAddress("10.1.1.5"), Block(IPNetwork("10.1.1.0/24"), "a")),
         Leased(IPAddress("2001:db8:1::5"), Block(IPNetwork("2001:db8:1::/64"), "a")),
     )
-    return Record(Lease(who, leased), "/run/netns/x", "0a:58:0a:01:01:05", mtu, "", Moment(0.0, 0.0))
+    space, since = Identity(4, 4026532000, 7), Moment(0.0, 0.0)
+    return Record(Lease(who, leased), "/run/netns/x", "0a:58:0a:01:01:05", mtu, "", since, space)
 
 
 def test_a_pods_plan() -> None:
