@@ -221,7 +221,9 @@ class Fabric:
         return bool(self.inventory.doubted) and not self._stock.has_described
 
     def _can_grow(self, pool: Pool) -> bool:
-        if self._is_growing or pool.coming or any(one.kind in ("create", "delete") for one in self.inventory.intents):
+        # What is free in the pool and yet not given is not offered before the next pass.
+        is_coming = self._is_growing or pool.coming or pool.free
+        if is_coming or any(one.kind in ("create", "delete") for one in self.inventory.intents):
             return True
         wanted = actions(replace(pool, waiting=pool.free + 1), self._options.warm)
         return any(isinstance(one, Assign | Create) for one in wanted)

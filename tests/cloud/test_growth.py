@@ -40,16 +40,18 @@ def test_a_burst_that_needs_several_interfaces_makes_them_at_once(type_: str, po
 
 
 def test_a_pod_waits_for_the_last_interface_that_comes() -> None:
-    """All that the instance can have are there or attaching: that is a reason to wait, not to be refused."""
+    """All that the instance can have are there or attaching, or have come and are not offered yet: each is a reason to
+    wait, not to be refused."""
     place = Place()
     place.region.attach_delay = 10.0
     machine = place.machine()
     machine.run(5)
-    machine.add(400)
-    machine.run(5)
-    assert len(place.region.held(machine.instance)) == 3
-    assert machine.fabric.shortage(NO_ADDRESS).may_end
-    assert served(machine, 15) == 400
+    machine.add(432)
+    while machine.parked:
+        assert machine.fabric.shortage(NO_ADDRESS).may_end
+        place.clock.now += machine.turn()
+        assert max((place.clock.now - since for since in machine.parked.values()), default=0) < 20
+    assert len(machine.pods) == 432
 
 
 def test_pods_are_served_while_an_interface_is_let_go_of() -> None:
