@@ -2,7 +2,8 @@
 
 ``python -m bench.cloud [--nodes N …] [--pods P] [--json FILE] [--plot FILE]``. The fabric, the policy and the allocator
 are the product's own, EC2 is the tests' strict model with the quotas that AWS publishes, and the clock is virtual.
-Beside it the same with one address per call, as plugins do that answer each pod by a call of its own.
+Beside it the same with one address per call, as plugins do that answer each pod by a call of its own, and with
+instances that were started with the prefixes that their pods need.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Final
 
 from backends.aws.options import Options
 from bench.curves import Curve, drawn
-from ipam.warmpool import Settings
+from ipam.warmpool import PREFIX_SIZE, Settings
 from tests.cloud.machine import Clock, Machine
 from tests.cloud.region import BUCKETS, Region
 
@@ -36,6 +37,8 @@ EACH: Final = 30.0
 ASSIGN: Final = "AssignPrivateIpAddresses"
 ALL: Final = "all that is needed in one call"
 ONE: Final = "one address per call"
+GIVEN: Final = "prefixes from the launch template"
+COLOURS: Final = {ALL: "#3b7dd8", ONE: "#d87f3b", GIVEN: "#3ba55d"}
 
 
 class OneByOne(Machine):
@@ -69,13 +72,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.cloud", description=__doc__)
     parser.add_argument("--nodes", type=int, nargs="+", metavar="N", default=[50, 500, 5000])
     parser.add_argument("--pods", type=int, metavar="P", default=20, help="per node; default: %(default)s")
+    parser.add_argument("--only", nargs="+", choices=(GIVEN, ALL, ONE), help="default: all three")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG of the largest there")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)  # thousands of nodes that are throttled say so
-    outcomes = [
-        outcome for nodes in options.nodes for name in (ALL, ONE) for outcome in [simulated(name, nodes, options.pods)]
-    ]
+    names = options.only or (GIVEN, ALL, ONE)
+    outcomes = [simulated(name, nodes, options.pods) for nodes in options.nodes for name in names]
     print(table(outcomes))
     if options.json:
         options.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
@@ -92,11 +95,16 @@ def simulated(name: str, nodes: int, pods: int) -> Outcome:
     region.attach_delay, region.units = 3.0, 256_000
     vpc = region.add_vpc("10.0.0.0/8")
     subnets = [region.add_subnet(vpc, f"10.{number}.0.0/16") for number in range(8)]
-    kind, warm = (Machine, Settings()) if name == ALL else (OneByOne, Settings(False, warm_addresses=0))
+    prefixes = -(-pods // PREFIX_SIZE) if name == GIVEN else 0
+    kind, warm = {
+        ALL: (Machine, Settings()),
+        ONE: (OneByOne, Settings(False, warm_addresses=0)),
+        GIVEN: (Machine, Settings(minimum_addresses=pods)),
+    }[name]
     begin = clock.now
+    instances = [region.run_instance(TYPE, subnets[number % 8], wanted=(0, prefixes)) for number in range(nodes)]
     machines = [
-        kind(region, clock, region.run_instance(TYPE, subnets[number % 8]), Options(warm=warm), seed=number)
-        for number in range(nodes)
+        kind(region, clock, instance, Options(warm=warm), seed=number) for number, instance in enumerate(instances)
     ]
     gc.freeze()
     for machine in machines:
@@ -115,7 +123,7 @@ def simulated(name: str, nodes: int, pods: int) -> Outcome:
         pods=nodes * pods,
         served=served,
         seconds=round(served_at - begin, 1),
-        bound=round(bound(nodes if name == ALL else nodes * pods - calls["CreateNetworkInterface"]), 1),
+        bound=round(bound({GIVEN: 0, ALL: nodes, ONE: nodes * pods - calls["CreateNetworkInterface"]}[name]), 1),
         calls=dict(calls),
         throttled=throttled,
         churned=churned,
@@ -214,13 +222,13 @@ class Run:
 def table(outcomes: Sequence[Outcome]) -> str:
     """What came out, for people."""
     lines = [
-        f"{'nodes':>6} {'':31} {'pods served':>16} {'within':>8} {'bound':>8} {'assign/pod':>10} {'throttled':>9} "
+        f"{'nodes':>6} {'':33} {'pods served':>16} {'within':>8} {'bound':>8} {'assign/pod':>10} {'throttled':>9} "
         f"{'churned':>8} {'calls':>6}"
     ]
     for one in outcomes:
         assigns = one.calls.get(ASSIGN, 0)
         lines.append(
-            f"{one.nodes:6} {one.name:31} {one.served:7} of {one.pods:6} {one.seconds:7.0f}s {one.bound:7.0f}s "
+            f"{one.nodes:6} {one.name:33} {one.served:7} of {one.pods:6} {one.seconds:7.0f}s {one.bound:7.0f}s "
             f"{assigns / max(1, one.served):10.3f} {one.throttled.get(ASSIGN, 0):9} "
             f"{one.churned:8} {sum(one.churn_calls.values()):6}"
         )
@@ -231,8 +239,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 def picture(outcomes: Sequence[Outcome]) -> str:
     """Pods with an address over time, and the buckets' bound."""
-    curves = [Curve(f"{one.name}", one.curve, "#3b7dd8" if one.name == ALL else "#d87f3b") for one in outcomes]
-    first = outcomes[0]
+    curves = [Curve(one.name, one.curve, COLOURS[one.name]) for one in outcomes]
+    first = next(one for one in outcomes if one.name == ALL)
     at_once = min(first.pods, int(BUCKETS[""][0]) * first.pods // first.nodes)
     points = [(0.0, at_once), (first.bound, first.pods)]
     limits = [Curve("what the account's bucket allows at best", points, "#999", "5 4")]
