@@ -117,6 +117,9 @@ class Aws(Section, frozen=True):
         tuple[str, ...], Meta(description='a list of at most 16 security group ids, such as "sg-0123456789abcdef0"')
     ] = ()
     security_group_tags: Tags = msgspec.field(default_factory=dict)
+    foreign_addresses: Annotated[
+        tuple[Cidr, ...], Meta(description='a list of addresses and CIDRs, such as "10.0.0.9/32"')
+    ] = ()
     ipv6: Annotated[bool, Meta(description="true or false")] = False
     snat: Annotated[Literal["none", "external"], Meta(description='"none" or "external"')] = "none"
     snat_exclude: Annotated[tuple[Cidr, ...], Meta(description='a list of CIDRs, such as "10.0.0.0/8"')] = ()

@@ -132,4 +132,5 @@ def wanted(aws: Aws) -> Options:
         groups=aws.security_groups,
         group_tags=aws.security_group_tags,
         ipv6=aws.ipv6,
+        foreign=aws.foreign_addresses,
     )

@@ -33,6 +33,7 @@ from backends.aws.calls import (
 )
 from backends.aws.changes import Changes
 from backends.aws.cloud import Cloud, Later
+from backends.aws.guards import Guards
 from backends.aws.indexes import Indexes
 from backends.aws.inventory import Inventory, Journal
 from backends.aws.leaving import Leaving
@@ -127,6 +128,7 @@ class Fabric:
             clock=clock,
         )
         self._placement = Placement(options, self.cloud)
+        self._guards = Guards(options, self.inventory, self._placement, self.cloud)
         self._sweep = Sweep(options.cluster, self.cloud, clock, random, wall)
         self._watch = Watch(self.inventory, clock, random)
         self._seen: Seen | None = None
@@ -269,10 +271,8 @@ class Fabric:
     def _turn(self) -> Steps[float]:
         """Everything once, until something was done; the seconds until there may be more to do."""
         pause = IDLE
-        parts = (
-            self._learn, self._resume, self._look, self._describe, self._appear, self._extend, self._balance, self._tidy
-        )  # fmt: skip
-        for part in parts:
+        learning = (self._learn, self._resume, self._look, self._describe, self._appear)
+        for part in (*learning, self._extend, self._balance, self._guard, self._tidy):
             try:
                 if (yield from part()):
                     return 0.0
@@ -334,7 +334,7 @@ class Fabric:
         here = model.filters({"attachment.instance-id": self._here.instance})
         found = yield from self.cloud.all("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=here)
         self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
-        self._stock.has_described = True
+        self._stock.has_described = self._guards.is_due = True
         held = {one.id: one.blocks for one in self.inventory.enis.values()}
         changed = self.inventory.described(map(model.eni, found))
         for one in self.inventory.enis.values():
@@ -363,7 +363,8 @@ class Fabric:
 
     def _extend(self) -> Steps[bool]:
         """An IPv6 prefix, if pods shall have IPv6."""
-        primary = next((one for one in self.inventory.enis.values() if one.index == PRIMARY), None)
+        mine = [one for one in self.inventory.enis.values() if one.index == PRIMARY and not one.is_unmanaged]
+        primary = next(iter(mine), None)
         is_wanted = self._options.ipv6 and primary is not None and not primary.holds(6)
         if primary is None or not is_wanted or self._stock.is_barred(primary, ASSIGN6):
             return False
@@ -427,6 +428,9 @@ class Fabric:
         yield from self._changes.create(self._here.instance, good, groups, wanted.chunks, wanted.size)
         if all(self.obstacles.of(CREATE, one.id) is not None for one in subnets):
             self.obstacles.nowhere(one.id for one in subnets)
+
+    def _guard(self) -> Steps[bool]:
+        return (yield from self._guards.once(self._here))
 
     def _tidy(self) -> Steps[bool]:
         """What was left behind: by this node, interfaces that would outlive it; by dead ones, whole interfaces."""

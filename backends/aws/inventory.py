@@ -120,7 +120,7 @@ class Inventory:
         The cluster's tag alone says nothing: all interfaces that an instance was started with have it, too, where the
         launch template says so, which the IAM policy wants of the primary one.
         """
-        return MADE_TAG in eni.tags or eni.id in self._made
+        return not eni.is_unmanaged and (MADE_TAG in eni.tags or eni.id in self._made)
 
     def is_busy(self, eni: str) -> bool:
         """Whether a change of *eni* may be under way."""

@@ -17,6 +17,8 @@ CLUSTER_TAG: Final = "routable:cluster"
 """The tag of every interface that an agent made: its value is the cluster's name."""
 NODE_TAG: Final = "routable:instance"
 """The instance that it was made for."""
+UNMANAGED_TAG: Final = "routable:unmanaged"
+"""What has it, whatever its value, is left alone: an interface that somebody wants for himself."""
 MADE_TAG: Final = "routable:made"
 """When it was made, in seconds since the epoch."""
 
@@ -42,6 +44,12 @@ class Eni:
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     card: int = PRIMARY
     is_detaching: bool = False
+    groups: tuple[str, ...] = ()
+
+    @property
+    def is_unmanaged(self) -> bool:
+        """Whether somebody wants it for himself. Only EC2 tells, not the metadata."""
+        return UNMANAGED_TAG in self.tags
 
     @property
     def is_primary(self) -> bool:
@@ -133,6 +141,7 @@ def eni(found: Mapping[str, Any]) -> Eni:
         is_kept=bool(attachment) and not attachment.get("DeleteOnTermination", False),
         tags={one["Key"]: one["Value"] for one in found.get("TagSet", ())},
         is_detaching=attachment.get("Status") == "detaching",
+        groups=tuple(one["GroupId"] for one in found.get("Groups", ())),
     )
 
 

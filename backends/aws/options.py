@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from netaddr import IPNetwork
+
 from ipam.warmpool import Settings
 
 MOST: int = 15
@@ -30,3 +32,4 @@ class Options:
     groups: tuple[str, ...] = ()
     group_tags: Mapping[str, str] = field(default_factory=dict)
     ipv6: bool = False
+    foreign: tuple[IPNetwork, ...] = ()

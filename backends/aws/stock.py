@@ -93,7 +93,7 @@ class Stock:
             if not self._is_wired(one) or one.index is None or one.address is None:
                 continue
             if subnet is not None and device is not None:
-                found.append((one, Interface(device, one.index, one.mac, one.address, subnet, one.blocks)))
+                found.append((one, Interface(device, one.index, one.mac, one.address, subnet, self._wired(one))))
         return sorted(found, key=lambda pair: pair[1].index)
 
     def offered(self, interfaces: Iterable[tuple[Eni, Interface]]) -> list[tuple[Eni, IPNetwork]]:
@@ -105,6 +105,7 @@ class Stock:
             for block in interface.blocks
             if (one.id, block) not in barred
             and self._is_for_pods(one)
+            and not self._is_foreign(block)
             and (block.version == 6 or interface.index >= self._options.reserved)
         ]
 
@@ -122,7 +123,8 @@ class Stock:
                 continue
             chunks = tuple(self._chunk(block, counts) for block in self._for_pods(one, barred))
             slots = max(0, limits.slots - one.holds(4)) + len(chunks)
-            is_fixed, is_barred = one.index == PRIMARY, self.is_barred(one)
+            is_fixed = one.index == PRIMARY or any(map(self._is_foreign, one.blocks))
+            is_barred = self.is_barred(one)
             pooled.append(Pooled(one.id, slots, chunks, is_fixed=is_fixed, is_barred=is_barred))
         is_barred = any(self._obstacles.of(action) is not None for action in (CREATE, ATTACH))
         moving = sum(one.kind in ("create", "delete") for one in self._inventory.intents)
@@ -160,7 +162,8 @@ class Stock:
         return made + sum(int(block.size) for one in self.awaited() for block in one.blocks if block.version == 4)
 
     def _for_pods(self, one: Eni, barred: Collection[Held]) -> list[IPNetwork]:
-        return sorted(block for block in one.blocks if block.version == 4 and (one.id, block) not in barred)
+        blocks = (block for block in one.blocks if block.version == 4 and not self._is_foreign(block))
+        return sorted(block for block in blocks if (one.id, block) not in barred)
 
     def note_idle(self, pool: Pool) -> None:
         """Remember since when each block has not been used."""
@@ -177,10 +180,21 @@ class Stock:
         used, cooling = (found.used, found.cooling) if found is not None else (0, 0)
         return Chunk(name, int(block.size), used, cooling, now - self._idle_since.get(name, now))
 
+    def _wired(self, one: Eni) -> frozenset[IPNetwork]:
+        """Its blocks that are the pods', or were when a pod was given an address of them."""
+        return frozenset(block for block in one.blocks if not self._is_foreign(block) or self._usage.busy(block))
+
+    def _is_foreign(self, block: IPNetwork) -> bool:
+        """Whether an address of it is something else's, as the operator says."""
+        return any(block in one or one in block for one in self._options.foreign)
+
     def _is_for_pods(self, one: Eni) -> bool:
-        """Whether it is the agent's business: the primary interface, and those that an agent made."""
-        return one.index == PRIMARY or self._inventory.is_ours(one)
+        """Whether it is the agent's business: the primary interface, and those that an agent made; but nothing that
+        somebody wants for himself."""
+        return not one.is_unmanaged and (one.index == PRIMARY or self._inventory.is_ours(one))
 
     def _is_wired(self, one: Eni) -> bool:
-        """Whether it is, or pods use it and EC2 has not yet been asked whose it is: the journal was lost."""
-        return self._is_for_pods(one) or (not self.has_described and any(map(self._usage.busy, one.blocks)))
+        """Whether it is, or pods use it and EC2 has not yet been asked whose it is (the journal was lost), or it has
+        become somebody's who leaves them their addresses."""
+        is_unclear = one.is_unmanaged or not self.has_described
+        return self._is_for_pods(one) or (is_unclear and any(map(self._usage.busy, one.blocks)))

@@ -67,7 +67,8 @@ class Sweep:
         wanted = model.filters({f"tag:{CLUSTER_TAG}": self._cluster, "status": "available"})
         found = yield from self._cloud.all("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=wanted)
         old = self._wall() - AGE
-        return [one for one in map(model.eni, found) if _made(one) < old and one.id not in known]
+        enis = [one for one in map(model.eni, found) if not one.is_unmanaged and one.id not in known]
+        return [one for one in enis if _made(one) < old]
 
 
 def _made(one: Eni) -> float:

@@ -87,6 +87,8 @@ class Authority:
             if action in ("AttachNetworkInterface", "DetachNetworkInterface", "ModifyNetworkInterfaceAttribute"):
                 tags = self._region.instances[instance].tags
                 yield action, Resource(_arn("instance", instance), _tagged(tags))
+            for group in parameters.get("Groups", ()):
+                yield action, Resource(_arn("security-group", group), {"ec2:Vpc": _arn("vpc", nic.subnet.vpc)})
 
     def _touched(self, parameters: Mapping[str, Any]) -> tuple[Nic, str]:
         """The interface, and the instance that it is or will be attached to."""

@@ -35,11 +35,14 @@ class Scene:
         self.machine = Machine(self.region, self.clock, self.instance, options)
 
     def live(self) -> None:
-        """All that an agent does: IPv6, prefixes, interfaces, what is given back, and what others left behind."""
+        """All that an agent does: IPv6, prefixes, interfaces, their groups, what is given back, what others left."""
         machine = self.machine
         machine.run(30)
         machine.add(300)
         machine.run(60)
+        for nic in machine.region.attached(self.instance):
+            nic.groups = ["sg-other"] if nic.attachment and nic.attachment.index else nic.groups
+        machine.run(700)
         machine.delete(300)
         machine.run(1500)
         left = {**TAGS, "routable:made": f"{self.clock.now - AGE - 1:.0f}"}

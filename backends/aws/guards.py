@@ -1,0 +1,54 @@
+"""The security groups of interfaces that are there already: those of the configuration, as soon as EC2 shows others.
+
+What an operator changes holds for all interfaces that agents made, not only for those that are made afterwards. The
+primary interface's are the instance's own business, and so is everything where nothing is configured.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from backends.aws.calls import MODIFY, Refused, Steps
+from backends.aws.cloud import Cloud, Later
+from backends.aws.inventory import Inventory
+from backends.aws.model import Seen
+from backends.aws.options import Options
+from backends.aws.placement import Placement
+
+log = logging.getLogger(__name__)
+
+
+class Guards:
+    """*is_due*: EC2 has said anew what is attached, so that the groups are known."""
+
+    def __init__(self, options: Options, inventory: Inventory, placement: Placement, cloud: Cloud) -> None:
+        self._is_wanted = bool(options.groups or options.group_tags)
+        self._inventory = inventory
+        self._placement = placement
+        self._cloud = cloud
+        self.is_due = False
+
+    def once(self, seen: Seen) -> Steps[bool]:
+        """Put right what differs. Each interface by itself: one that is refused does not keep the others from it."""
+        if not self.is_due or not self._is_wanted:
+            return False
+        wanted = yield from self._placement.groups(seen)
+        self.is_due = False
+        for one in list(self._inventory.enis.values()):
+            is_free = self._inventory.is_ours(one) and not self._inventory.is_busy(one.id)
+            if not wanted or not is_free or set(one.groups) == set(wanted):
+                continue
+            try:
+                yield from self._cloud.ask(
+                    MODIFY, f"{one.id} groups", NetworkInterfaceId=one.id, Groups=list(wanted)
+                )
+            except Later:
+                self.is_due = True  # the others have to wait as well
+                raise
+            except Refused as error:
+                log.error("security groups could not be changed", extra={"error": str(error)})
+                continue
+            self._inventory.put(replace(one, groups=wanted))
+            log.info("security groups changed", extra={"interface": one.id, "groups": " ".join(wanted)})
+        return False
