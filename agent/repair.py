@@ -82,6 +82,7 @@ class Repair:
         self._pause = pause
         self._limiter = Limiter(BURST, PERIOD)
         self._settled: Plan = {}
+        self._is_settled = False
         self._followed: Wiring | None = None
         self._refused: dict[Key, Failure] = {}
         self._strays: Sequence[Stray] = ()
@@ -101,9 +102,9 @@ class Repair:
         if around is None:
             return True
         failing: dict[str, Failure] = {}
-        if self._settled and around.wired.plan is not self._settled:
-            # What we want has changed, by one peer of thousands perhaps: that needs no look at the kernel first.
-            # Whatever of it fails is seen, and told, below.
+        if self._is_settled and around.wired.plan is not self._settled:
+            # What we want has changed, by one peer of thousands perhaps: that needs no look at the kernel first, if all
+            # that was wanted before is there. Whatever of it fails is seen, and told, below.
             self._apply(diff(self._settled, around.wired.plan), {}, _parts(around.wired.plan))
         records = self._node.ledger.records()
         parts = _parts(around.wired.plan)
@@ -116,8 +117,8 @@ class Repair:
                 break
             lost |= self._apply(changes, failing, parts)
             have, want = self._look(parts, failing)
-        self._settled = around.wired.plan
         is_seen = str(Host()) not in failing
+        self._settled, self._is_settled = around.wired.plan, is_seen and not lost
         if is_seen:
             self.routes = sum(key.kind == "route" for key in have)
             self._links(have, records, failing)

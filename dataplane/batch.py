@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 
-from dataplane import rtnl
+from dataplane import observe, ours, rtnl
 from dataplane.diff import Change
 from dataplane.items import Item, Port, Veth, Vxlan
 from dataplane.netlink import Socket
@@ -25,6 +27,8 @@ class Batch:
         """One more change, in the kernel's words."""
         old, new = change
         if isinstance(new, Veth | Vxlan | Port):
+            if not isinstance(new, Port):
+                self._index_of(change, new.name)
             self.say(change, rtnl.set_link(new, old))
         elif not isinstance(change.item, Port):  # a port goes with its veth and cannot be removed alone
             index = self._index_of(change, change.item.link)
@@ -66,12 +70,15 @@ class Batch:
                 raise refused(change, refusal.errno, refusal.words)
 
     def _index_of(self, change: Change, link: str) -> int | None:
-        """The index of a link; 0 for an item that is on none; None where the link went and took the item along."""
+        """The index of a link; 0 for an item that is on none; None where the link went and took the item along.
+
+        A link that is called as ours are and is another's now is none that anything of ours can be on.
+        """
         if not link:
             return 0
         if link not in self._indexes:
             try:
-                self._indexes[link] = self._sock.index(link)
+                self._indexes[link] = self._index(link)
             except OSError as error:
                 number = error.errno or 0
                 if change.new is None and number in VANISHED:
@@ -79,3 +86,11 @@ class Batch:
                 self.send()  # what was asked before comes before this refusal
                 raise refused(change, number, f"link {link}") from error
         return self._indexes[link]
+
+    def _index(self, name: str) -> int:
+        if not ours.has_our_name(name):
+            return self._sock.index(name)
+        (link,) = observe.links(self._sock, [name])
+        if link is None or not observe.is_ours(link):
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        return link.ifindex

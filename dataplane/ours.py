@@ -36,6 +36,11 @@ def has_pod_link_name(name: str) -> bool:
     return _POD_LINK.fullmatch(name) is not None
 
 
+def has_our_name(name: str) -> bool:
+    """Whether a link is called as one of ours on the host is."""
+    return name == VXLAN_LINK or has_pod_link_name(name)
+
+
 def is_group(group: int) -> bool:
     """Whether *group* is one that only links of pods are put into."""
     return group == POD_GROUP or group >> DYING_BITS == DYING >> DYING_BITS
