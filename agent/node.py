@@ -395,7 +395,11 @@ class Node:
         refused = [change for change in changes if not allowed(change)]
         if refused:
             return []
-        self._dataplane.apply(changes)
+        try:
+            self._dataplane.apply(changes)
+        except BaseException:
+            self._dismantle(who)  # what is missing in half a pod would be taken for the pod's own doing
+            raise
         return changes
 
     def _as_it_is(self, record: Record) -> Record:

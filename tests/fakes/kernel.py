@@ -60,6 +60,7 @@ class FakeKernel:
         self.calls = 0
         """Single changes that were asked for so far."""
         self._fault: tuple[int, BaseException, bool] | None = None
+        self._refusal: tuple[int, Exception] | None = None
         self.between: Callable[[], None] = lambda: None
         """Called before every single change: what else happens in the world meanwhile."""
 
@@ -115,10 +116,22 @@ class FakeKernel:
         with self._lock:
             self._fault = (self.calls + number, error, after)
 
+    def refuse_at(self, number: int, error: Exception) -> None:
+        """The *number*-th call from now fails with *error*: a look at one place or path, or a change."""
+        with self._lock:
+            self._refusal = number, error
+
     @property
     def consumed(self) -> bool:
         """Whether the fault has happened."""
-        return self._fault is None
+        return self._fault is None and self._refusal is None
+
+    def _called(self) -> None:
+        if self._refusal is not None:
+            number, error = self._refusal
+            self._refusal = (number - 1, error) if number > 1 else None
+            if number <= 1:
+                raise error
 
     # --- the seam ---------------------------------------------------------------------------------------------
 
@@ -127,6 +140,7 @@ class FakeKernel:
         if netns.startswith("/proc/"):
             raise EnvironmentInvalid(f"CNI_NETNS is the node's own network namespace: {netns!r}")
         with self._lock:
+            self._called()
             number = self._netns.get(netns)
         return None if number is None else Identity(0, self.inode, number if self.has_cookies else 0)
 
@@ -142,7 +156,7 @@ class FakeKernel:
     def observe(self, scopes: Collection[Scope]) -> dict[Key, Item]:
         """See `dataplane.kernel.Dataplane.observe`."""
         with self._lock:
-            found = [item for scope in scopes for item in self._seen(scope)]
+            found = [item for scope in scopes for item in self._looked(scope)]
         return {item.key: _plain(item) for item in found}
 
     def apply(self, changes: Sequence[Change]) -> None:
@@ -153,6 +167,7 @@ class FakeKernel:
         for change in [*(change for change in host if change.new is not None), *gone, *pods]:
             self.between()
             with self._lock:
+                self._called()
                 self._one(change)
 
     # --- how it behaves ---------------------------------------------------------------------------------------
@@ -234,6 +249,10 @@ class FakeKernel:
     def _drop_routes_by(self, nexthop: int) -> None:
         for key in [key for key, item in self._state.items() if isinstance(item, Route) and item.nhid == nexthop]:
             del self._state[key]
+
+    def _looked(self, scope: Scope) -> Iterable[Item]:
+        self._called()
+        return self._seen(scope)
 
     def _seen(self, scope: Scope) -> Iterable[Item]:
         if isinstance(scope, Settings):
