@@ -19,6 +19,7 @@ from cni.errors import ConfigInvalid
 from ipam.moment import Moment
 
 DEFAULT_CONFIG: Final = "/etc/routable/agent.toml"
+_CLAIM: Final = "the file beside this one is the journal of routable-agent\n"
 DESCRIPTORS: Final = 65536
 """Descriptors that can be of use, as in deploy/routable-agent.service."""
 FEW: Final = 1024
@@ -82,6 +83,11 @@ def _locked(file: Path) -> int:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ConfigInvalid(f"{file} cannot be made: {error.strerror}", "check paths.state") from error
+    if os.pread(descriptor, len(_CLAIM) + 1, 0) not in (b"", _CLAIM.encode()):
+        os.close(descriptor)
+        raise ConfigInvalid(
+            f"{file} is somebody else's", "it was left alone; set paths.state to where no such file is beside it"
+        )
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -131,9 +137,6 @@ def descriptors() -> int:
 def room(limit: int) -> int:
     """How many of *limit* descriptors may be clients' connections: the others are for the work, whoever connects."""
     return max(limit - RESERVED, limit // 4)
-
-
-_CLAIM: Final = "the file beside this one is the journal of routable-agent\n"
 
 
 def claim(state: Path) -> None:

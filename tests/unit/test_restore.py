@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent import restore
-from cni.errors import StateCorrupt
+from agent.machine import exclusive
+from cni.errors import ConfigInvalid, StateCorrupt
 from ipam.moment import Moment
 from ipam.store import Store
 
@@ -52,3 +53,17 @@ def test_a_journal_that_still_says_so_is_known_wherever_it_is(tmp_path: Path) ->
     with closing(opened(second)) as store:
         assert store.is_new
     assert (tmp_path / "copy.db.damaged-19700101T000100Z").read_bytes() == content
+
+
+def test_a_strangers_file_in_the_locks_place_is_left_alone(tmp_path: Path) -> None:
+    """It is not written to, and the agent does not start."""
+    path = tmp_path / "routable.db"
+    lock = tmp_path / "routable.db.lock"
+    lock.write_text("mine")
+    with pytest.raises(ConfigInvalid, match="is somebody else's: it was left alone"), exclusive(path):
+        pass
+    assert lock.read_text() == "mine"
+    lock.unlink()
+    for _ in range(2):
+        with exclusive(path):
+            opened(path).close()
