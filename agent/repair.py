@@ -20,7 +20,7 @@ from agent.strays import Stray, strays
 from agent.survey import Survey
 from backends.podlink import link_name, parse_alias
 from backends.wiring import Wiring
-from cni.errors import Failure, KernelRefused
+from cni.errors import Failure, KernelRefused, bug
 from cni.spec import Attachment
 from dataplane.diff import Change, diff, render, standing
 from dataplane.items import HOST, POD_GROUP, Addr, Item, Key, Nexthop, NftTable, Plan, Port, Sysctl, Veth, plan
@@ -260,6 +260,12 @@ class Repair:
             )
         except Failure as failure:
             self._fail(f"{OF_POD}{who}", failure, failing)
+            return
+        except Exception as error:
+            # A bug, too, stays with the pod that brings it out: each start would meet it again and end.
+            if f"{OF_POD}{who}" not in self.failing:
+                log.exception("a bug")
+            self._fail(f"{OF_POD}{who}", bug(error), failing)
             return
         if changes is not None and wiring is not None:
             self._told[who] = wiring

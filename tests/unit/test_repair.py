@@ -143,3 +143,23 @@ def test_the_fake_lets_no_route_lead_through_anothers_object() -> None:
         assert error.errno == errno.EEXIST
     else:
         raise AssertionError("it was made")
+
+
+def test_a_bug_that_one_pod_brings_out_stays_that_pods(tmp_path: Path) -> None:
+    """It is told, the other pods are mended in the same pass, and the process does not end over it again and again."""
+    world = World(tmp_path)
+    for name in ("a", "b"):
+        world.kernel.add_netns(f"/run/netns/{name}")
+        record = world.add(Attachment("pods", name, "eth0"), f"/run/netns/{name}")
+        world.kernel.drift(Key(HOST, "route", f"{record.lease.addresses[0]}/32"), None)
+    world.kernel.fail_at(1, ZeroDivisionError("a bug"))
+    world.repair.whole()
+    assert world.kernel.consumed
+    assert [str(failure) for failure in world.repair.failing.values()] == [
+        "the agent has a bug: ZeroDivisionError: a bug; the agent's log has the traceback; please report it"
+    ]
+    assert len([text for text in world.problems() if text.startswith("missing")]) == 1
+    world.reconcile()
+    assert world.problems() == []
+    assert not world.repair.failing
+    world.close()
