@@ -41,7 +41,7 @@ def bound(path: Path) -> socket.socket:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _refuse_others(path)
+        refuse_others(path)
         if _is_served(path):
             raise ConfigInvalid(
                 f"the socket {path} is served already", "another agent runs on this node: stop it first"
@@ -60,7 +60,8 @@ def bound(path: Path) -> socket.socket:
     return listener
 
 
-def _refuse_others(path: Path) -> None:
+def refuse_others(path: Path) -> None:
+    """Raise ConfigInvalid if something that is no socket is at *path*."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:

@@ -108,18 +108,19 @@ def _alone() -> socket.socket:
         if error.errno != errno.EADDRINUSE:
             raise ConfigInvalid("the network namespace cannot be locked", str(error)) from error
         raise ConfigInvalid(
-            f"an agent runs in this network namespace already: {_holder()}",
+            f"an agent runs in this network namespace already: {holder() or 'another process'}",
             "its configuration has other paths; two would undo each other's work: stop it first",
         ) from error
     return name
 
 
-def _holder() -> str:
+def holder() -> str | None:
+    """Who runs as the agent in this network namespace; None: nobody."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
         try:
             asking.connect(_NAME)
         except OSError:
-            return "another process"
+            return None
         pid, uid, _ = _UCRED.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return f"process {pid} of user {uid}"
 

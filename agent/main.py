@@ -11,10 +11,7 @@ import argparse
 import ctypes
 import faulthandler
 import gc
-import json
 import logging
-import platform
-import re
 import socket
 import sys
 import time
@@ -23,12 +20,11 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
-from netaddr import IPNetwork
 from prometheus_client import CollectorRegistry
 
 import backends
+from agent import check, chosen, logs, metrics, restore, terminal
 from agent import config as configuration
-from agent import logs, metrics, restore
 from agent import outlet as outlets
 from agent import supervisor as supervisors
 from agent.control import Control
@@ -53,8 +49,7 @@ from agent.switch import Switch
 from agent.verbs import Verbs
 from agent.way import JOURNAL, Way, restored
 from backends import nodeplan
-from backends.wiring import Options
-from cni.errors import ConfigInvalid, Failure, NotReady, TryAgain
+from cni.errors import Failure, NotReady, TryAgain
 from dataplane import preflight, uplink
 from dataplane.events import Events
 from dataplane.items import plan
@@ -63,7 +58,6 @@ from dataplane.netns import Netns
 from dataplane.nft import Nft
 from dataplane.probe import silence
 from ipam.allocator import Allocator
-from ipam.store import Store
 
 log = logging.getLogger("agent")
 
@@ -85,15 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run until a signal; the answer is the process's exit code."""
     parser = argparse.ArgumentParser(prog="routable-agent", description="Gives the pods of this node routable IPs.")
     parser.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help="default: %(default)s")
-    parser.add_argument("--check", action="store_true", help="check the configuration, say what is wrong, and end")
+    parser.add_argument(
+        "--check", action="store_true", help="say of all that a start needs whether it is there; change nothing"
+    )
     parser.add_argument("--version", action="version", version=version())
-    options = parser.parse_args(arguments)
+    with terminal.forgiving():
+        options = parser.parse_args(arguments)
+        if options.check:
+            return check.tell(options.config)
     say: Callable[[str], None] = _print
     try:
         config = configuration.load(options.config, backends=backends.BACKENDS, hostname=socket.gethostname())
-        if options.check:
-            print(f"{options.config}: good: node {config.node}, backend {config.backend}")  # noqa: T201
-            return 0
         faulthandler.enable()  # a supervisor that ends us by SIGABRT has the log say where every thread was
         life = Life()
         outlet = Outlet(outlets.to(sys.stderr.fileno()), life.die)
@@ -128,13 +124,13 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         use = Use(store)
         nft = Nft(memory=use)
         kernel = parts.enter_context(closing(Kernel(netns, nft)))
-        refuse_other_pods(store, config.backend)
+        restore.refuse_other_pods(store, config.backend)
         way = Way(restored(store.recall(JOURNAL), config.backend, boot), backends.load)
         source, fabric, growth = supply(config, use)
         survey = Survey(
             node=config.node,
             uplink=config.uplink,
-            options=wanted(config),
+            options=chosen.wanted(config),
             source=source,
             fabric=fabric,
             find_uplink=uplink.find,
@@ -239,48 +235,11 @@ def live(life: Life, served: Sequence[Part], ledger: Ledger, config: Config, rec
         life.end(ledger.close, logging.shutdown)
 
 
-def refuse_other_pods(store: Store, backend: str) -> None:
-    """Raise ConfigInvalid if there are pods with addresses that *backend* knows nothing of."""
-    text = store.recall(JOURNAL)
-    before = str(json.loads(text)["active"]) if text is not None else backend
-    if not backends.are_alike(before, backend) and (pods := len(store.load())):
-        raise ConfigInvalid(
-            f"backend is {backend}, but {pods} pods on this node have addresses of backend {before}",
-            f"set backend to {before} again and drain the node first",
-        )
-
-
 def settled(reconciler: Reconciler, survey: Survey) -> Surroundings | None:
     """What surrounds the node once the kernel is as that wants it. TryAgain: it is not."""
     if not reconciler.settle():
         raise TryAgain("the kernel is not as it should be yet", "a pass failed or takes long: see routablectl status")
     return survey.now
-
-
-def wanted(config: Config) -> Options:
-    """What the operator chose, as the backends want to know it."""
-    return Options(
-        mtu=config.mtu,
-        masquerade=kept_addresses(config),
-        vni=config.vxlan.vni,
-        port=config.vxlan.port,
-        direct=config.vxlan.direct,
-        underlay=config.vxlan.underlay,
-        kernel=kernel_version(platform.release()),
-    )
-
-
-def kept_addresses(config: Config) -> tuple[IPNetwork, ...] | None:
-    """Where pods keep their own address; None where they do everywhere."""
-    if config.backend in backends.CLOUDS:
-        return config.aws.snat_exclude if config.aws.snat == "external" else None
-    return config.masquerade.routable if config.masquerade.enabled else None
-
-
-def kernel_version(release: str) -> tuple[int, int]:
-    """The first two numbers of *release*, as in "6.1.0-18-amd64"."""
-    found = re.match(r"(\d+)\.(\d+)", release)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def refuse_what_is_missing(survey: Survey, nft: Nft) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import backends
 from agent.adopt import adopted
 from agent.machine import claim, is_claimed, moment
+from agent.way import JOURNAL
 from backends.podlink import link_name
-from cni.errors import StateCorrupt
+from cni.errors import ConfigInvalid, StateCorrupt
 from cni.spec import Attachment
 from dataplane.items import Plan, Route, Veth
 from dataplane.kernel import Dataplane
@@ -31,11 +34,7 @@ def journal(path: Path, boot: str, clock: Callable[[], Moment] = moment, machine
     try:
         store = Store(path, boot, clock(), machine)
     except Damaged as error:
-        if not bears_our_mark(path) and not is_claimed(path):
-            raise StateCorrupt(
-                f"paths.state is {path}, which is no journal of the agent's: {_beginning(path)}",
-                "it was left alone: set paths.state to a file of the agent's own, or move this one away",
-            ) from error
+        refuse_file_of_others(path)
         log.error("the journal is built anew from what the kernel knows", extra={"error": str(error)})
         return renewed(path, boot, clock, machine)
     if store.is_foreign:
@@ -49,6 +48,30 @@ def renewed(path: Path, boot: str, clock: Callable[[], Moment] = moment, machine
     if aside is not None:
         log.warning("what was in the journal's place was set aside", extra={"file": str(aside)})
     return _claimed(Store(path, boot, clock(), machine))
+
+
+def refuse_other_pods(store: Store, backend: str) -> None:
+    """Raise ConfigInvalid if there are pods with addresses that *backend* knows nothing of."""
+    text = store.recall(JOURNAL)
+    refuse_pods_of(str(json.loads(text)["active"]) if text is not None else backend, len(store.load()), backend)
+
+
+def refuse_pods_of(before: str, pods: int, backend: str) -> None:
+    """Raise ConfigInvalid if so many pods have addresses of the backend *before*, which mean nothing to *backend*."""
+    if pods and not backends.are_alike(before, backend):
+        raise ConfigInvalid(
+            f"backend is {backend}, but {pods} pods on this node have addresses of backend {before}",
+            f"set backend to {before} again and drain the node first",
+        )
+
+
+def refuse_file_of_others(path: Path) -> None:
+    """Raise StateCorrupt if what is at *path*, and is no journal that can be read, never was one of ours."""
+    if not bears_our_mark(path) and not is_claimed(path):
+        raise StateCorrupt(
+            f"paths.state is {path}, which is no journal of the agent's: {_beginning(path)}",
+            "it was left alone: set paths.state to a file of the agent's own, or move this one away",
+        )
 
 
 def _claimed(store: Store) -> Store:

@@ -76,6 +76,14 @@ class Spool:
         """Make the directory for its owner alone. ConfigInvalid: it cannot be, or is not the agent's."""
         try:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.refuse_others()
+            self._path.chmod(0o700)
+        except OSError as error:
+            raise ConfigInvalid(f"spool {self._path} cannot be made: {error.strerror}", "check paths.spool") from error
+
+    def refuse_others(self) -> None:
+        """Raise ConfigInvalid if the directory, which is there, is not the agent's; or what is there is none."""
+        try:
             found = self._path.lstat()
             strange = [one.name for one in self._path.iterdir() if not one.name.startswith((_PREFIX, _BEGUN, _BAD))]
         except OSError as error:
@@ -86,7 +94,6 @@ class Spool:
         if strange or found.st_uid != os.geteuid():
             whose = f"which has {strange[0]} in it" if strange else f"which belongs to user {found.st_uid}"
             raise ConfigInvalid(f"paths.spool is {self._path}, {whose}", remedy)
-        self._path.chmod(0o700)
 
     def __len__(self) -> int:
         """How many DELs wait."""

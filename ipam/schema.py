@@ -97,7 +97,7 @@ def opened(path: Path) -> sqlite3.Connection:
     with translated(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.is_symlink() or path.exists():
-            _refuse_others(path)
+            refuse_others(path)
         # Made by us, for its mode: SQLite would use the umask's, and gives the files beside it the same one.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         path.chmod(0o600)
@@ -128,7 +128,7 @@ def _application(path: Path) -> int | None:
     return int.from_bytes(header[68:72], "big") if header.startswith(_MAGIC) and len(header) == _HEADER else None
 
 
-def _refuse_others(path: Path) -> None:
+def refuse_others(path: Path) -> None:
     """Raise StateCorrupt unless what is at *path* is empty or ours; it is only read."""
     mode = path.lstat().st_mode
     if not stat.S_ISREG(mode):

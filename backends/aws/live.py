@@ -20,7 +20,7 @@ class Live:
 
     def __init__(self, fabric: Fabric, environment: Mapping[str, str]) -> None:
         self.fabric = fabric
-        self._imds = Imds(environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or ENDPOINT)
+        self._imds = metadata(environment)
         self._call: Callable[[Call], dict[str, Any]] | None = None
         self._region = ""
 
@@ -38,6 +38,11 @@ class Live:
                 raise Lost(step.action, "NoRegion", "the instance metadata has not said yet where this is")
             self._call = Ec2(self._region).call
         return self._call(step)
+
+
+def metadata(environment: Mapping[str, str]) -> Imds:
+    """The instance metadata, where *environment* says that it is, or at the usual place."""
+    return Imds(environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or ENDPOINT)
 
 
 def refuse_without_library() -> None:

@@ -1,0 +1,282 @@
+"""``routable-agent --check``: looks at all that a start needs and tells it line by line.
+
+What always holds: nothing is changed, not even a file made, and an agent that runs here is not disturbed. What is
+looked at is asked of the same code that a start uses.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import platform
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import backends
+from agent import chosen, commands, listener, restore
+from agent import config as configuration
+from agent.machine import boot_id, holder, identity, moment
+from agent.schema import Config, Paths
+from agent.spool import Spool
+from agent.survey import Surroundings, Survey
+from backends import nodeplan
+from backends.podcidrs import PodCidrs
+from cluster.nodesfile import NodesFile
+from cni.errors import Failure
+from dataplane import preflight, uplink
+from dataplane.items import Plan, plan
+from dataplane.nft import Nft
+from ipam.schema import Damaged, refuse_others
+from ipam.store import Store
+
+_SHOWN: Final = 5
+"""Peers that cannot be reached are told, up to so many."""
+
+
+class Mark(enum.StrEnum):
+    """What a finding means for a start."""
+
+    GOOD = "ok"
+    NOTE = "note"
+    """The agent starts, and something may not be as it was meant."""
+    WRONG = "WRONG"
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    mark: Mark
+    what: str
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.mark:<6}{self.what + ':':<15}{self.said}"
+
+
+Plans = Generator[Finding, None, Plan]
+"""Findings, and at the end what this node would need of the kernel, as far as that is known."""
+
+
+def tell(path: str) -> int:
+    """Print what is found for the configuration at *path*; the answer is the process's exit code."""
+    logging.disable(logging.CRITICAL)  # what the parts of a start would log is told here
+    wrong = 0
+    for finding in findings(path):
+        print(finding, flush=True)  # noqa: T201
+        wrong += finding.mark is Mark.WRONG
+    verdict = f"wrong: {wrong} of the above; nothing was changed" if wrong else "good: the agent can start here"
+    print(verdict)  # noqa: T201
+    return 1 if wrong else 0
+
+
+def findings(path: str) -> Iterator[Finding]:
+    """All that a start with the configuration at *path* needs."""
+    try:
+        config = configuration.load(path, backends=backends.BACKENDS, hostname=socket.gethostname())
+    except Failure as failure:
+        yield Finding(Mark.WRONG, "configuration", str(failure))
+        return
+    yield Finding(Mark.GOOD, "configuration", f"{path}: backend {config.backend}, node {config.node}")
+    needed = yield from _cloud() if config.backend in backends.CLOUDS else _listed(config)
+    yield from _machine(needed)
+    running = yield from _agent(config)
+    yield from _paths(config, running)
+    yield from _port(config, is_running=running is not None)
+
+
+# --- what is around the node ------------------------------------------------------------------------------------------
+
+
+def _listed(config: Config) -> Plans:
+    source = NodesFile(config.nodes.file)
+    survey = Survey(
+        node=config.node,
+        uplink=config.uplink,
+        options=chosen.wanted(config),
+        source=source,
+        fabric=PodCidrs(),
+        find_uplink=uplink.find,
+        wire=backends.load(config.backend),
+    )
+    survey.refresh()
+    if source.error is not None:
+        yield Finding(Mark.WRONG, "list of nodes", str(source.error))
+    else:
+        yield Finding(Mark.GOOD, "list of nodes", f"{config.nodes.file}: {len(source.nodes)} nodes")
+        if survey.now is None:
+            yield Finding(Mark.WRONG, "this node", str(survey.problem))
+    if survey.now is None:
+        return _least()
+    yield from _site(survey.now)
+    return survey.now.wired.plan
+
+
+def _site(now: Surroundings) -> Iterator[Finding]:
+    here, link = now.site.here, now.site.uplink
+    pods = ", ".join(map(str, here.pod_cidrs)) or "none"
+    yield Finding(Mark.GOOD, "this node", f"{', '.join(map(str, here.addresses))}; pods' addresses from {pods}")
+    state = "up" if link.is_up else "down: other nodes cannot be reached until it is up"
+    said = f"{link.name}, {link.mtu} bytes, {state}; pods get {now.wiring.mtu} bytes"
+    yield Finding(Mark.GOOD if link.is_up else Mark.NOTE, "uplink", said)
+    for one in now.unserved[:_SHOWN]:
+        yield Finding(Mark.NOTE, "peer", f"{one.peer} cannot be reached: {one.why}")
+    if len(now.unserved) > _SHOWN:
+        yield Finding(Mark.NOTE, "peer", f"nor can {len(now.unserved) - _SHOWN} others")
+
+
+def _cloud() -> Plans:
+    # Imported here: no other backend needs it.
+    from backends.aws import live
+    from backends.aws.calls import CloudError
+
+    try:
+        live.refuse_without_library()
+        seen = live.metadata(os.environ).look()
+    except Failure as failure:
+        yield Finding(Mark.WRONG, "library", str(failure))
+        return _least()
+    except CloudError as error:
+        remedy = "is this an instance on EC2 that may read its metadata (IMDSv2, hop limit 2 in a container)?"
+        yield Finding(Mark.WRONG, "metadata", f"{error}: {remedy}")
+        return _least()
+    yield Finding(Mark.GOOD, "metadata", f"{seen.instance}, {seen.type} in {seen.zone}, {len(seen.enis)} interfaces")
+    links = uplink.by_mac()
+    for eni in seen.enis:
+        if eni.is_primary and eni.mac not in links:
+            why = f"no link here has the hardware address {eni.mac} of the primary interface {eni.id}"
+            yield Finding(Mark.WRONG, "uplink", f"{why}: run it in the node's own network namespace (hostNetwork)")
+        elif eni.is_primary:
+            yield Finding(Mark.GOOD, "uplink", f"{links[eni.mac]}, the primary interface {eni.id}")
+    yield Finding(Mark.NOTE, "EC2", "is not asked: what it does not permit is told by routablectl status")
+    return _least()
+
+
+def _least() -> Plan:
+    """What every node needs."""
+    return plan(nodeplan.table((), None))
+
+
+def _machine(needed: Plan) -> Iterator[Finding]:
+    try:
+        lacking = preflight.missing(needed, Nft())
+    except Failure as failure:
+        lacking = [str(failure)]
+    for one in lacking:
+        yield Finding(Mark.WRONG, "machine", f"lacks {one}")
+    if not lacking:
+        yield Finding(Mark.GOOD, "machine", f"Linux {platform.release()}: it has what the agent needs")
+
+
+# --- what an agent keeps here -----------------------------------------------------------------------------------------
+
+
+def _agent(config: Config) -> Generator[Finding, None, Any]:
+    """The status of the agent that runs here, if one does."""
+    who = holder()
+    if who is None:
+        yield Finding(Mark.GOOD, "agent", "none runs here")
+        return None
+    try:
+        status = commands.ask(config.paths.socket, commands.STATUS, {})
+    except Failure as failure:
+        why = f"{who} runs here, and does not answer at paths.socket: {failure}"
+        yield Finding(Mark.WRONG, "agent", f"{why}; if its configuration is another, stop it first")
+        return None
+    leases = len(status["leases"])
+    yield Finding(Mark.GOOD, "agent", f"{who} runs here: backend {status['backend']}, {leases} leases")
+    return status
+
+
+def _paths(config: Config, running: Any) -> Iterator[Finding]:
+    paths = config.paths
+    for what, one in (("socket", paths.socket), ("journal", paths.state), ("spool", paths.spool)):
+        path = Path(one)
+        try:
+            why = _obstacle(path if what == "spool" else path.parent)
+            said = "is used by the agent that runs here" if running else "can be used"
+            if not why and what == "socket":
+                listener.refuse_others(path)
+            elif not why and what == "spool" and path.exists():
+                Spool(path, boot_id(), time.time).refuse_others()
+            elif not why and what == "journal":
+                said = _journal(config, running) or said
+        except Failure as failure:
+            yield Finding(Mark.WRONG, what, str(failure))
+            continue
+        if why:
+            why = f"cannot be used: {why}; set paths.{'state' if what == 'journal' else what}"
+        yield Finding(Mark.WRONG if why else Mark.GOOD, what, f"{one} {why or said}")
+    usual = Paths()
+    for name, one, other in (("SOCKET", paths.socket, usual.socket), ("SPOOL", paths.spool, usual.spool)):
+        if one != other:
+            said = f"looks at {other}: give the runtime ROUTABLE_{name}={one} in its environment"
+            yield Finding(Mark.NOTE, "executable", said)
+
+
+def _obstacle(directory: Path) -> str:
+    """Why nothing can be made in *directory*, which may have to be made itself; '' if it can."""
+    there = directory
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        return f"{there} is no directory"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"{there} cannot be written here by user {os.geteuid()}"
+    return ""
+
+
+def _journal(config: Config, running: Any) -> str:
+    """What is worth telling of the journal. Failure: an agent would not start on it."""
+    path = Path(config.paths.state)
+    if running:
+        restore.refuse_pods_of(running["backend"], len(running["leases"]), config.backend)
+        return ""
+    if not path.exists() and not path.is_symlink():
+        return "will be made"
+    with tempfile.TemporaryDirectory(prefix="routable-check-") as directory:
+        copy = Path(directory) / path.name  # to open a database is to write beside it
+        try:
+            return _opened(path, copy, config.backend)
+        except Failure as failure:
+            raise type(failure)(str(failure).replace(str(copy), str(path))) from failure
+
+
+def _opened(path: Path, copy: Path, backend: str) -> str:
+    try:
+        refuse_others(path)
+        for suffix in ("", "-wal"):
+            if Path(f"{path}{suffix}").exists():
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        with closing(Store(copy, boot_id(), moment(), identity())) as store:
+            restore.refuse_other_pods(store, backend)
+            whose = "is another machine's, and will be begun anew" if store.is_foreign else ""
+            return whose or f"has {len(store.load())} leases"
+    except Damaged:
+        restore.refuse_file_of_others(path)
+        return "is damaged: it will be set aside, and built anew from what the kernel knows"
+
+
+def _port(config: Config, *, is_running: bool) -> Iterator[Finding]:
+    endpoint = config.metrics.endpoint
+    if endpoint is None:
+        yield Finding(Mark.NOTE, "metrics", "are served nowhere, nor are the probes: metrics.listen is empty")
+        return
+    family = socket.AF_INET6 if ":" in endpoint[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(endpoint)
+        except OSError as error:
+            mark = Mark.GOOD if is_running else Mark.WRONG
+            why = "is used by the agent that runs here" if is_running else f"cannot be used: {error.strerror}"
+            remedy = "" if is_running else "; set metrics.listen"
+            yield Finding(mark, "metrics", f"{config.metrics.listen} {why}{remedy}")
+            return
+    yield Finding(Mark.GOOD, "metrics", f"{config.metrics.listen} can be used")
