@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,7 @@ from agent.machine import DEFAULT_CONFIG, FEW, boot_id, descriptors, exclusive, 
 from agent.metrics import Metrics
 from agent.node import Node
 from agent.outlet import Outlet
+from agent.port import Port
 from agent.reconciler import Reconciler
 from agent.repair import Repair
 from agent.schema import Config
@@ -177,6 +179,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
             config.node, version(), node, survey, fabric, repair, spool, switch, use.waiting,
             stuck=lambda: reconciler.problem() or server.problem(),
             log_dropped=lambda: outlet.dropped,
+            unseen=lambda: next((one.problem for one in https), None),
         )  # fmt: skip
         verbs = Verbs(node, measured, status.unable, fabric.shortage)
         events = parts.enter_context(closing(Events()))
@@ -252,9 +255,7 @@ def refuse_what_is_missing(survey: Survey, nft: Nft) -> None:
         raise NotReady("this machine lacks what the agent needs", "; ".join(lacking))
 
 
-def port(
-    config: Config, registry: CollectorRegistry, status: Status, reconciler: Reconciler, life: Life
-) -> list[Http]:
+def port(config: Config, registry: CollectorRegistry, status: Status, reconciler: Reconciler, life: Life) -> list[Port]:
     """The HTTP port, unless it is off."""
     endpoint = config.metrics.endpoint
     if endpoint is None:
@@ -264,11 +265,11 @@ def port(
         problem = reconciler.problem()
         return problem is None, str(problem or "ok")
 
-    return [
-        Http(
-            *endpoint, scrape=lambda: metrics.page(registry), ready=status.ready, works=works, on_death=life.die
-        )
-    ]
+    def made() -> Http:
+        scrape = partial(metrics.page, registry)
+        return Http(*endpoint, scrape=scrape, ready=status.ready, works=works, on_death=life.die)
+
+    return [Port(made, life.die)]
 
 
 if __name__ == "__main__":

@@ -43,6 +43,9 @@ class Status:
     log_dropped: Callable[[], int] = lambda: 0
     """How many lines of the log nobody took."""
 
+    unseen: Callable[[], Failure | None] = lambda: None
+    """Why nobody can see the metrics; None when they can be seen."""
+
     def troubles(self) -> list[Trouble]:
         """What is wrong: first what STATUS tells, then what is only told to people."""
         return sorted(self._troubles(), key=lambda one: not one.is_fatal)
@@ -74,6 +77,9 @@ class Status:
         stale = self.survey.stale
         if stale is not None and stale is not self.survey.problem:
             yield _told(Kind.NODES, stale)
+        unseen = self.unseen()
+        if unseen is not None:
+            yield _told(Kind.METRICS, unseen)
         if now is not None:
             yield from self._pool()
             yield from self._impaired(now)

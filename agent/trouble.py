@@ -33,6 +33,8 @@ class Kind(enum.StrEnum):
     """Pods whose addresses a cloud, or the list of nodes, does not give to this node any more."""
     OBJECTS = "objects"
     """What is in the kernel for the whole node and could not be put right."""
+    METRICS = "metrics"
+    """The HTTP port is another's."""
     PODS = "pods"
     """What is in the kernel for one pod and could not be put right."""
 

@@ -73,23 +73,35 @@ def test_a_second_agent_with_other_paths_is_refused_before_it_changes_anything(l
     assert node.status()["events"] == []
 
 
-@pytest.mark.parametrize("what", ["port", "socket"])
-def test_what_another_has_is_noticed_before_anything_is_changed(lab: Lab, what: str) -> None:
-    """The port for metrics, or the socket: the kernel is as it was."""
+def test_what_another_has_is_noticed_before_anything_is_changed(lab: Lab) -> None:
+    """The socket: the kernel is as it was."""
     (node,) = lab.nodes
     before = kernel(node)
-    with ExitStack() as others:
-        if what == "port":
-            taken = others.enter_context(node.place.socket(socket.AF_INET, socket.SOCK_STREAM))
-            taken.bind(("127.0.0.1", 9472))
-        else:
-            taken = others.enter_context(socket.socket(socket.AF_UNIX))
-            taken.bind(str(node.runtime.socket))
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(node.runtime.socket))
         taken.listen()
         done = second(node, "127.0.0.1:9472", paths=False)
     assert done.returncode == 1
-    assert ("9472" if what == "port" else str(node.runtime.socket)) in done.stderr
+    assert str(node.runtime.socket) in done.stderr
     assert kernel(node) == before
+
+
+def test_a_port_for_metrics_that_is_anothers_costs_the_metrics_alone(lab: Lab) -> None:
+    """A pod on the host's network may have it: pods are served, STATUS succeeds, log and status name the port; and it
+    is had when it is free."""
+    (node,) = lab.nodes
+    with node.place.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
+        taken.bind(("127.0.0.1", 9472))
+        taken.listen()
+        node.start()
+        node.add()
+        node.runtime.call("STATUS")
+        (problem,) = node.status()["problems"]
+        assert (problem["kind"], problem["by_status"]) == ("metrics", False)
+        assert "cannot listen on 127.0.0.1 port 9472" in problem["msg"]
+        assert "nobody can see the metrics" in node.tail()
+    eventually("the port is had", lambda: not node.status()["problems"], 15.0)
+    assert "routable_ready 1.0" in node.metrics()
 
 
 @pytest.mark.parametrize("hard", [POWERLESS, 4096], ids=["few", "as-many-as-allowed"])
