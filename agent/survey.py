@@ -67,7 +67,9 @@ class Survey:
         self._wire = wire
         self._taken: frozenset[int] = frozenset()
         self._now: Surroundings | None = None
-        self._problem: Failure | None = TryAgain("the agent is starting", "it has not read the list of nodes yet")
+        # What nobody could know yet is no error that were to be told: every fresh start would begin with one.
+        starting = TryAgain("the agent is starting", "it has not read the list of nodes yet")
+        self._problem: Failure | None = source.error or starting
 
     @property
     def now(self) -> Surroundings | None:

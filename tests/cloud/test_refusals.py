@@ -136,6 +136,17 @@ def test_another_interface_helps_where_one_may_not_be_filled() -> None:
     assert scene.machine.unserved() == set()
 
 
+def test_slots_that_may_not_be_filled_are_not_counted_as_taken() -> None:
+    """What the operator is told is what there is; and what stands in the way."""
+    scene = Scene()
+    scene.refuse(DENIED, "CreateNetworkInterface", "AssignPrivateIpAddresses")
+    scene.machine.add(1)
+    scene.machine.run(10)
+    failure = scene.machine.fabric.shortage(Exhausted("no address")).failure
+    assert "0 of 0 addresses in use, 0 of 9 slots taken, 1 of 3 interfaces attached" in str(failure)
+    assert DENIED in str(failure)
+
+
 # --- what nobody tells ------------------------------------------------------------------------------------------
 
 
