@@ -128,7 +128,7 @@ class Fabric:
             clock=clock,
         )
         self._placement = Placement(options, self.cloud)
-        self._guards = Guards(options, self.inventory, self._placement, self.cloud)
+        self._guards = Guards(options, self.inventory, self._placement, self.cloud, clock, random)
         self._sweep = Sweep(options.cluster, self.cloud, clock, random, wall)
         self._watch = Watch(self.inventory, clock, random)
         self._seen: Seen | None = None
@@ -334,7 +334,8 @@ class Fabric:
         here = model.filters({"attachment.instance-id": self._here.instance})
         found = yield from self.cloud.all("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=here)
         self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
-        self._stock.has_described = self._guards.is_due = True
+        self._stock.has_described = True
+        self._guards.described()
         held = {one.id: one.blocks for one in self.inventory.enis.values()}
         changed = self.inventory.described(map(model.eni, found))
         for one in self.inventory.enis.values():

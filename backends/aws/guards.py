@@ -7,7 +7,9 @@ primary interface's are the instance's own business, and so is everything where 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from backends.aws.calls import MODIFY, Refused, Steps
 from backends.aws.cloud import Cloud, Later
@@ -18,23 +20,42 @@ from backends.aws.placement import Placement
 
 log = logging.getLogger(__name__)
 
+PAUSE: Final = 60.0
+"""Seconds from EC2's word on what there is to the first change, at least."""
+SPREAD: Final = 240.0
+"""Seconds over which nodes spread theirs that were all restarted with other groups: the account's bucket is shared."""
+
 
 class Guards:
-    """*is_due*: EC2 has said anew what is attached, so that the groups are known."""
+    """*clock* answers seconds, *random* numbers from 0 to 1."""
 
-    def __init__(self, options: Options, inventory: Inventory, placement: Placement, cloud: Cloud) -> None:
+    def __init__(
+        self,
+        options: Options,
+        inventory: Inventory,
+        placement: Placement,
+        cloud: Cloud,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
         self._is_wanted = bool(options.groups or options.group_tags)
         self._inventory = inventory
         self._placement = placement
         self._cloud = cloud
-        self.is_due = False
+        self._clock = clock
+        self._random = random
+        self._due = float("inf")
+
+    def described(self) -> None:
+        """EC2 has said anew what is attached, so that the groups are known."""
+        self._due = min(self._due, self._clock() + PAUSE + SPREAD * self._random())
 
     def once(self, seen: Seen) -> Steps[bool]:
         """Put right what differs. Each interface by itself: one that is refused does not keep the others from it."""
-        if not self.is_due or not self._is_wanted:
+        if not self._is_wanted or self._clock() < self._due:
             return False
         wanted = yield from self._placement.groups(seen)
-        self.is_due = False
+        self._due = float("inf")
         for one in list(self._inventory.enis.values()):
             is_free = self._inventory.is_ours(one) and not self._inventory.is_busy(one.id)
             if not wanted or not is_free or set(one.groups) == set(wanted):
@@ -44,7 +65,7 @@ class Guards:
                     MODIFY, f"{one.id} groups", NetworkInterfaceId=one.id, Groups=list(wanted)
                 )
             except Later:
-                self.is_due = True  # the others have to wait as well
+                self._due = self._clock()  # the others have to wait as well
                 raise
             except Refused as error:
                 log.error("security groups could not be changed", extra={"error": str(error)})

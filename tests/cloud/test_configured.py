@@ -51,14 +51,14 @@ def test_changed_security_groups_become_those_of_what_is_there(is_by_tag: bool) 
     scene = Scene()
     group = scene.region.add_group(scene.vpc, {"for": "pods"})
     scene.restarted(Options(group_tags={"for": "pods"}) if is_by_tag else Options(groups=(group,)))
-    scene.machine.run(30)
+    scene.machine.run(LOOKED)
     assert [scene.nic(index).groups for index in range(3)] == [["sg-1"], [group], [group]]
     assert scene.machine.unserved() == set()
     before = scene.region.calls["ModifyNetworkInterfaceAttribute", ""]
     scene.machine.run(3000)
     assert scene.region.calls["ModifyNetworkInterfaceAttribute", ""] == before
     scene.nic(1).groups = ["sg-other"]
-    scene.machine.run(LOOKED)
+    scene.machine.run(2 * LOOKED)
     assert scene.nic(1).groups == [group]
 
 

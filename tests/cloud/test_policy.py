@@ -42,7 +42,7 @@ class Scene:
         machine.run(60)
         for nic in machine.region.attached(self.instance):
             nic.groups = ["sg-other"] if nic.attachment and nic.attachment.index else nic.groups
-        machine.run(700)
+        machine.run(1400)
         machine.delete(300)
         machine.run(1500)
         left = {**TAGS, "routable:made": f"{self.clock.now - AGE - 1:.0f}"}
