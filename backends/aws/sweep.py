@@ -52,7 +52,9 @@ class Sweep:
                 self._at = self._clock() + INTERVAL * (0.5 + self._random())
                 self._found = yield from self._look(known)
             return False
-        one = self._found[-1]
+        one = self._found.pop()
+        if one.id in known:  # it is on its way here since
+            return False
         try:
             yield from self._cloud.ask("DeleteNetworkInterface", NetworkInterfaceId=one.id)
         except Refused as error:  # somebody else was faster, or attached it after all
@@ -60,7 +62,6 @@ class Sweep:
         else:
             self.deleted += 1
             log.warning("deleted an interface that a dead node left behind", extra={"interface": one.id})
-        self._found.pop()
         return True
 
     def _look(self, known: Collection[str]) -> Steps[list[Eni]]:
