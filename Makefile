@@ -4,6 +4,7 @@
 #   make demo BACKEND=aws-eni                                the same on an emulated VPC
 #   make demo SWITCH=1                                       the backend changes under running pods
 #   make test [TESTS="tests/unit -k spool"]                  lint, types, import contracts, all tests
+#   make coverage [TESTS="tests/contract"]                   the lines of the product that no test executes, by file
 #   make clean                                               removes what set-up made here
 
 PYTHON ?= $$(command -v /usr/bin/python3 || command -v python3)
@@ -11,13 +12,20 @@ BIN := .venv/bin
 TESTS ?=
 export BACKEND FAMILY SWITCH
 
-.PHONY: demo test lint bench setup setup-test clean
+.PHONY: demo test coverage lint bench setup setup-test clean
 
 demo: setup
 	@$(BIN)/python -m demo
 
 test: setup-test lint
 	@$(BIN)/python -m demo.isolate $(BIN)/python -m pytest $(or $(TESTS),-n 2 --dist loadfile)
+
+# See docs/coverage.md for what this cannot measure. It fails as the tests do, after the report.
+coverage: setup-test
+	@rm -rf .coverage.d && mkdir .coverage.d
+	@export COVERAGE_FILE=$(CURDIR)/.coverage.d/data; \
+	nice $(BIN)/python -m demo.isolate $(BIN)/python -m coverage run -m pytest $(or $(TESTS),-n 2 --dist loadfile); \
+	code=$$?; $(BIN)/python -m coverage combine -q; $(BIN)/python -m coverage report; exit $$code
 
 lint: setup-test
 	$(BIN)/ruff check .
@@ -47,5 +55,5 @@ setup-test: .venv/ready-test
 	@touch $@
 
 clean:
-	rm -rf .venv *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .coverage.d *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
