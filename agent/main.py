@@ -54,6 +54,8 @@ from backends import nodeplan
 from cni.errors import Failure, NotReady, TryAgain
 from dataplane import preflight, uplink
 from dataplane.events import Events
+from dataplane.forward import Forward
+from dataplane.host import Host
 from dataplane.items import plan
 from dataplane.kernel import Kernel
 from dataplane.netns import Netns
@@ -125,7 +127,8 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         store = restore.journal(Path(paths.state), boot, machine=machine)
         use = Use(store)
         nft = Nft(memory=use)
-        kernel = parts.enter_context(closing(Kernel(netns, nft)))
+        forward = Forward()
+        kernel = parts.enter_context(closing(Kernel(netns, nft, forward=forward)))
         restore.refuse_other_pods(store, config.backend)
         way = Way(restored(store.recall(JOURNAL), config.backend, boot), backends.load)
         source, fabric, growth = supply(config, use)
@@ -137,6 +140,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
             fabric=fabric,
             find_uplink=uplink.find,
             wire=way.wiring,
+            look=Host(forward).look,
         )
         survey.refresh()
         refuse_what_is_missing(survey, nft)

@@ -23,9 +23,10 @@ from backends.wiring import Wiring
 from cni.errors import Failure, KernelRefused, bug
 from cni.spec import Attachment
 from dataplane.diff import Change, diff, render, standing
+from dataplane.forward import Accept
 from dataplane.items import HOST, POD_GROUP, Addr, Item, Key, Nexthop, NftTable, Plan, Port, Sysctl, Veth, plan
 from dataplane.kernel import Dataplane
-from dataplane.observe import Device, Host, Scope, Settings, Strangers
+from dataplane.observe import Device, Filter, Host, Scope, Settings, Strangers
 from dataplane.ours import has_pod_link_name, is_group
 from ipam.store import Record
 
@@ -132,7 +133,7 @@ class Repair:
         around = self._survey.now
         if around is None:
             return
-        parts = [(scope, part) for scope, part in _parts(around.wired.plan) if isinstance(scope, Settings)]
+        parts = [(scope, part) for scope, part in _parts(around.wired.plan) if isinstance(scope, Settings | Filter)]
         failing = {what: failure for what, failure in self.failing.items() if not what.startswith(OF_POD)}
         for scope, _ in parts:
             failing.pop(str(scope), None)
@@ -329,9 +330,11 @@ def _parts(want: Plan) -> list[Part]:
         parts.append((Device(name, addresses), port))
         rest = {key: item for key, item in rest.items() if key not in port}
     tables = [item for item in rest.values() if isinstance(item, NftTable)]
-    parts.append((Host(), {key: item for key, item in rest.items() if not isinstance(item, NftTable)}))
-    # The last, since a program that may be slow has to be asked.
-    return parts + [(Settings((), ((item.family, item.name),)), {item.key: item}) for item in tables]
+    accepts = {key: item for key, item in rest.items() if isinstance(item, Accept)}
+    parts.append((Host(), {key: item for key, item in rest.items() if not isinstance(item, NftTable | Accept)}))
+    # The last, since programs that may be slow have to be asked.
+    parts += [(Settings((), ((item.family, item.name),)), {item.key: item}) for item in tables]
+    return [*parts, (Filter(), accepts)]
 
 
 def _is_open(change: Change, have: Plan, want: Plan) -> bool:

@@ -104,6 +104,8 @@ class Status:
                     yield Trouble(Kind.POOL, shortage.failure, bars_adds=True)
 
     def _impaired(self, now: Surroundings) -> Iterator[Trouble]:
+        if self.survey.unseen is not None:
+            yield _told(Kind.HOST, self.survey.unseen)
         if now.unserved:
             names = _few([one.peer for one in now.unserved])
             failure = Limited(f"pods on these nodes cannot be reached: {names}", now.unserved[0].why)

@@ -15,12 +15,15 @@ from netaddr import IPAddress
 from backends.wiring import Fabric, Options, Site, Unserved, Wired, Wiring
 from cluster.peers import Peer, Source
 from cni.errors import Failure, TryAgain
+from dataplane.host import Facts
 from dataplane.uplink import Uplink
 from ipam.lease import Block
 
 log = logging.getLogger(__name__)
 
 FindUplink = Callable[[str, Collection[IPAddress], Collection[IPAddress]], Uplink]
+LookAround = Callable[[str, Collection[str]], Facts]
+"""See `dataplane.host.Host.look`."""
 ASKED: Final = 8
 """The kernel's way to so many other nodes tells the uplink, where the node's own address does not."""
 
@@ -44,7 +47,8 @@ class Survey:
     """Keeps the last good `Surroundings`; one thread refreshes, any may read.
 
     *node* is this node's name in the list, *uplink* the name of its link or '' to find it by the node's addresses.
-    *wire* answers how to wire now; while that is as it was, with the same object.
+    *wire* answers how to wire now; while that is as it was, with the same object. *look* sees what others made of this
+    host.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Survey:
         fabric: Fabric,
         find_uplink: FindUplink,
         wire: Callable[[Site], Wiring],
+        look: LookAround,
     ) -> None:
         self._node = node
         self._uplink = uplink
@@ -65,11 +70,15 @@ class Survey:
         self._fabric = fabric
         self._find_uplink = find_uplink
         self._wire = wire
+        self._look = look
+        self._facts = Facts()
         self._taken: frozenset[int] = frozenset()
         self._now: Surroundings | None = None
         # What nobody could know yet is no error that were to be told: every fresh start would begin with one.
         starting = TryAgain("the agent is starting", "it has not read the list of nodes yet")
         self._problem: Failure | None = source.error or starting
+        self.unseen: Failure | None = None
+        """Why what others made of this host could not be looked at, so that what was seen last counts; None: it was."""
 
     @property
     def now(self) -> Surroundings | None:
@@ -124,7 +133,8 @@ class Survey:
         found = self._fabric.supplied(here)
         others = (peer.addresses[0] for peer in peers if peer is not here and peer.addresses)
         uplink = self._find_uplink(self._uplink, here.addresses, tuple(islice(others, ASKED)))
-        site = Site(here, uplink, self._options, found.interfaces, found.networks, self._taken)
+        facts = self._around(uplink, here.addresses)
+        site = Site(here, uplink, self._options, found.interfaces, found.networks, self._taken, facts)
         last = self._now
         wiring = self._wire(site)
         if last is not None and last.wiring is wiring and last.peers == peers:
@@ -132,6 +142,17 @@ class Survey:
         wired = wiring.node(peers)
         self._tell(wired, last)
         return Surroundings(site, peers, wiring, wired, found.blocks)
+
+    def _around(self, uplink: Uplink, addresses: Collection[IPAddress]) -> Facts:
+        try:
+            self._facts = self._look(uplink.name, [str(one) for one in addresses])
+        except Failure as failure:
+            if str(failure) != str(self.unseen):
+                log.error("the host's rules and firewall could not be looked at", extra={"error": str(failure)})
+            self.unseen = failure
+        else:
+            self.unseen = None
+        return self._facts
 
     def _tell(self, wired: Wired, last: Surroundings | None) -> None:
         known = set(last.unserved) if last is not None else set()

@@ -125,7 +125,7 @@ class Switch:
             )
         site, peers = around.site, around.peers
         new = self._load(wanted)(site)
-        lost = Transition(site.here, self._load(state.active)(site), new).immovable(peers)
+        lost = Transition(site, self._load(state.active)(site), new).immovable(peers)
         if lost and not is_forced:
             names = dict.fromkeys(one.peer for one in lost)
             raise ConfigInvalid(f"{wanted} cannot reach {', '.join(names)}", lost[0].why)

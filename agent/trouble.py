@@ -31,6 +31,8 @@ class Kind(enum.StrEnum):
     """Other nodes that the backend cannot reach."""
     UNDELIVERED = "undelivered"
     """Pods whose addresses a cloud, or the list of nodes, does not give to this node any more."""
+    HOST = "host"
+    """What others made of this host, and how it treats pods' packets."""
     OBJECTS = "objects"
     """What is in the kernel for the whole node and could not be put right."""
     METRICS = "metrics"

@@ -118,7 +118,7 @@ class Way:
         if self._state.is_resting:
             return old
         new = self._one(self._state.wanted, site)
-        return Transition(site.here, old, new, self._state.has_moved, self._tried, site.taken)
+        return Transition(site, old, new, self._state.has_moved, self._tried)
 
     def _one(self, name: str, site: Site) -> Wiring:
         if name not in self._wirings:

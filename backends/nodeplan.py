@@ -8,13 +8,27 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from netaddr import IPNetwork
+from netaddr import IPNetwork, cidr_merge
 
 from backends.wiring import Site, Unserved, Wired
 from cluster.peers import Peer
-from dataplane.items import HOST, POD_GROUP, POD_LINK_PREFIX, Item, Key, NftTable, Route, Sysctl, nexthop_key, plan
+from dataplane.forward import accepts
+from dataplane.items import (
+    HOST,
+    MAIN,
+    POD_GROUP,
+    POD_LINK_PREFIX,
+    Item,
+    Key,
+    NftTable,
+    Route,
+    Rule,
+    Sysctl,
+    nexthop_key,
+    plan,
+)
 from dataplane.nft import OUR_CHAIN
-from dataplane.ours import DYING, DYING_BITS, NEXTHOPS
+from dataplane.ours import DYING, DYING_BITS, NEXTHOPS, RULE
 
 TABLE: Final = ("inet", "routable")
 """Family and name of the one nft table of ours."""
@@ -46,14 +60,30 @@ def common(site: Site) -> Iterator[Item]:
         # there is one address alone, that route would stand in the place of the pod's.
         if cidr.size > 1:
             yield Route(HOST, str(cidr), unreachable=True)
-    yield from forwarding(site.families)
+    yield from forwarding(site, site.families)
+    yield from accepts(site.host.dropping, map(str, site.here.pod_cidrs))
     yield table(site.here.pod_cidrs, site.options.masquerade)
 
 
-def forwarding(families: Iterable[int]) -> Iterator[Sysctl]:
-    """What makes a router of the node."""
+def forwarding(site: Site, families: Iterable[int]) -> Iterator[Sysctl]:
+    """What makes a router of the node, and of its uplink."""
     for family in families:
+        for link in sorted(site.host.advertised) if family == 6 else ():
+            # A router believes no advertisements, and what came by them so far goes when it becomes one, the default
+            # route first; but for this value (Documentation/networking/ip-sysctl.rst). It must be there before.
+            yield Sysctl(HOST, f"net/ipv6/conf/{link}/accept_ra", "2")
         yield Sysctl(HOST, _FORWARDING[family], "1")
+        # For all links at once, from now on; somebody may have said otherwise of this one since.
+        yield Sysctl(HOST, f"net/ipv{family}/conf/{site.uplink.name}/forwarding", "1")
+
+
+def first(site: Site, peers: Iterable[Peer]) -> Iterator[Rule]:
+    """Where other programs have rules before the main table, as VPN clients do: ours before those, for what goes to
+    pods, here or elsewhere. Where nobody has any there are none: the first rule costs every packet a look-up more."""
+    if site.host.ruled:
+        networks = [cidr for peer in peers for cidr in peer.pod_cidrs if cidr.version in site.host.ruled]
+        for network in cidr_merge(networks):
+            yield Rule(network.version, RULE, MAIN, dst=str(network))
 
 
 def loose(device: str) -> Sysctl:
@@ -119,21 +149,29 @@ class Part(NamedTuple):
 
 class Peers:
     """The node's plan: *base*, what the node needs whatever its peers, and a part for each peer, worked out when the
-    peer is new or has changed: *make* does that, and is pure.
+    peer is new or has changed: *make* does that, and is pure. *of_all* answers what is for all nodes together.
 
     With thousands of peers, a list that differs by one must not cost more than that one, and a copy. Any thread may
     call.
     """
 
-    def __init__(self, site: Site, base: Iterable[Item], make: Callable[[Peer, Mapping[int, int]], Part]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        base: Iterable[Item],
+        make: Callable[[Peer, Mapping[int, int]], Part],
+        of_all: Callable[[Sequence[Peer]], Iterable[Item]],
+    ) -> None:
         self._here = site.here.name
         self._taken = site.taken
         self._base = plan(*base)
         self._make = make
+        self._of_all = of_all
         self._lock = threading.Lock()
         self._peers: frozenset[Peer] = frozenset()
         self._parts: dict[str, Part] = {}
         self._plan: dict[Key, Item] = dict(self._base)
+        self._whole: dict[Key, Item] | None = None
         self._unserved: dict[str, tuple[Unserved, ...]] = {}
         self._contested: set[Key] = set()
         """What two peers want, or one gave way over: there the order of all names decides, not the change alone."""
@@ -142,13 +180,14 @@ class Peers:
         """The whole plan for the whole set of nodes, this one among them."""
         now = frozenset(peers)
         with self._lock:
-            if now != self._peers:
+            if now != self._peers or self._whole is None:
                 gone, new = self._peers - now, now - self._peers
                 is_small = len(gone) + len(new) <= len(self._parts)
                 if not is_small or not self._replace(_others(gone, self._here), _others(new, self._here)):
                     self._work_out(_others(now, self._here))
                 self._peers = now
-            return Wired(self._plan, tuple(one for name in sorted(self._unserved) for one in self._unserved[name]))
+                self._whole = {**self._plan, **plan(*self._of_all(_others(now, "")))}
+            return Wired(self._whole, tuple(one for name in sorted(self._unserved) for one in self._unserved[name]))
 
     def _replace(self, gone: Sequence[Peer], new: Sequence[Peer]) -> bool:
         """Put *new* in the place of *gone*; False, and nothing is changed, where somebody is in another's way."""

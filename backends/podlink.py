@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from netaddr import IPAddress
 
+from backends.wiring import Site
 from cni.spec import Attachment
 from dataplane.items import HOST, POD_LINK_PREFIX, Addr, Item, Key, Neigh, Port, Route, Space, Sysctl, Veth, plan
 from dataplane.ours import ALIAS
@@ -74,10 +75,10 @@ def pod_mac(addresses: Sequence[IPAddress]) -> str:
     return "0a:58:" + octets.hex(":")
 
 
-def pod(record: Record, path_mtu: int) -> dict[Key, Item]:
-    """The plan of one pod. *path_mtu* (bytes) is what the way to other nodes carries: where that is less than the
-    link's own MTU, the pod's route says so."""
-    return plan(*_items(record, path_mtu))
+def pod(record: Record, path_mtu: int, site: Site) -> dict[Key, Item]:
+    """The plan of one pod at *site*. *path_mtu* (bytes) is what the way to other nodes carries: where that is less than
+    the link's own MTU, the pod's route says so."""
+    return plan(*_items(record, path_mtu, site))
 
 
 def place(record: Record) -> Space | None:
@@ -85,7 +86,7 @@ def place(record: Record) -> Space | None:
     return Space(record.netns, record.space) if record.netns and record.space is not None else None
 
 
-def _items(record: Record, path_mtu: int) -> Iterator[Item]:
+def _items(record: Record, path_mtu: int, site: Site) -> Iterator[Item]:
     who, netns, mac = record.lease.who, place(record), record.mac
     ifname, link = who.ifname, link_name(who)
     yield Veth(
@@ -98,7 +99,8 @@ def _items(record: Record, path_mtu: int) -> Iterator[Item]:
         family, text = address.version, f"{address}/{BITS[address.version]}"
         gateway = str(GATEWAYS[family])
         yield Neigh(HOST, link, str(address), mac)
-        yield Route(HOST, text, dev=link)
+        node = site.here.address(family) if family in site.host.speaks_as else None
+        yield Route(HOST, text, dev=link, src=str(node or ""))
         if netns is None:
             continue
         if family == 6:  # some runtimes switch IPv6 off in every namespace they make

@@ -11,6 +11,7 @@ segment: every peer must be on-link, and is one neighbour entry (the kernel's de
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from netaddr import IPAddress, IPNetwork
@@ -27,12 +28,12 @@ class StaticWiring:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._peers = nodeplan.Peers(site, nodeplan.common(site), self._part)
+        self._peers = nodeplan.Peers(site, nodeplan.common(site), self._part, partial(nodeplan.first, site))
         self.mtu = pod_mtu(site, 0)
 
     def pod(self, record: Record) -> dict[Key, Item]:
         """See `backends.wiring.Wiring.pod`."""
-        return podlink.pod(record, self.mtu)
+        return podlink.pod(record, self.mtu, self._site)
 
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`."""

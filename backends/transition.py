@@ -17,7 +17,7 @@ from netaddr import IPAddress
 
 from backends import nodeplan, podlink
 from backends.vxlan import overlay_addresses
-from backends.wiring import Unserved, Wired, Wiring
+from backends.wiring import Site, Unserved, Wired, Wiring
 from cluster.peers import Peer
 from dataplane.items import HOST, Item, Key, Nexthop, Route, nexthop_key
 from ipam.store import Record
@@ -40,30 +40,29 @@ class Probe(NamedTuple):
 
 
 class Transition:
-    """`backends.wiring.Wiring` between *old* and *new*, on the node *here*.
+    """`backends.wiring.Wiring` between *old* and *new*, at *site*.
 
     Peers for whose name *has_moved* are reached by *new*. Of those named in *tried* the spare addresses alone are
-    reached by the other way than the peer's pods. *taken*: see `Site`.
+    reached by the other way than the peer's pods.
     """
 
     def __init__(
         self,
-        here: Peer,
+        site: Site,
         old: Wiring,
         new: Wiring,
         has_moved: Callable[[str], bool] = lambda name: False,
         tried: frozenset[str] = frozenset(),
-        taken: frozenset[int] = frozenset(),
     ) -> None:
-        self._here = here
-        self._taken = taken
+        self._site = site
+        self._here = site.here
         self._old, self._new = old, new
         self._has_moved, self._tried = has_moved, tried
         self.mtu = new.mtu
 
     def pod(self, record: Record) -> dict[Key, Item]:
         """See `backends.wiring.Wiring.pod`."""
-        return podlink.pod(record, min(self._old.mtu, self._new.mtu))
+        return podlink.pod(record, min(self._old.mtu, self._new.mtu), self._site)
 
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`."""
@@ -116,7 +115,7 @@ class Transition:
         """A route to the spare address of each probe by the way that *wired* has."""
         for probe, way in self._ways(peer, wired):
             number = nodeplan.nexthop_id(f"{peer.name} tried", probe.spare.version)
-            while nexthop_key(number) in wired.plan or number in self._taken:
+            while nexthop_key(number) in wired.plan or number in self._site.taken:
                 number += 1
             yield way._replace(id=number)
             yield Route(HOST, f"{probe.spare}/{podlink.BITS[probe.spare.version]}", nhid=number)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 from netaddr import EUI, IPAddress
@@ -39,12 +40,14 @@ class VxlanWiring:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._underlay = _underlay(site)
-        self._peers = nodeplan.Peers(site, (*nodeplan.common(site), *self._device()), self._part)
+        self._peers = nodeplan.Peers(
+            site, (*nodeplan.common(site), *self._device()), self._part, partial(nodeplan.first, site)
+        )
         self.mtu = pod_mtu(site, OVERHEAD[self._underlay.version])
 
     def pod(self, record: Record) -> dict[Key, Item]:
         """See `backends.wiring.Wiring.pod`."""
-        return podlink.pod(record, self.mtu)
+        return podlink.pod(record, self.mtu, self._site)
 
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`."""

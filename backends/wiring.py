@@ -15,6 +15,7 @@ from netaddr import IPAddress, IPNetwork
 from cluster.addresses import MTU_MIN
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid, Failure
+from dataplane.host import NOTHING, Facts
 from dataplane.items import Item, Key
 from dataplane.uplink import Uplink
 from ipam.lease import Block
@@ -59,7 +60,8 @@ class Site:
     """Where the agent is: *here* is its own node in the list, *uplink* the link that leads to the others.
 
     Where a cloud gives the addresses, *interfaces* are those that pods use, *networks* the ranges that the network
-    around them routes without translation. *taken* are ids of our range that other programs' nexthop objects have.
+    around them routes without translation. *taken* are ids of our range that other programs' nexthop objects have,
+    *host* is what else others made of this machine.
     """
 
     here: Peer
@@ -68,6 +70,7 @@ class Site:
     interfaces: tuple[Interface, ...] = ()
     networks: tuple[IPNetwork, ...] = ()
     taken: frozenset[int] = frozenset()
+    host: Facts = NOTHING
 
     @property
     def links(self) -> frozenset[str]:

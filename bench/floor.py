@@ -12,17 +12,21 @@ from socket import if_nametoindex
 from netaddr import IPAddress, IPNetwork
 
 from backends import podlink
+from backends.wiring import Options, Site
+from cluster.peers import Peer
 from cni.spec import Attachment, Identity
 from dataplane import rtnl
 from dataplane.items import HOST, Item, Port, Veth
 from dataplane.netlink import Socket
 from dataplane.netns import Netns
+from dataplane.uplink import Uplink
 from demo.place import Place
 from ipam.lease import Block, Lease, Leased
 from ipam.moment import Moment
 from ipam.store import Record
 
 _INDEXES = itertools.count(1 << 25)
+_SITE = Site(Peer("floor", (), ()), Uplink("lo", 1500, ()), Options())
 
 
 def pods(places: Sequence[Place]) -> list[list[Item]]:
@@ -35,7 +39,7 @@ def pods(places: Sequence[Place]) -> list[list[Item]]:
         lease = Lease(who, (Leased(address, block),))
         space = Identity(4, 4026532000, 7)  # nobody looks: what is measured here goes to the kernel by itself
         record = Record(lease, str(place.path), podlink.pod_mac([address]), 1500, "", Moment(0.0, 0.0), space)
-        found.append(list(podlink.pod(record, 1500).values()))
+        found.append(list(podlink.pod(record, 1500, _SITE).values()))
     return found
 
 

@@ -302,7 +302,8 @@ class Nexthop(NamedTuple):
 class Route(NamedTuple):
     """A route in *table*: by nexthop object, through a gateway, on a link, or ``unreachable``.
 
-    *mtu* (bytes) is the way's where it is less than the link's, else 0.
+    *mtu* (bytes) is the way's where it is less than the link's, else 0; *src* the source of what the host itself sends,
+    where that is not the kernel's choice.
     """
 
     place: Place
@@ -314,6 +315,7 @@ class Route(NamedTuple):
     unreachable: bool = False
     mtu: int = 0
     table: int = MAIN
+    src: str = ""
 
     @property
     def rank(self) -> int:
@@ -335,6 +337,7 @@ class Route(NamedTuple):
         words += ["via", self.via] if self.via else []
         words += ["dev", self.dev] if self.dev else []
         words += ["onlink"] if self.onlink else []
+        words += ["src", self.src] if self.src else []
         words += ["mtu", str(self.mtu)] if self.mtu else []
         words += ["table", str(self.table)] if self.table != MAIN else []
         return " ".join(words)

@@ -24,6 +24,7 @@ from cni.spec import Identity
 from dataplane import ethtool, observe, ours, rtnl
 from dataplane.batch import Batch
 from dataplane.diff import Change
+from dataplane.forward import Accept, Forward
 from dataplane.items import (
     HOST,
     Item,
@@ -42,7 +43,7 @@ from dataplane.items import (
 from dataplane.netlink import Socket
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import PROC_SYS, Device, Host, Pod, Scope, Settings, Strangers
+from dataplane.observe import PROC_SYS, Device, Filter, Host, Pod, Scope, Settings, Strangers
 from dataplane.refusal import ALREADY_GONE, refused, translated
 
 _FIRST: Final = 1 << 24
@@ -82,7 +83,7 @@ class Dataplane(Protocol):
 
 class Kernel:
     """`Dataplane` by rtnetlink, /proc/sys and nft. *connect* opens a socket in the calling thread's namespace; below
-    *settings* the sysctls are; *random* answers a number of so many bits."""
+    *settings* the sysctls are; *random* answers a number of so many bits; *forward* speaks of iptables' chain."""
 
     def __init__(
         self,
@@ -91,10 +92,12 @@ class Kernel:
         connect: Callable[[], Socket] = Socket,
         settings: Path = PROC_SYS,
         random: Callable[[int], int] = randbits,
+        forward: Forward | None = None,
     ) -> None:
         self._netns = netns
         self._random = random
         self._nft = nft
+        self._forward = forward or Forward()
         self._connect = connect
         self._settings = settings
         self._idle: deque[Socket] = deque()
@@ -169,6 +172,8 @@ class Kernel:
                 *observe.sysctls(self._settings, HOST, scope.sysctls),
                 *(table for table in tables if table is not None),
             ]
+        if isinstance(scope, Filter):
+            return list(self._forward.look().accepts)
         if isinstance(scope, Host):
             with self._host() as sock:
                 return observe.host(sock)
@@ -253,6 +258,9 @@ class Kernel:
         elif isinstance(change.item, NftTable):
             batch.send()
             (self._nft.write if new is not None else self._nft.delete)(change.item)
+        elif isinstance(change.item, Accept):
+            batch.send()
+            (self._forward.put if new is not None else self._forward.drop)(change.item)
         else:
             batch.add(change)
 

@@ -8,76 +8,21 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from io import FileIO
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
-from cni.errors import Failure, KernelRefused, TryAgain
+from cni.errors import Failure, KernelRefused
 from dataplane.items import NftTable
-from dataplane.refusal import unable
+from dataplane.program import Program, Run
 
 OUR_CHAIN: Final = "source"
 """The name of a chain that every table of ours has."""
-TIMEOUT: Final = 10.0
-"""Seconds that a call may take: nft waits for whoever else is changing the rules."""
-REST: Final = 60.0
-"""Seconds after a call that took too long for which nft is not called: a pass that waits for it mends nothing else."""
-_MOMENT: Final = 1.0
-"""Seconds."""
 _NAME: Final = "nft {} {}"
 """What is remembered of a table is called so."""
 _ABSENT: Final = "No such file or directory"
 Listing: TypeAlias = Sequence[Mapping[str, Any]]
-
-
-class Done(NamedTuple):
-    """How a call of nft ended: below 0 *code* is the signal that killed it."""
-
-    code: int
-    said: str
-    complained: str
-
-
-Run = Callable[[Sequence[str], str], Done]
-
-
-def run(arguments: Sequence[str], text: str, timeout: float = TIMEOUT) -> Done:
-    """Call nft with *text* on its standard input.
-
-    Raises:
-        TimeoutError: it did not end in time, and is killed.
-        OSError: it could not be started.
-    """
-    # Files in memory instead of pipes: Popen leaks those it has when it gets no more of them, and a child of nft's that
-    # goes on would keep them open.
-    with _file() as stdin, _file() as stdout, _file() as stderr:
-        stdin.write(text.encode())
-        stdin.seek(0)
-        # What it says is read, so it has to be in one language.
-        process = subprocess.Popen(
-            ["nft", *arguments], stdin=stdin, stdout=stdout, stderr=stderr, env={**os.environ, "LC_ALL": "C"}
-        )
-        try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired as error:
-            process.kill()
-            with suppress(subprocess.TimeoutExpired):  # unless it is stuck in the kernel: that it may be for long
-                process.wait(_MOMENT)
-            raise TimeoutError(f"nft did not end within {timeout:g} s") from error
-        return Done(code, _content(stdout), _content(stderr).strip())
-
-
-def _file() -> FileIO:
-    return FileIO(os.memfd_create("nft", os.MFD_CLOEXEC), "r+")
-
-
-def _content(file: FileIO) -> str:
-    file.seek(0)
-    return file.readall().decode(errors="replace")
 
 
 class Memory(Protocol):
@@ -104,11 +49,9 @@ class Nft:
     """
 
     def __init__(
-        self, run: Run = run, clock: Callable[[], float] = time.monotonic, memory: Memory | None = None
+        self, run: Run | None = None, clock: Callable[[], float] = time.monotonic, memory: Memory | None = None
     ) -> None:
-        self._run = run
-        self._clock = clock
-        self._rests_until = -REST
+        self._nft = Program("nft", "nftables", run, clock)
         self._memory = memory
         self._known: dict[tuple[str, str], tuple[str, str]] = {}
         self._handles: set[int] = set()
@@ -162,7 +105,7 @@ class Nft:
         """
         text = f"table {table.family} {table.name} {{\n{table.text}\n}}\n"
         try:
-            done = self._done(["--check", "-f", "-"], text, f"check table {table.family} {table.name}")
+            done = self._nft.done(["--check", "-f", "-"], text, f"check table {table.family} {table.name}")
         except KernelRefused as failure:
             return str(failure)
         return (done.complained or f"nft ended with code {done.code}") if done.code else ""
@@ -188,7 +131,7 @@ class Nft:
 
     def _list(self, family: str, name: str) -> Listing | None:
         what = f"list table {family} {name}"
-        done = self._done(["--json", "--terse", *what.split()], "", what)
+        done = self._nft.done(["--json", "--terse", *what.split()], "", what)
         if done.code and _ABSENT in done.complained:
             return None
         if done.code:
@@ -202,29 +145,11 @@ class Nft:
         return listing
 
     def _call(self, arguments: Sequence[str], text: str, what: str) -> None:
-        done = self._done(arguments, text, what)
+        done = self._nft.done(arguments, text, what)
         if done.code:
             raise KernelRefused(f"nft refused: {what}", done.complained)
 
-    def _done(self, arguments: Sequence[str], text: str, what: str) -> Done:
-        """One call of nft that ended by itself."""
-        if self._clock() < self._rests_until:
-            raise TryAgain(f"nft is not asked for a while: {what}", _SLOW)
-        try:
-            done = self._run(arguments, text)
-        except TimeoutError as error:
-            self._rests_until = self._clock() + REST
-            raise TryAgain(f"nft did not answer within {TIMEOUT:g} s: {what}", _SLOW) from error
-        except FileNotFoundError as error:
-            raise KernelRefused("the program nft is missing", "install the package nftables") from error
-        except OSError as error:
-            raise unable(f"call nft to {what}", error) from error
-        if done.code < 0:
-            raise TryAgain(f"nft was killed by signal {-done.code}: {what}", "see the machine's log: out of memory?")
-        return done
 
-
-_SLOW: Final = "the machine is very busy, or another program holds the nftables rules"
 _SHOWN: Final = 80
 
 

@@ -40,7 +40,15 @@ class Settings(NamedTuple):
     tables: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        return ", ".join([*self.sysctls, *(f"nft table {family} {name}" for family, name in self.tables)])
+        tables = (f"nft table {family} {name}" for family, name in self.tables)
+        return ", ".join([*self.sysctls, *tables])
+
+
+class Filter(NamedTuple):
+    """What of ours is in other programs' chains."""
+
+    def __str__(self) -> str:
+        return "iptables' chain FORWARD"
 
 
 class PodLink(NamedTuple):
@@ -85,7 +93,7 @@ class Pod(NamedTuple):
         return f"link {self.ifname} in {self.netns}"
 
 
-Scope: TypeAlias = Host | Settings | PodLink | Strangers | Device | Pod
+Scope: TypeAlias = Host | Settings | Filter | PodLink | Strangers | Device | Pod
 
 
 def host(sock: Socket) -> list[Item]:

@@ -25,6 +25,8 @@ NEXTHOPS: Final = range(1 << 30, 1 << 31)
 """The ids of our nexthop objects."""
 RULES: Final = range(8200, 8300)
 """The priorities of our rules."""
+RULE: Final = 82
+"""The priority of those of our rules that come before others'."""
 TABLES: Final = range(8200, 8300)
 """The routing tables, besides main, that we have."""
 
@@ -74,4 +76,4 @@ def is_route(item: Route, metric: int) -> bool:
 
 def is_rule(item: Rule) -> bool:
     """Whether a rule with our protocol number can be ours."""
-    return item.priority in RULES
+    return item.priority in RULES or item.priority == RULE

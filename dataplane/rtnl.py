@@ -47,8 +47,10 @@ IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 0x02
 NDA_DST, NDA_LLADDR, NUD_PERMANENT, NTF_SELF = 1, 2, 0x80, 0x02
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE, RTA_NH_ID, RTAX_MTU = 1, 4, 5, 6, 8, 15, 30, 2
-RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_UNREACHABLE, RTNH_F_ONLINK = 0, 253, 1, 7, 4
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE, RTA_NH_ID, RTAX_MTU = (
+    1, 4, 5, 6, 7, 8, 15, 30, 2,
+)  # fmt: skip
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_UNREACHABLE, RTNH_F_ONLINK, LOCAL = 0, 253, 1, 7, 4, 255
 FRA_DST, FRA_SRC, FRA_PRIORITY, FRA_FWMARK, FRA_SUPPRESS_IFGROUP, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = (
     1, 2, 6, 10, 13, 15, 16, 21,
 )  # fmt: skip
@@ -242,6 +244,8 @@ def _route(item: Route, index: int) -> bytes:
         body += attr(RTA_OIF, _U32.pack(index))
     if item.via:
         body += attr(RTA_GATEWAY, inet_pton(family_of(item.via), item.via))
+    if item.src:
+        body += attr(RTA_PREFSRC, inet_pton(family, item.src))
     if item.mtu:
         body += attr(RTA_METRICS, attr(RTAX_MTU, _U32.pack(item.mtu)))
     return body
@@ -452,7 +456,9 @@ def _any_route(body: bytes, found: Mapping[int, bytes], place: Place, names: Map
     via = text(found[RTA_GATEWAY]) if RTA_GATEWAY in found else ""
     metrics = attrs(found.get(RTA_METRICS, b""), 0, len(found.get(RTA_METRICS, b"")))
     mtu = _U32.unpack(metrics[RTAX_MTU])[0] if RTAX_MTU in metrics else 0
-    return Route(place, dst, names.get(oif, f"#{oif}"), via, onlink=bool(flags & RTNH_F_ONLINK), mtu=mtu, table=table)
+    dev, onlink = names.get(oif, f"#{oif}"), bool(flags & RTNH_F_ONLINK)
+    src = text(found[RTA_PREFSRC]) if RTA_PREFSRC in found else ""
+    return Route(place, dst, dev, via, onlink=onlink, mtu=mtu, table=table, src=src)
 
 
 def rule(body: bytes) -> Rule | None:

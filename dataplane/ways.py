@@ -16,7 +16,7 @@ from dataplane import rtnl
 from dataplane.netlink import Socket
 from dataplane.refusal import translated
 
-_RTA_SRC, _RTA_IIF, _RTA_PREFSRC, _RTA_VIA, _RTA_MARK = 2, 3, 7, 18, 16
+_RTA_SRC, _RTA_IIF, _RTA_VIA, _RTA_MARK = 2, 3, 18, 16
 _KINDS: Final = {1: "unicast", 2: "local", 3: "broadcast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _LOOKUP_TABLE: Final = 0x1000
 """RTM_F_LOOKUP_TABLE: say which table the route is of (rtnetlink(7))."""
@@ -97,7 +97,7 @@ def _decoded(body: bytes) -> Way:
         _name(int.from_bytes(found.get(rtnl.RTA_OIF, b""), "little")),
         rtnl.text(via) if via else "",
         int.from_bytes(found[rtnl.RTA_TABLE], "little") if rtnl.RTA_TABLE in found else table,
-        rtnl.text(found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else "",
+        rtnl.text(found[rtnl.RTA_PREFSRC]) if rtnl.RTA_PREFSRC in found else "",
     )
 
 

@@ -16,15 +16,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from netaddr import IPAddress, IPNetwork
+from netaddr import IPAddress, IPNetwork, cidr_merge
 
 from backends import nodeplan, podlink
 from backends.wiring import Interface, Site, Wired, pod_mtu
 from cluster.peers import Peer
+from dataplane.forward import accepts
 from dataplane.items import HOST, MAIN, Addr, Item, Key, NftTable, Port, Route, Rule, plan
+from dataplane.ours import RULE
 from ipam.store import Record
 
-PODS: Final = 8210
+PODS: Final = RULE
 """Priority of the rule that finds the routes to pods."""
 REPLIES: Final = 8220
 """Priority of the rules for what answers a connection."""
@@ -50,7 +52,7 @@ class EniWiring:
 
     def pod(self, record: Record) -> dict[Key, Item]:
         """See `backends.wiring.Wiring.pod`."""
-        return podlink.pod(record, self.mtu)
+        return podlink.pod(record, self.mtu, self._site)
 
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`: other nodes are the VPC's business."""
@@ -64,7 +66,8 @@ def mark(index: int) -> int:
 
 def _items(site: Site) -> Iterator[Item]:
     blocks = [block for one in site.interfaces for block in one.blocks]
-    yield from nodeplan.forwarding({4, *(block.version for block in blocks)})
+    yield from nodeplan.forwarding(site, sorted({4, *(block.version for block in blocks)}))
+    yield from accepts(site.host.dropping, map(str, cidr_merge(blocks)))
     yield _table(site)
     secondary = [one for one in site.interfaces if one.index]
     if not secondary:

@@ -23,8 +23,9 @@ from dataplane.items import HOST, VXLAN_LINK, Fdb, Item, NftTable, Plan, Sysctl,
 from dataplane.kernel import Kernel
 from dataplane.netlink import Refusal, Socket, T
 from dataplane.netns import Netns
-from dataplane.nft import REST, Done, Nft, run
+from dataplane.nft import Nft
 from dataplane.observe import MOST, Device, Host, Pod, PodLink, Scope, Settings
+from dataplane.program import REST, Done, call
 from dataplane.refusal import unable
 from demo.place import Place
 from demo.place import run as command
@@ -430,7 +431,7 @@ def test_an_nft_that_does_not_end(program: Callable[[str], None]) -> None:
     """It is killed, as is told; a program of its own that keeps its pipes open delays nobody."""
     program("/bin/sleep 60 & wait")
     with pytest.raises(TimeoutError, match=r"nft did not end within 0.2 s"):
-        run(["list", "tables"], "", 0.2)
+        call(["nft", "list", "tables"], "", 0.2)
 
 
 def test_an_nft_that_is_too_slow_is_left_alone_for_a_while() -> None:

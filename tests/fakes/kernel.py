@@ -13,6 +13,7 @@ from dataclasses import replace
 from cni.errors import EnvironmentInvalid, KernelRefused
 from cni.spec import Identity
 from dataplane.diff import Change
+from dataplane.forward import Accept
 from dataplane.items import (
     HOST,
     VXLAN_LINK,
@@ -29,7 +30,7 @@ from dataplane.items import (
     Veth,
     Vxlan,
 )
-from dataplane.observe import Device, Pod, PodLink, Scope, Settings, Strangers
+from dataplane.observe import Device, Filter, Pod, PodLink, Scope, Settings, Strangers
 from dataplane.ours import has_pod_link_name, is_overlay, is_pod_link
 from dataplane.refusal import refused
 
@@ -259,6 +260,9 @@ class FakeKernel:
             yield from (Sysctl(HOST, path, self._sysctls[path]) for path in scope.sysctls if path in self._sysctls)
             names = {Key(HOST, "nft", f"{family} {name}") for family, name in scope.tables}
             yield from (item for key, item in self._state.items() if key in names)
+            return
+        if isinstance(scope, Filter):
+            yield from (item for item in self._state.values() if isinstance(item, Accept))
             return
         if isinstance(scope, Device):
             keys = {Key(HOST, "link", scope.name), *(Addr(HOST, scope.name, one).key for one in scope.addresses)}

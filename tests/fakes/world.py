@@ -26,6 +26,7 @@ from backends.wiring import Options
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid, TryAgain
 from cni.spec import Attachment
+from dataplane.host import Facts
 from dataplane.items import HOST, Item, Key, Route, Veth
 from dataplane.uplink import Uplink
 from ipam.allocator import Allocator
@@ -102,6 +103,8 @@ class World:
         self.settles = 0
         self.unsettled = 0
         """The number of the pass that the switch waits for and that fails."""
+        self.facts = Facts()
+        """What others made of this host."""
         self.kernel = FakeKernel()
         self.kernel.add_foreign(Route(HOST, "203.0.113.0/24", "eth0"))
         self.nodes = Nodes(*nodes)
@@ -130,6 +133,7 @@ class World:
             fabric=PodCidrs(),
             find_uplink=lambda name, addresses, others: UPLINK,
             wire=self.way.wiring,
+            look=lambda uplink, addresses: self.facts,
         )
         self.survey.refresh()
         around = self.survey.now

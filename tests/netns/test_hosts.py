@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
 import pytest
 from netaddr import IPAddress
 
 from cni.errors import ConfigInvalid
 from dataplane import uplink
 from demo import show, traffic
-from demo.lab import Lab, built, eventually
+from demo.lab import Lab, Node, built, eventually
 from demo.place import Place
 
 
@@ -86,3 +93,145 @@ def test_a_host_that_knows_no_way_to_another_node_is_asked_for_its_uplink() -> N
     with pytest.raises(ConfigInvalid, match="address is on lo, and no route leads to another node") as refusal:
         uplink.find("", [IPAddress("127.0.0.1")], [IPAddress("198.51.100.7")])
     assert "set uplink" in refusal.value.details
+
+
+@contextmanager
+def advertising(router: Place) -> Iterator[None]:
+    """*router* says, ten times a second, that it is a default router (RFC 4861, section 4.2)."""
+    (link,) = json.loads(router.ip("-j link show eth0"))
+    message = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
+    is_over = threading.Event()
+    with closing(router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, link["ifindex"])
+
+        def advertise() -> None:
+            while not is_over.wait(0.1):
+                sock.sendto(message, ("ff02::1", 0, 0, link["ifindex"]))
+
+        thread = threading.Thread(target=advertise)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
+
+@pytest.mark.parametrize(("before", "after"), [("1", "2"), ("2", "2"), ("0", "0")])
+def test_what_came_by_router_advertisements_stays(before: str, after: str) -> None:
+    """The node becomes a router, and keeps its default route; one that takes no advertisements takes none then."""
+    with built(family="dual", nodes=1, is_started=False) as lab, advertising(lab.outside):
+        (node,) = lab.nodes
+        node.place.sysctl("net/ipv6/conf/eth0/accept_ra", before)
+        default = "-6 route show default"
+        if before != "0":
+            eventually("the default route has come", lambda: "proto ra" in node.place.ip(default))
+        else:
+            node.place.ip("-6 route flush proto ra")
+        node.start()
+        eventually("it is a router", lambda: setting(node, "net/ipv6/conf/eth0/forwarding") == "1")
+        assert ("proto ra" in node.place.ip(default)) == (before != "0")
+        assert setting(node, "net/ipv6/conf/eth0/accept_ra") == after
+
+
+def setting(node: Node, path: str) -> str:
+    """The value of a sysctl there."""
+    return node.place.run("cat", f"/proc/sys/{path}").strip()
+
+
+def test_forwarding_of_the_uplink_alone_is_mended() -> None:
+    """A network service resets it when a link appears; the value for all links still says that it forwards."""
+    with built(family="dual", nodes=2) as lab:
+        with_one_pod_each(lab)
+        for family in (4, 6):
+            for node in lab.nodes:
+                node.place.sysctl(f"net/ipv{family}/conf/eth0/forwarding", "0")
+                path = f"net/ipv{family}/conf/eth0/forwarding"
+                eventually("it forwards", lambda node=node, path=path: setting(node, path) == "1")
+            assert unreached(lab, family) == []
+
+
+def with_one_pod_each(lab: Lab) -> None:
+    """A pod on each node."""
+    for node in lab.nodes:
+        node.add()
+
+
+FIREWALLS = {"nft": ("iptables-nft", "ip6tables-nft"), "legacy": ("iptables-legacy", "ip6tables-legacy")}
+
+
+@pytest.mark.parametrize("form", FIREWALLS)
+@pytest.mark.parametrize("backend", ["static", "vxlan"])
+def test_pods_work_where_forwarding_is_dropped_by_policy(backend: str, form: str) -> None:
+    """Docker, ufw and others set it so, before or after the agent's start: our own pods' packets are accepted, nobody
+    else's, and nothing of that stays when the policy is lifted."""
+    with built(backend=backend, family="dual", nodes=2) as lab:
+        with_one_pod_each(lab)
+        lab.nodes[0].add()
+        for node in lab.nodes:
+            for program in FIREWALLS[form]:
+                node.place.run(program, "-P", "FORWARD", "DROP")
+        node = lab.nodes[0]
+        eventually("it is seen", lambda: accepted(node, form) == [2, 2])
+        eventually("here, too", lambda: accepted(lab.nodes[1], form) == [2, 2])
+        assert [unreached(lab, family) for family in (4, 6)] == [[], []]
+        node.place.run(FIREWALLS[form][0], "-F", "FORWARD")
+        eventually("what somebody flushed is back", lambda: accepted(node, form) == [2, 2])
+        for program in FIREWALLS[form]:
+            node.place.run(program, "-P", "FORWARD", "ACCEPT")
+        eventually("nothing of ours is left", lambda: accepted(node, form) == [0, 0])
+
+
+def accepted(node: Node, form: str) -> list[int]:
+    """How many rules of ours are in the chain FORWARD of each family."""
+    rule = "--comment routable -j ACCEPT"
+    return [node.place.run(program, "-S", "FORWARD").count(rule) for program in FIREWALLS[form]]
+
+
+def test_uninstalling_leaves_no_rule_in_others_chains() -> None:
+    """The chain is others'; our rules in it go with the rest."""
+    with built(nodes=1) as lab:
+        (node,) = lab.nodes
+        node.place.run("iptables-nft", "-P", "FORWARD", "DROP")
+        node.place.run("iptables-nft", "-A", "FORWARD", "-i", "docker0", "-j", "ACCEPT")
+        eventually("it is seen", lambda: accepted(node, "nft")[0])
+        node.stop()
+        node.ctl("uninstall")
+        assert node.place.run("iptables-nft", "-S", "FORWARD").splitlines() == [
+            "-P FORWARD DROP",
+            "-A FORWARD -i docker0 -j ACCEPT",
+        ]
+
+
+@pytest.mark.parametrize("route", ["default", "10.0.0.0/8"])
+@pytest.mark.parametrize("backend", ["static", "vxlan"])
+def test_pods_work_beside_rules_that_come_before_the_main_table(backend: str, route: str) -> None:
+    """A VPN client on the host has everything, or a range, looked up in a table of its own first."""
+    with built(backend=backend, nodes=2) as lab:
+        with_one_pod_each(lab)
+        node = lab.nodes[0]
+        node.add()
+        assert "82:" not in node.place.ip("rule show")
+        node.place.ip("link add vpn0 type veth peer name vpn1")
+        for words in ("address add 100.64.0.7/32 dev vpn0", "link set vpn0 up", "link set vpn1 up"):
+            node.place.ip(words)
+        node.place.ip(f"route add {route} dev vpn0 table 52")
+        node.place.ip("route add throw 192.0.2.0/24 table 52")
+        node.place.ip("rule add priority 5270 lookup 52")
+        eventually("it is seen", lambda: "82:" in node.place.ip("rule show"))
+        assert unreached(lab) == []
+        node.place.ip("rule delete priority 5270")
+        eventually("ours go with it", lambda: "82:" not in node.place.ip("rule show"))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_node_speaks_to_its_pods_as_itself(family: int) -> None:
+    """A host with more addresses than the list names, on a link that comes first: the pod sees the one of the list."""
+    with built(family="dual", nodes=1, is_started=False) as lab:
+        (node,) = lab.nodes
+        node.place.ip("address add 198.51.100.9/32 dev lo")
+        node.place.ip("address add 3fff::9/128 dev lo")
+        node.start()
+        pod = node.add()
+        assert traffic.seen_by_tcp(node.place, pod.place, pod.address(family)) == node.address(family)

@@ -313,7 +313,7 @@ def planned(*interfaces: Interface, masquerade: tuple[IPNetwork, ...] | None = N
 def test_with_the_primary_interface_alone_nothing_is_routed_specially() -> None:
     """The main table does it."""
     lines, chains = planned(FIRST)
-    assert lines == ["sysctl net/ipv4/ip_forward = 1"]
+    assert lines == ["sysctl net/ipv4/ip_forward = 1", "sysctl net/ipv4/conf/ens5/forwarding = 1"]
     assert "arriving" not in chains and "snat" not in chains
 
 
@@ -323,7 +323,8 @@ def test_a_secondary_interface_has_a_table_and_a_rule_for_each_block() -> None:
     lines, chains = planned(FIRST, SECOND)
     assert lines == [
         "sysctl net/ipv4/ip_forward = 1",
-        "rule ipv4 8210: from all lookup main suppress_ifgroup 0",
+        "sysctl net/ipv4/conf/ens5/forwarding = 1",
+        "rule ipv4 82: from all lookup main suppress_ifgroup 0",
         "sysctl net/ipv4/conf/ens5/rp_filter = 2",
         "route 10.0.0.0/20 dev ens5 table 8200",
         "route 0.0.0.0/0 via 10.0.0.1 dev ens5 onlink table 8200",

@@ -100,7 +100,9 @@ def test_static_reaches_peers_by_their_addresses() -> None:
         "route unreachable 10.1.1.0/24",
         "route unreachable 2001:db8:1::/64",
         "sysctl net/ipv4/ip_forward = 1",
+        "sysctl net/ipv4/conf/eth0/forwarding = 1",
         "sysctl net/ipv6/conf/all/forwarding = 1",
+        "sysctl net/ipv6/conf/eth0/forwarding = 1",
         f"nexthop id {four} via 192.0.2.2 dev eth0",
         f"route 10.1.2.0/24 nhid {four}",
         f"nexthop id {six} via 2001:db8::2 dev eth0",
@@ -137,7 +139,7 @@ def test_vxlan_wraps_for_every_peer() -> None:
     """The device, its own overlay addresses, and per peer a neighbour, a forwarding entry and the nexthops."""
     wired = VxlanWiring(SITE).node([HERE, NEAR])
     four, six = nodeplan.natural_ids(NEAR).values()
-    assert lines(wired.plan)[4:] == [
+    assert lines(wired.plan)[6:] == [
         "link routable-vxlan vxlan id 4096 local 192.0.2.1 dstport 4789 mtu 1450 address 02:52:c0:00:02:01 up "
         "tx-checksum on",
         "sysctl net/ipv4/conf/routable-vxlan/rp_filter = 2",

@@ -33,8 +33,8 @@ def test_what_is_tried_goes_the_other_way(moved: tuple[str, ...]) -> None:
     """The last address of each range of the peer's, and nothing else: least of all one that somebody sends from, since
     the answers to that would tell another than the way to our pods."""
     wirings = StaticWiring(SITE), VxlanWiring(SITE)
-    plain = reached(Transition(HERE, *wirings, lambda name: name in moved))
-    tried = reached(Transition(HERE, *wirings, lambda name: name in moved, frozenset(["node-b", "node-c"])))
+    plain = reached(Transition(SITE, *wirings, lambda name: name in moved))
+    tried = reached(Transition(SITE, *wirings, lambda name: name in moved, frozenset(["node-b", "node-c"])))
     assert {dst: tried[dst] for dst in plain} == plain
     other = {"eth0": VXLAN_LINK, VXLAN_LINK: "eth0"}
     assert {dst: dev for dst, dev in tried.items() if dst not in plain} == {
