@@ -90,7 +90,8 @@ class Node:
 
     def launch(self) -> None:
         """Start the agent and do not wait."""
-        power = "-all,+net_admin,+sys_admin,+sys_ptrace"  # as deploy/routable-agent.service: nothing more is needed
+        # As deploy/routable-agent.service has it: nothing more is needed.
+        power = "-all,+net_admin,+net_raw,+sys_admin,+sys_ptrace"
         line = self.place.enter("setpriv", "--pdeathsig", "KILL", "--bounding-set", power, "--inh-caps", power, "--")
         line += [*self.launcher, sys.executable, *self.program, "--config", str(self.config)]
         with self.log.open("ab") as log:
