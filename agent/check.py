@@ -31,6 +31,7 @@ from backends.podcidrs import PodCidrs
 from cluster.nodesfile import NodesFile
 from cni.errors import Failure
 from dataplane import preflight, uplink
+from dataplane.host import Host
 from dataplane.items import Plan, plan
 from dataplane.nft import Nft
 from ipam.schema import Damaged, refuse_others
@@ -104,6 +105,7 @@ def _listed(config: Config) -> Plans:
         fabric=PodCidrs(),
         find_uplink=uplink.find,
         wire=backends.load(config.backend),
+        look=Host().look,
     )
     survey.refresh()
     if source.error is not None:

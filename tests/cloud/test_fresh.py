@@ -10,6 +10,7 @@ import backends
 from agent.survey import Survey
 from agent.way import Way, restored
 from backends.wiring import Options
+from dataplane.host import NOTHING
 from dataplane.uplink import Uplink
 from tests.cloud.machine import Clock, Machine
 from tests.cloud.region import Region
@@ -30,6 +31,7 @@ def test_a_fresh_start_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
         fabric=fabric,
         find_uplink=lambda name, addresses, others: Uplink("ens5", 9001, ()),
         wire=Way(restored(None, "aws-eni", "boot"), backends.load).wiring,
+        look=lambda uplink, addresses: NOTHING,
     )
     with caplog.at_level(logging.INFO):
         survey.refresh()
