@@ -18,9 +18,10 @@ from dataplane.refusal import unable
 
 TIMEOUT: Final = 10.0
 """Seconds that a call may take: they wait for whoever else is changing the rules."""
-REST: Final = 60.0
-"""Seconds after a call that took too long for which the program is not called: a pass that waits for it mends nothing
-else."""
+REST: Final = 5.0
+"""Seconds after a call that took too long for which the program is not called, and twice as many after each further
+one, up to `REST_MOST`: a pass that waits for it mends nothing else."""
+REST_MOST: Final = 60.0
 _MOMENT: Final = 1.0
 """Seconds."""
 
@@ -47,6 +48,7 @@ class Program:
         self._package = package
         self._run: Run = run or (lambda arguments, text: call([name, *arguments], text))
         self._clock = clock
+        self._rest = 0.0
         self._rests_until = -REST
 
     def done(self, arguments: Sequence[str], text: str, what: str) -> Done:
@@ -61,13 +63,15 @@ class Program:
         try:
             done = self._run(arguments, text)
         except TimeoutError as error:
-            self._rests_until = self._clock() + REST
+            self._rest = min(max(REST, 2 * self._rest), REST_MOST)
+            self._rests_until = self._clock() + self._rest
             raise TryAgain(f"{self._name} did not answer within {TIMEOUT:g} s: {what}", _SLOW) from error
         except FileNotFoundError as error:
             remedy = f"install the package {self._package}"
             raise KernelRefused(f"the program {self._name} is missing", remedy) from error
         except OSError as error:
             raise unable(f"call {self._name} to {what}", error) from error
+        self._rest = 0.0
         if done.code < 0:
             why = "see the machine's log: out of memory?"
             raise TryAgain(f"{self._name} was killed by signal {-done.code}: {what}", why)

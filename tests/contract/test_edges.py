@@ -453,6 +453,9 @@ def test_an_nft_that_is_too_slow_is_left_alone_for_a_while() -> None:
     now[0] = REST
     with pytest.raises(TryAgain, match="did not answer"):
         nft.read("inet", "routable")
+    now[0] = REST + 2 * REST - 1
+    with pytest.raises(TryAgain, match="not asked for a while"):
+        nft.read("inet", "routable")
 
 
 def test_a_table_that_is_not_there(own: Netns) -> None:
