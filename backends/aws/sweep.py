@@ -52,8 +52,9 @@ class Sweep:
                 self._at = self._clock() + INTERVAL * (0.5 + self._random())
                 self._found = yield from self._look(known)
             return False
-        one = self._found.pop()
+        one = self._found[-1]
         if one.id in known:  # it is on its way here since
+            self._found.pop()
             return False
         try:
             yield from self._cloud.ask("DeleteNetworkInterface", NetworkInterfaceId=one.id)
@@ -62,6 +63,7 @@ class Sweep:
         else:
             self.deleted += 1
             log.warning("deleted an interface that a dead node left behind", extra={"interface": one.id})
+        self._found.pop()
         return True
 
     def _look(self, known: Collection[str]) -> Steps[list[Eni]]:
