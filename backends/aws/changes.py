@@ -19,7 +19,7 @@ from backends.aws.gone import STALE
 from backends.aws.indexes import Indexes
 from backends.aws.inventory import Intent, Inventory
 from backends.aws.leaving import Leaving
-from backends.aws.model import CLUSTER_TAG, MADE_TAG, NODE_TAG, Eni, Subnet, assigned, eni, tag_specifications
+from backends.aws.model import CLUSTER_TAG, MADE_TAG, NODE_TAG, PRIMARY, Eni, Subnet, assigned, eni, tag_specifications
 from backends.aws.obstacles import FULL, NO_SLOT, NOT_FOUND, Obstacles
 from backends.aws.options import Options
 from backends.aws.retries import Retries
@@ -180,9 +180,9 @@ class Changes:
         if index is None:
             index = self._indexes.choose(made.id, {one.index for one in self._inventory.enis.values()})
             try:
-                answer = yield from self._cloud.ask(
-                    ATTACH, NetworkInterfaceId=made.id, InstanceId=instance, DeviceIndex=index
-                )
+                # The card is named: or else EC2 may hold the index against those of all cards.
+                slot = {"DeviceIndex": index, "NetworkCardIndex": PRIMARY}
+                answer = yield from self._cloud.ask(ATTACH, NetworkInterfaceId=made.id, InstanceId=instance, **slot)
             except Refused as error:
                 self._unattached(intent, made, error)
                 return

@@ -20,11 +20,11 @@ def place() -> Place:
     return Place()
 
 
-def foreign(place: Place, machine: Machine, index: int) -> str:
-    """Somebody's interface, attached at *index*."""
+def foreign(place: Place, machine: Machine, index: int, card: int = 0) -> str:
+    """Somebody's interface, attached at *index* of a network *card*."""
     made = place.region.call("CreateNetworkInterface", {"SubnetId": place.subnet})["NetworkInterface"]
     name = str(made["NetworkInterfaceId"])
-    where = {"NetworkInterfaceId": name, "InstanceId": machine.instance, "DeviceIndex": index}
+    where = {"NetworkInterfaceId": name, "InstanceId": machine.instance, "DeviceIndex": index, "NetworkCardIndex": card}
     attached = place.region.call("AttachNetworkInterface", where)
     change = {"AttachmentId": attached["AttachmentId"], "DeleteOnTermination": True}
     place.region.call("ModifyNetworkInterfaceAttribute", {"NetworkInterfaceId": name, "Attachment": change})
@@ -134,6 +134,20 @@ def test_a_device_index_that_somebody_took_is_not_tried_again(taken: tuple[int, 
     assert place.calls("CreateNetworkInterface") == len(taken) + 1
     machine.run(REST)
     well(machine)
+
+
+def test_a_device_index_of_another_card_takes_nothing(place: Place) -> None:
+    """EC2 may hold it against an interface whose card is not named: it is."""
+    machine = place.machine("p4d.24xlarge")
+    machine.run(5)
+    foreign(place, machine, 1, card=1)
+    place.region.become(index_of_any_card=True)
+    machine.add(900)
+    machine.run(15)
+    assert len(machine.pods) == 900
+    assert not place.region.calls["AttachNetworkInterface", "InvalidParameterValue"]
+    well_but_for_others = [one for one in machine.differences() if "the agent knows None" not in one]
+    assert well_but_for_others == []
 
 
 def test_an_attachment_without_an_answer_is_found(place: Place) -> None:
