@@ -49,8 +49,10 @@ exec sleep infinity
 SYSTEMCTL: Final = """#!/bin/sh
 set -eu
 [ "$*" = "enable --now routable-agent" ] || { echo "systemctl: not expected: $*" >&2; exit 64; }
-line=$(sed -n 's/^ExecStart=//p' /etc/systemd/system/routable-agent.service)
-setpriv --bounding-set -all,+net_admin,+sys_admin $line >/run/routable/log 2>&1 &
+unit=/etc/systemd/system/routable-agent.service
+line=$(sed -n 's/^ExecStart=//p' $unit)
+power=$(sed -n 's/^CapabilityBoundingSet=//p' $unit | sed 's/CAP_/+/g; s/ /,/g')
+setpriv --bounding-set "-all,$power" $line >/run/routable/log 2>&1 &
 echo $! >/run/routable/pid
 until grep -q ' info ready ' /run/routable/log; do
     kill -0 $! || { cat /run/routable/log >&2; exit 1; }
