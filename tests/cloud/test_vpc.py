@@ -349,7 +349,7 @@ def test_the_process_is_killed_at_every_call(nth: int, is_after: bool) -> None:
         if not killed.is_set():
             for pod in list(node.pods):
                 node.delete(pod)
-            assert killed.wait(20), "the scenario has fewer calls than that"
+            assert killed.wait(75), "the scenario has fewer calls than that"
         assert node.agent is not None
         node.agent.wait(20)
         node.launch()
