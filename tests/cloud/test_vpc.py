@@ -19,6 +19,7 @@ from demo.lab import Node, eventually
 from demo.runtime import Pod, Refused
 from demo.vpc import OUTSIDE, Vpc, built, nodeport
 from tests.cloud.region import NoAnswer
+from tests.netns.test_check import checked
 
 AWS = {"mode": "address", "minimum_addresses": 8, "shrink_delay": 1.0}
 SINGLE = {"aws": AWS, "ipam": {"cooldown": 1.0}}
@@ -303,6 +304,19 @@ def test_a_pod_that_waits_keeps_nobody_from_being_served() -> None:
 
 
 # --- EC2 out of order, death ------------------------------------------------------------------------------------
+
+
+def test_a_check_looks_at_the_metadata(vpc: Vpc) -> None:
+    """What the instance is, and which link is its primary interface; the agent goes on as if nobody had looked."""
+    node = vpc.nodes[0]
+    before = node.status()["leases"]
+    found = checked(node)
+    assert (found.wrong, found.code) == ([], 0)
+    instance = vpc.instances[node.name]
+    assert any(line.startswith(f"ok metadata: {instance}, t3.medium in ") for line in found.lines)
+    assert any(line.startswith("ok uplink: ens5, the primary interface eni-") for line in found.lines)
+    assert any("runs here: backend aws-eni, 8 leases" in line for line in found.lines)
+    assert node.status()["leases"] == before
 
 
 def test_a_start_without_ec2() -> None:

@@ -29,7 +29,7 @@ CONTAINER: Final = "pod-of-the-readme"
 PREPARE: Final = """
 set -e
 hostname node-a
-mkdir -p /run/outer /run/routable /run/bin
+mkdir -p /run/outer /run/routable
 mount --rbind /opt /run/outer
 mount -t tmpfs tmpfs /opt
 for one in /run/outer/*; do
@@ -39,6 +39,7 @@ done
 mount -t tmpfs tmpfs /etc
 mount -t tmpfs tmpfs /var/lib
 mount -t tmpfs -o mode=0700 tmpfs /run/routable
+mount -t tmpfs tmpfs /run/netns
 mkdir -p /opt/cni/bin /etc/systemd/system
 cp REFERENCE/loopback REFERENCE/portmap /opt/cni/bin/
 echo ready

@@ -35,9 +35,8 @@ def checked(node: Node, environment: Mapping[str, str] | None = None, *before: s
     line = [*before, sys.executable, "-m", "agent.main", "--config", str(node.config), "--check"]
     line = node.place.enter(*line)
     line[0] = str(shutil.which(line[0]))
-    done = subprocess.run(
-        line, capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **(environment or {})}
-    )
+    variables = {**os.environ, **node.environment, **(environment or {})}
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT, env=variables)
     assert done.stderr == ""
     return Checked(done.returncode, [" ".join(one.split()) for one in done.stdout.splitlines()])
 
