@@ -29,7 +29,7 @@ from agent.survey import Surroundings, Survey
 from backends import nodeplan
 from backends.podcidrs import PodCidrs
 from cluster.nodesfile import NodesFile
-from cni.errors import Failure
+from cni.errors import ConfigInvalid, Failure
 from dataplane import preflight, uplink
 from dataplane.host import Host
 from dataplane.items import Plan, plan
@@ -122,8 +122,8 @@ def _listed(config: Config) -> Plans:
 
 def _site(now: Surroundings) -> Iterator[Finding]:
     here, link = now.site.here, now.site.uplink
-    pods = ", ".join(map(str, here.pod_cidrs)) or "none"
-    yield Finding(Mark.GOOD, "this node", f"{', '.join(map(str, here.addresses))}; pods' addresses from {pods}")
+    own, pods = (", ".join(map(str, one)) for one in (here.addresses, here.pod_cidrs))
+    yield Finding(Mark.GOOD, "this node", f"{own}; pods' addresses from {pods}")
     state = "up" if link.is_up else "down: other nodes cannot be reached until it is up"
     said = f"{link.name}, {link.mtu} bytes, {state}; pods get {now.wiring.mtu} bytes"
     yield Finding(Mark.GOOD if link.is_up else Mark.NOTE, "uplink", said)
@@ -149,7 +149,11 @@ def _cloud() -> Plans:
         yield Finding(Mark.WRONG, "metadata", f"{error}: {remedy}")
         return _least()
     yield Finding(Mark.GOOD, "metadata", f"{seen.instance}, {seen.type} in {seen.zone}, {len(seen.enis)} interfaces")
-    links = uplink.by_mac()
+    try:
+        links = uplink.by_mac()
+    except Failure as failure:
+        yield Finding(Mark.WRONG, "uplink", str(failure))
+        return _least()
     for eni in seen.enis:
         if eni.is_primary and eni.mac not in links:
             why = f"no link here has the hardware address {eni.mac} of the primary interface {eni.id}"
@@ -199,27 +203,32 @@ def _agent(config: Config) -> Generator[Finding, None, Any]:
 def _paths(config: Config, running: Any) -> Iterator[Finding]:
     paths = config.paths
     for what, one in (("socket", paths.socket), ("journal", paths.state), ("spool", paths.spool)):
-        path = Path(one)
         try:
-            why = _obstacle(path if what == "spool" else path.parent)
-            said = "is used by the agent that runs here" if running else "can be used"
-            if not why and what == "socket":
-                listener.refuse_others(path)
-            elif not why and what == "spool" and path.exists():
-                Spool(path, boot_id(), time.time).refuse_others()
-            elif not why and what == "journal":
-                said = _journal(config, running) or said
+            yield Finding(Mark.GOOD, what, f"{one} {_kept(config, running, what, Path(one))}")
         except Failure as failure:
             yield Finding(Mark.WRONG, what, str(failure))
-            continue
-        if why:
-            why = f"cannot be used: {why}; set paths.{'state' if what == 'journal' else what}"
-        yield Finding(Mark.WRONG if why else Mark.GOOD, what, f"{one} {why or said}")
+        except OSError as error:
+            said = f"{one} cannot be looked at: {error.strerror or error}: run this as the agent's user"
+            yield Finding(Mark.WRONG, what, said)
     usual = Paths()
     for name, one, other in (("SOCKET", paths.socket, usual.socket), ("SPOOL", paths.spool, usual.spool)):
         if one != other:
             said = f"looks at {other}: give the runtime ROUTABLE_{name}={one} in its environment"
             yield Finding(Mark.NOTE, "executable", said)
+
+
+def _kept(config: Config, running: Any, what: str, path: Path) -> str:
+    """What is worth telling of it. Failure: an agent would not start with it; OSError: it cannot be looked at."""
+    why = _obstacle(path if what == "spool" else path.parent)
+    if why:
+        raise ConfigInvalid(f"{path} cannot be used: {why}", f"set paths.{'state' if what == 'journal' else what}")
+    if what == "socket":
+        listener.refuse_others(path)
+    elif what == "spool" and path.exists():
+        Spool(path, boot_id(), time.time).refuse_others()
+    elif what == "journal" and (said := _journal(config, running)):
+        return said
+    return "is used by the agent that runs here" if running else "can be used"
 
 
 def _obstacle(directory: Path) -> str:

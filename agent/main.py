@@ -87,12 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--check", action="store_true", help="say of all that a start needs whether it is there; change nothing"
     )
     parser.add_argument("--version", action="version", version=version())
-    with terminal.forgiving():
-        options = parser.parse_args(arguments)
-        if options.check:
-            return check.tell(options.config)
     say: Callable[[str], None] = _print
     try:
+        with terminal.forgiving():
+            options = parser.parse_args(arguments)
+            if options.check:
+                return check.tell(options.config)
         config = configuration.load(options.config, backends=backends.BACKENDS, hostname=socket.gethostname())
         faulthandler.enable()  # a supervisor that ends us by SIGABRT has the log say where every thread was
         life = Life()

@@ -169,7 +169,7 @@ def read_only(lab: Lab) -> None:
         (directory_for_state, ["journal: paths.state is ", "which is a directory"]),
         (file_for_socket, ["socket: paths.socket is ", "which is a regular file"]),
         (others_in_spool, ["spool: paths.spool is ", "which has letter in it"]),
-        (read_only, ["/read-only cannot be written here", "; set paths.state"]),
+        (read_only, ["/read-only cannot be written here", ": set paths.state"]),
     ],
 )
 def test_what_is_wrong_is_told_with_its_remedy(lab: Lab, harm: Callable[[Lab], None], words: list[str]) -> None:
@@ -193,6 +193,21 @@ def test_what_the_machine_lacks_is_told(lab: Lab) -> None:
     power = "-all,+net_admin"
     (found,) = checked(node, None, "setpriv", "--bounding-set", power, "--inh-caps", power).wrong
     assert found == "machine: lacks the capability CAP_SYS_ADMIN: run the agent as root, or grant it"
+
+
+def test_what_may_not_be_looked_at_is_told(lab: Lab) -> None:
+    """As by somebody who is not the agent's user: each thing by its name, and no traceback."""
+    node = lab.nodes[0]
+    locked = lab.directory / "locked"
+    locked.mkdir(mode=0o000)
+    paths = {"socket": "agent.sock", "state": "state.db", "spool": "spool"}
+    node.settings["paths"] = {key: str(locked / "below" / name) for key, name in paths.items()}
+    node.write_config()
+    power = "-all,+net_admin,+sys_admin"  # without CAP_DAC_OVERRIDE the owner, too, has what the mode says
+    found = checked(node, None, "setpriv", "--bounding-set", power, "--inh-caps", power)
+    assert found.code == 1
+    assert [line.partition(":")[0] for line in found.wrong] == ["socket", "journal", "spool"]
+    assert all("cannot be looked at: Permission denied: run this as" in line for line in found.wrong)
 
 
 def test_pods_of_another_backend_are_told(lab: Lab) -> None:
