@@ -39,6 +39,7 @@ from agent.metrics import Metrics
 from agent.node import Node
 from agent.outlet import Outlet
 from agent.port import Port
+from agent.reality import Reality
 from agent.reconciler import Reconciler
 from agent.repair import Repair
 from agent.schema import Config
@@ -52,9 +53,10 @@ from agent.verbs import Verbs
 from agent.way import JOURNAL, Way, restored
 from backends import nodeplan
 from cni.errors import Failure, NotReady, TryAgain
-from dataplane import preflight, uplink
+from dataplane import preflight, uplink, ways
 from dataplane.events import Events
 from dataplane.forward import Forward
+from dataplane.hooks import Hooks
 from dataplane.host import Host
 from dataplane.items import plan
 from dataplane.kernel import Kernel
@@ -168,6 +170,12 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         use.ledger = ledger
         node = Node(ledger, kernel, measured)
         repair = Repair(node=node, survey=survey, dataplane=kernel, clock=time.monotonic, wall=time.time)
+        hooks = Hooks()
+        reality = Reality(
+            ask=ways.ways,
+            explain=ways.explain,
+            hooks=lambda networks, is_asymmetric: hooks.look(networks, is_asymmetric=is_asymmetric),
+        )
         switch = Switch(
             way=way,
             boot=boot,
@@ -182,6 +190,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         status = Status(
             config.node, version(), node, survey, fabric, repair, spool, switch, use.waiting,
             stuck=lambda: reconciler.problem() or server.problem(),
+            findings=lambda: reality.findings,
             log_dropped=lambda: outlet.dropped,
             unseen=lambda: next((one.problem for one in https), None),
         )  # fmt: skip
@@ -191,6 +200,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
             survey=survey,
             node=node,
             repair=repair,
+            reality=reality,
             spool=spool,
             serve_spooled=verbs.delete_spooled,
             events=events,

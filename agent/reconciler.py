@@ -11,8 +11,9 @@ from typing import Final, Protocol
 from agent.node import Node
 from agent.repair import Repair
 from agent.spool import Serve, Spool
-from agent.survey import Survey
+from agent.survey import Surroundings, Survey
 from cni.errors import Failure, NotReady, bug
+from ipam.store import Record
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,17 @@ class Wakeful(Protocol):
         """The links whose state concerns us."""
 
 
+class Sceptic(Protocol):
+    """Who does not believe that what was programmed is what happens: see ``agent.reality``."""
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether it is worth a look soon."""
+
+    def look(self, around: Surroundings, records: Collection[Record]) -> None:
+        """Ask the kernel once more; raises nothing."""
+
+
 class Reconciler:
     """One thread; *on_death* is told if it ends unasked. *offered* is called after each look at what addresses there
     are. *clock* answers seconds, monotonic."""
@@ -56,6 +68,7 @@ class Reconciler:
         survey: Survey,
         node: Node,
         repair: Repair,
+        reality: Sceptic,
         spool: Spool,
         serve_spooled: Serve,
         events: Wakeful,
@@ -67,6 +80,7 @@ class Reconciler:
         self._survey = survey
         self._node = node
         self._repair = repair
+        self._reality = reality
         self._spool = spool
         self._serve_spooled = serve_spooled
         self._events = events
@@ -129,6 +143,8 @@ class Reconciler:
             self._node.ledger.offer(now.blocks)  # what they need of the kernel is there
         self._offered()
         self._repair.quick()
+        if now is not None and (changed or is_whole or self._reality.is_suspicious):
+            self._reality.look(now, self._node.ledger.records().values())
         self._quick_at = self._clock() + QUICK
 
     def _run(self) -> None:

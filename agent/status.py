@@ -40,6 +40,8 @@ class Status:
     waiting: Callable[[], int]
     stuck: Callable[[], Failure | None] = lambda: None
     """Why the agent does not do its work, though it answers; None when it does."""
+    findings: Callable[[], Sequence[Failure]] = tuple
+    """What the kernel does with pods' packets otherwise than is meant."""
     log_dropped: Callable[[], int] = lambda: 0
     """How many lines of the log nobody took."""
 
@@ -106,6 +108,8 @@ class Status:
     def _impaired(self, now: Surroundings) -> Iterator[Trouble]:
         if self.survey.unseen is not None:
             yield _told(Kind.HOST, self.survey.unseen)
+        for finding in self.findings():
+            yield _told(Kind.HOST, finding)
         if now.unserved:
             names = _few([one.peer for one in now.unserved])
             failure = Limited(f"pods on these nodes cannot be reached: {names}", now.unserved[0].why)

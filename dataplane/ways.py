@@ -7,15 +7,20 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from contextlib import closing
-from socket import AF_INET, if_indextoname, inet_pton
+from socket import AF_INET, AF_UNSPEC, if_indextoname, inet_pton
 from typing import Final, NamedTuple
 
-from pyroute2.netlink.rtnl import RTM_GETROUTE
+from pyroute2.netlink.rtnl import RTM_GETROUTE, RTM_GETRULE
 
 from dataplane import rtnl
+from dataplane.items import PROTOCOL
 from dataplane.netlink import Socket
 from dataplane.refusal import translated
 
+_MAIN: Final = 32766
+"""The priority of the kernel's own rule for the main table (ip-rule(8))."""
+_OF_KERNEL: Final = 2
+"""RTPROT_KERNEL: rules that the kernel begins with."""
 _RTA_SRC, _RTA_IIF, _RTA_VIA, _RTA_MARK = 2, 3, 18, 16
 _KINDS: Final = {1: "unicast", 2: "local", 3: "broadcast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _LOOKUP_TABLE: Final = 0x1000
@@ -26,7 +31,7 @@ _REFUSED: Final = {
     errno.EHOSTUNREACH: "no route",
     errno.EACCES: "prohibit",
     errno.EXDEV: _SOURCE,
-    errno.EINVAL: _SOURCE,  # since Linux 6.13 for every source that it drops
+    errno.EINVAL: _SOURCE,  # of what came in, since Linux 6.13, whatever it is dropped for: blackholes, too
 }
 """What the kernel does with a packet that it has no way for, by the errno that it answers."""
 
@@ -80,7 +85,9 @@ def _way(sock: Socket, packet: Packet) -> Way:
             body += rtnl.attr(_RTA_IIF, sock.index(packet.iif).to_bytes(4, "little"))
         (answer,) = sock.get(RTM_GETROUTE, [body], _decoded)
     except OSError as error:
-        if error.errno in _REFUSED and (error.errno != errno.EINVAL or packet.iif):
+        if error.errno == errno.EINVAL and not packet.iif:
+            return Way("blackhole")
+        if error.errno in _REFUSED:
             return Way(_REFUSED[error.errno])
         if error.errno == errno.ENODEV:
             return Way(f"no link {packet.iif}")
@@ -106,3 +113,39 @@ def _name(index: int) -> str:
         return if_indextoname(index) if index else ""
     except OSError:  # it has just gone
         return f"#{index}"
+
+
+def explain(packet: Packet, way: Way) -> str:
+    """What leads *packet* along *way*: the route that it matches, and other programs' rules that lead to its table, in
+    words for the operator. KernelRefused, TryAgain: it cannot be seen."""
+    with translated("look at the host's rules"), closing(Socket()) as sock:
+        asked = rtnl.RULE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0)
+        rules = sock.dump(RTM_GETRULE, asked, _rule)
+    family = rtnl.family_of(packet.dst)
+    others = [one for one in rules if one.family == family and not one.is_kernels]
+    # Where the packet is refused the kernel does not say by which table.
+    before = [one for one in others if one.table == way.table or (not way.table and one.priority < _MAIN)]
+    if before:
+        return "the rule is of another program: " + ", ".join(f"{one.priority}: lookup {one.table}" for one in before)
+    if way.kind == _SOURCE:
+        path = f"net.ipv4.conf.{{all,{packet.iif}}}.rp_filter"
+        return f"see the sysctls {path}, which way leads back to {packet.src}, and blackhole routes"
+    return f"see ip -{4 if family == AF_INET else 6} route show match {packet.dst}"
+
+
+class _Rule(NamedTuple):
+    family: int
+    priority: int
+    table: int
+    is_kernels: bool
+
+
+def _rule(body: bytes) -> _Rule | None:
+    family, _, _, _, table, _, _ = rtnl.RULE.unpack_from(body)
+    found = rtnl.attrs(body, rtnl.RULE.size, len(body))
+    priority, table = (
+        int.from_bytes(found[kind], "little") if kind in found else other
+        for kind, other in ((rtnl.FRA_PRIORITY, 0), (rtnl.FRA_TABLE, table))
+    )
+    protocol = found.get(rtnl.FRA_PROTOCOL, b"\0")[0]
+    return _Rule(family, priority, table, protocol in (_OF_KERNEL, PROTOCOL))

@@ -235,3 +235,82 @@ def test_the_node_speaks_to_its_pods_as_itself(family: int) -> None:
         node.start()
         pod = node.add()
         assert traffic.seen_by_tcp(node.place, pod.place, pod.address(family)) == node.address(family)
+
+
+def told(node: Node) -> list[str]:
+    """What status says of how the host treats pods' packets."""
+    problems = node.status()["problems"]
+    return [f"{one['msg']}: {one['details']}" for one in problems if one["kind"] == "host"]
+
+
+def spoils(lab: Lab, words: str, mends: str, expected: tuple[str, ...]) -> None:
+    """After *words*, as a shell has them on the first node, status tells each of *expected*; after *mends* nothing."""
+    node = lab.nodes[0]
+    assert told(node) == []
+    node.place.run("sh", "-c", words)
+    eventually("it is told", lambda: all(any(one in text for text in told(node)) for one in expected), 40.0)
+    assert node.runtime.call("STATUS") is None, "no reason to evict anybody"
+    node.place.run("sh", "-c", mends)
+    eventually("nothing is told any more", lambda: told(node) == [], 40.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "mends", "expected"),
+    [
+        pytest.param(
+            "ip route add 10.244.2.0/25 via 192.0.2.100",
+            "ip route delete 10.244.2.0/25",
+            ("to pods of node-b: the kernel says dev eth0 via 192.0.2.100", "route show match 10.244.2.1"),
+            id="a more specific route",
+        ),
+        pytest.param(
+            "ip route add blackhole default table 52; ip rule add lookup 52 priority 50",
+            "ip rule delete priority 50; ip route flush table 52",
+            ("from this node to pod", "the rule is of another program: 50: lookup 52"),
+            id="a rule before ours",
+        ),
+        pytest.param(
+            "ip route add default via 192.0.2.100; ip route add default dev lo table 53;"
+            "ip rule add iif lo priority 70 lookup main; ip rule add priority 71 to 203.0.113.0/24 lookup 53",
+            "ip rule delete priority 71; ip rule delete priority 70; ip route flush table 53; ip route delete default",
+            ("to beyond: the kernel says", "the rule is of another program: 71: lookup 53"),
+            id="pods alone are led astray",
+        ),
+        pytest.param(
+            "nft add table inet filter; nft add chain inet filter forward"
+            " '{ type filter hook forward priority 0; policy drop; }'",
+            "nft add rule inet filter forward ip saddr 10.244.0.0/16 accept;"
+            "nft add rule inet filter forward ip daddr 10.244.0.0/16 accept",
+            ("nft chain forward of table inet filter drops", "no rule there speaks of 10.244.1.0/24"),
+            id="a chain that drops by policy",
+        ),
+        pytest.param(
+            "nft add table inet firewalld; nft add chain inet firewalld filter_FORWARD"
+            " '{ type filter hook forward priority 10; }';"
+            "nft add rule inet firewalld filter_FORWARD ct state established accept;"
+            "nft add rule inet firewalld filter_FORWARD reject with icmpx type admin-prohibited",
+            "nft delete table inet firewalld",
+            ("nft chain filter_FORWARD of table inet firewalld drops",),
+            id="a chain that rejects the rest",
+        ),
+    ],
+)
+def test_what_really_happens_to_packets_is_told(words: str, mends: str, expected: tuple[str, ...]) -> None:
+    """Nothing of ours was touched, and packets go elsewhere all the same: it says where, and who leads them there."""
+    with built(nodes=2) as lab:
+        with_one_pod_each(lab)
+        spoils(lab, words, mends, expected)
+
+
+def test_a_firewalls_own_source_check_is_told_where_it_drops_what_is_right() -> None:
+    """In the overlay some packets come in by where the way back does not lead."""
+    with built(backend="vxlan", family="dual", nodes=2) as lab:
+        with_one_pod_each(lab)
+        spoils(
+            lab,
+            "nft add table inet firewalld; nft add chain inet firewalld filter_PREROUTING"
+            " '{ type filter hook prerouting priority -290; }';"
+            "nft add rule inet firewalld filter_PREROUTING meta nfproto ipv6 fib saddr . mark . iif oif missing drop",
+            "nft delete table inet firewalld",
+            ("nft chain filter_PREROUTING of table inet firewalld", "IPv6_rpfilter=no"),
+        )

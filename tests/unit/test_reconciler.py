@@ -12,7 +12,9 @@ import pytest
 from agent import reconciler as module
 from agent.reconciler import Reconciler
 from agent.spool import Spool
+from agent.survey import Surroundings
 from cni.errors import KernelRefused
+from ipam.store import Record
 from tests.fakes.world import HERE, OTHER, Nodes, World
 
 DEADLINE = 10.0
@@ -33,6 +35,15 @@ class Doorbell:
         self._rung.set()
 
     def watch(self, links: Collection[str]) -> None:
+        pass
+
+
+class Content:
+    """Believes that all is well."""
+
+    is_suspicious = False
+
+    def look(self, around: Surroundings, records: Collection[Record]) -> None:
         pass
 
 
@@ -58,6 +69,7 @@ class Case:
             survey=world.survey,
             node=world.node,
             repair=world.repair,
+            reality=Content(),
             spool=Spool(directory / "spool", world.boot, lambda: world.now),
             serve_spooled=lambda spooled: [],
             events=self.events,
