@@ -6,13 +6,14 @@ has nothing to say, others decide.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from socket import inet_ntop, inet_pton
 from typing import Final
 
 from netaddr import IPAddress, IPNetwork
 
 from dataplane.items import HOST, MAIN, Nexthop, Plan, Route, Rule, nexthop_key
 from dataplane.ours import has_pod_link_name
+from dataplane.rtnl import family_of
 from dataplane.ways import Packet, Way
 
 _MAIN: Final = 32766
@@ -20,30 +21,35 @@ _MAIN: Final = 32766
 
 
 class Meant:
-    """Answers for one *plan*: it is sorted once, and asked often."""
+    """Answers for one *plan*."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         rules = [item for item in plan.values() if isinstance(item, Rule)]
         main = [Rule(family, _MAIN, MAIN) for family in (4, 6)]
         self._rules = sorted([*rules, *main], key=lambda rule: rule.priority)
-        self._tables: dict[tuple[int, int], list[tuple[IPNetwork, Route]]] = {}
-        for route in _routes(plan.values()):
-            network = IPNetwork(route.dst)
-            self._tables.setdefault((network.version, route.table), []).append((network, route))
-        for table in self._tables.values():
-            table.sort(key=lambda entry: -entry[0].prefixlen)
 
     def way(self, packet: Packet) -> Way | None:
         """Where *packet* should go; None where the plan does not say."""
-        dst = IPAddress(packet.dst)
+        family = 6 if ":" in packet.dst else 4
         for rule in self._rules:
-            if rule.family != dst.version or not _fits(rule, packet):
-                continue
-            table = self._tables.get((dst.version, rule.table), ())
-            route = next((route for network, route in table if dst in network), None)
-            if route is not None and (rule.suppress is None or has_pod_link_name(route.dev)):
-                return self._by(route)
+            if rule.family == family and _fits(rule, packet):
+                route = self._route(packet.dst, rule.table)
+                if route is not None and (rule.suppress is None or has_pod_link_name(route.dev)):
+                    return self._by(route)
+        return None
+
+    def _route(self, dst: str, table: int) -> Route | None:
+        """The most specific one. By all keys that it can have: a plan has thousands of routes, and is asked of few."""
+        family = family_of(dst)
+        packed = inet_pton(family, dst)
+        bits, number = 8 * len(packed), int.from_bytes(packed, "big")
+        for length in range(bits, -1, -1):
+            network = number >> (bits - length) << (bits - length)
+            text = f"{inet_ntop(family, network.to_bytes(len(packed), 'big'))}/{length}"
+            item = self._plan.get(Route(HOST, text, table=table).key)
+            if isinstance(item, Route):
+                return item
         return None
 
     def _by(self, route: Route) -> Way:
@@ -53,10 +59,6 @@ class Meant:
         if isinstance(nexthop, Nexthop):
             return Way("unicast", nexthop.dev, nexthop.via, route.table)
         return Way("unicast", route.dev, route.via, route.table)
-
-
-def _routes(items: Iterable[object]) -> Iterator[Route]:
-    return (item for item in items if isinstance(item, Route) and item.place == HOST)
 
 
 def _fits(rule: Rule, packet: Packet) -> bool:
