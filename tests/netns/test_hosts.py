@@ -6,8 +6,10 @@ import json
 import socket
 import struct
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 from netaddr import IPAddress
@@ -314,3 +316,18 @@ def test_a_firewalls_own_source_check_is_told_where_it_drops_what_is_right() -> 
             "nft delete table inet firewalld",
             ("nft chain filter_PREROUTING of table inet firewalld", "IPv6_rpfilter=no"),
         )
+
+
+def test_an_overlay_over_a_network_that_checks_sources() -> None:
+    """As the sample has it, pods reach other nodes themselves, with their node's address, and pods with their own."""
+    sample = tomllib.loads((Path(__file__).parents[2] / "conf" / "agent-medium-vxlan.toml").read_text())
+    settings = {"masquerade": {**sample["masquerade"], "routable": sample["masquerade"]["routable"][:1]}}
+    with built(backend="vxlan", nodes=2, is_routed=True, settings=settings) as lab:
+        rules = "".join(f'iifname "port{one.number}" ip saddr != {one.addresses[0]} drop;' for one in lab.nodes)
+        chain = f"chain pre {{ type filter hook prerouting priority raw; {rules} }}"
+        Place(f"{lab.name}-fabric").run("nft", "-f", "-", stdin=f"table ip guard {{ {chain} }}")
+        with_one_pod_each(lab)
+        (node, one), (other, two) = lab.pods
+        assert traffic.seen_by_tcp(one.place, two.place, two.address(4)) == one.address(4)
+        assert traffic.seen_by_tcp(one.place, other.place, other.address(4)) == node.address(4)
+        assert traffic.seen_by_tcp(node.place, two.place, two.address(4)) == "10.244.1.0"
