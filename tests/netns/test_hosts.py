@@ -323,9 +323,9 @@ def test_an_overlay_over_a_network_that_checks_sources() -> None:
     sample = tomllib.loads((Path(__file__).parents[2] / "conf" / "agent-medium-vxlan.toml").read_text())
     settings = {"masquerade": {**sample["masquerade"], "routable": sample["masquerade"]["routable"][:1]}}
     with built(backend="vxlan", nodes=2, is_routed=True, settings=settings) as lab:
-        rules = "".join(f'iifname "port{one.number}" ip saddr != {one.addresses[0]} drop;' for one in lab.nodes)
-        chain = f"chain pre {{ type filter hook prerouting priority raw; {rules} }}"
-        Place(f"{lab.name}-fabric").run("nft", "-f", "-", stdin=f"table ip guard {{ {chain} }}")
+        rules = "".join(f'iifname "port{one.number}" ip saddr != {one.addresses[0]} drop\n' for one in lab.nodes)
+        chain = f"chain pre {{ type filter hook prerouting priority raw;\n{rules} }}"
+        Place(f"{lab.name}-fabric").run("nft", "-f", "-", stdin=f"table ip guard {{\n{chain}\n}}")
         with_one_pod_each(lab)
         (node, one), (other, two) = lab.pods
         assert traffic.seen_by_tcp(one.place, two.place, two.address(4)) == one.address(4)
