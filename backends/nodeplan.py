@@ -35,8 +35,9 @@ TABLE: Final = ("inet", "routable")
 _NEXTHOP_BASE: Final = NEXTHOPS.start
 _FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
-# A pod's packet must come from where a packet to its source address would go: the same pod's link. Link-local
-# sources are the neighbour discovery of a pod for its own link and go no further than this host.
+# A pod's packet must come from where a packet to its source address would go: the same pod's link. From a link-local
+# source nothing is taken but what neighbour discovery needs on the pod's own link (RFC 4861, section 7.1): no router
+# advertisement, no redirect, no membership report.
 #
 # Pods' links are told by their name and the link group that they have from the moment of their creation: the name alone
 # may begin another's link, the group alone may be another's, too. The set is one of constants, so nothing has to be
@@ -44,7 +45,9 @@ _FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding
 _OUT_OF_POD: Final = f"{{ {POD_GROUP}, {DYING}-{DYING + (1 << DYING_BITS) - 1} }}"
 SOURCE_CHECK: Final = f"""\
 	chain pod {{
-		ip6 saddr fe80::/10 ip6 daddr {{ fe80::/10, ff02::/16 }} accept
+		ip6 saddr fe80::/10 ip6 daddr {{ fe80::/10, ff02::/16 }} ip6 hoplimit 255 \
+			icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+		ip6 saddr fe80::/10 drop
 		fib saddr . iif oif missing drop
 	}}
 	chain {OUR_CHAIN} {{

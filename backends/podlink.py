@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from netaddr import IPAddress
 
 from backends.wiring import Site
+from cluster.addresses import MTU_MIN
 from cni.spec import Attachment
 from dataplane.items import HOST, POD_LINK_PREFIX, Addr, Item, Key, Neigh, Port, Route, Space, Sysctl, Veth, plan
 from dataplane.ours import ALIAS
@@ -86,11 +87,25 @@ def place(record: Record) -> Space | None:
     return Space(record.netns, record.space) if record.netns and record.space is not None else None
 
 
+def _is_ipv6_off(record: Record, site: Site) -> bool:
+    """Hardened hosts switch IPv6 off on every new link. A pod that has an address of it needs it; for another it stays
+    as the host has it, where the link is large enough for any."""
+    has_none = all(address.version != 6 for address in record.lease.addresses)
+    return has_none and site.host.is_ipv6_off and record.mtu >= MTU_MIN[6]
+
+
 def _items(record: Record, path_mtu: int, site: Site) -> Iterator[Item]:
     who, netns, mac = record.lease.who, place(record), record.mac
     ifname, link = who.ifname, link_name(who)
     yield Veth(
-        link, alias(who, record.netns), record.mtu, HOST_MAC, peer_netns=netns or "", peer_name=ifname, peer_mac=mac
+        link,
+        alias(who, record.netns),
+        record.mtu,
+        HOST_MAC,
+        peer_netns=netns or "",
+        peer_name=ifname,
+        peer_mac=mac,
+        is_ipv6_off=_is_ipv6_off(record, site),
     )
     if netns is not None:
         yield Port(netns, ifname, record.mtu, mac)

@@ -94,8 +94,10 @@ Plan: TypeAlias = Mapping[Key, Item]
 class Veth:
     """The host's end of a pod's link; creating it creates the pod's end in the pod's namespace.
 
-    *alias* carries the attachment, so that leases can be rebuilt from the kernel alone. The ``peer_*`` fields are
-    needed for creating only and cannot be read back from this end: they take no part in equality.
+    *alias* carries the attachment, so that leases can be rebuilt from the kernel alone. It *is_guarded* if no router
+    advertisement or redirect of the pod's is believed, and what the pod sends is routed. *is_ipv6_off*: IPv6 is
+    switched off on it; never so where it could have none. The ``peer_*`` fields are needed for creating only and
+    cannot be read back from this end: they take no part in equality.
     """
 
     rank: ClassVar[int] = 0
@@ -108,6 +110,8 @@ class Veth:
     peer_name: str = field(default="", compare=False)
     peer_mac: str = field(default="", compare=False)
     group: int = POD_GROUP
+    is_guarded: bool = True
+    is_ipv6_off: bool = False
 
     @property
     def key(self) -> Key:
@@ -118,15 +122,17 @@ class Veth:
         return ""
 
     def __str__(self) -> str:
-        group = "" if self.group == POD_GROUP else f"group {self.group} "
-        return f"link {self.name} veth mtu {self.mtu} address {self.mac} {_state(self.up)} {group}alias '{self.alias}'"
+        words = [f"link {self.name} veth mtu {self.mtu} address {self.mac} {_state(self.up)}"]
+        words += [f"group {self.group}"] if self.group != POD_GROUP else []
+        words += _guard(self.is_guarded) + (["without IPv6"] if self.is_ipv6_off else [])
+        return " ".join([*words, f"alias '{self.alias}'"])
 
 
 @dataclass(frozen=True, slots=True)
 class Vxlan:
     """The VXLAN device (RFC 7348) of this node: no flooding, no learning; *local* is the VTEP's address.
 
-    *tx_checksum* off avoids stalls of NAT with offload on kernels before 5.7.
+    *tx_checksum* off avoids stalls of NAT with offload on kernels before 5.7. *is_guarded* as of a `Veth`.
     """
 
     rank: ClassVar[int] = 0
@@ -139,6 +145,7 @@ class Vxlan:
     tx_checksum: bool = True
     up: bool = True
     alias: str = VXLAN_ALIAS
+    is_guarded: bool = True
 
     @property
     def key(self) -> Key:
@@ -152,6 +159,7 @@ class Vxlan:
         return (
             f"link {self.name} vxlan id {self.vni} local {self.local} dstport {self.port} mtu {self.mtu} "
             f"address {self.mac} {_state(self.up)} tx-checksum {'on' if self.tx_checksum else 'off'}"
+            + "".join(f" {word}" for word in _guard(self.is_guarded))
             + (f" alias '{self.alias}'" if self.alias != VXLAN_ALIAS else "")
         )
 
@@ -423,6 +431,10 @@ def needs(item: Item) -> Iterator[Key]:
 
 def _in(place: Place) -> str:
     return "" if place is HOST else f"[{place}] "
+
+
+def _guard(is_guarded: bool) -> list[str]:
+    return [] if is_guarded else ["accepting advertisements or redirects, or not forwarding"]
 
 
 def _state(up: bool) -> str:

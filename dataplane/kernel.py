@@ -1,8 +1,8 @@
 """The real dataplane: reads what is ours from the kernel and applies changes to it.
 
-Everything that can be said in one send is: an ADD is two sends on the host and one in the pod's namespace. What a
-removed link takes along (its addresses, neighbours, routes, and its other end) is not removed one by one. Any thread
-may call; a netlink socket is used by one thread at a time.
+Everything that can be said in one send is: an ADD is two sends on the host, so that no link comes up that would believe
+what a pod says, and one in the pod's namespace. What a removed link takes along (its addresses, neighbours, routes, and
+its other end) is not removed one by one. Any thread may call; a netlink socket is used by one thread at a time.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from dataplane.nft import Nft
 from dataplane.observe import PROC_SYS, Device, Filter, Host, Pod, Scope, Settings, Strangers
 from dataplane.refusal import ALREADY_GONE, refused, translated
 
+_NOT_WRITABLE: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _FIRST: Final = 1 << 24
 """Where the interface indexes of our links begin."""
 
@@ -230,24 +231,25 @@ class Kernel:
     ) -> None:
         changes = self._founded(changes)
         gone = [change for change in changes if change.new is None]
+        self._create_veths(batch, [change for change in changes if _is_new_veth(change)], ports, doors)
         for change in changes:
-            if change.new is not None:
-                self._apply_one(batch, change, ports, doors)
+            if change.new is not None and not _is_new_veth(change):
+                self._apply_one(batch, change)
         for change in gone:
             if not _is_link(change.item):
-                self._apply_one(batch, change, ports, doors)
+                self._apply_one(batch, change)
         batch.send()
         links = [change.item.key.name for change in gone if _is_link(change.item)]
         if links:
             self._delete_links(links)
 
-    def _apply_one(self, batch: Batch, change: Change, ports: Mapping[Key, Port], doors: Doors) -> None:
-        old, new = change
-        if isinstance(new, Veth) and old is None:
-            port = ports.get(Key(new.peer_netns, "link", new.peer_name))
-            self._create_veth(batch, change, new, port.mtu if port else new.mtu, doors)
-        elif isinstance(new, Vxlan):
+    def _apply_one(self, batch: Batch, change: Change) -> None:
+        _, new = change
+        if isinstance(new, Vxlan):
             self._put_vxlan(batch, change, new)
+        elif isinstance(new, Veth):
+            batch.add(change)
+            self._guard(change, new)
         elif isinstance(new, Route) and new.nhid:
             # The kernel goes on after a refusal, and a route would lead through whatever has the id that was refused.
             batch.send_first(Nexthop)
@@ -285,21 +287,54 @@ class Kernel:
                 raise refused(asked[number], errno.EEXIST, words)
         return [change for change in changes if not (change.new is None and _nexthop_relied_on(change) in foreign)]
 
-    def _create_veth(self, batch: Batch, change: Change, veth: Veth, peer_mtu: int, doors: Doors) -> None:
-        index = next(self._indexes)
-        batch.know(veth.name, index)
-        create = rtnl.create_veth(veth, index, doors.open(veth.peer_netns), peer_mtu)
-        batch.say(change, create, rtnl.finish_link(veth, index, self._has_ipv6))
+    def _create_veths(
+        self, batch: Batch, changes: Sequence[Change], ports: Mapping[Key, Port], doors: Doors
+    ) -> None:
+        """All of them in one send; what brings them up waits for the next, when they are guarded."""
+        made: list[tuple[Change, Veth, int]] = []
+        for change in changes:
+            assert isinstance(change.new, Veth)
+            veth, index = change.new, next(self._indexes)
+            port = ports.get(Key(veth.peer_netns, "link", veth.peer_name))
+            netns, mtu = doors.open(veth.peer_netns), port.mtu if port else veth.mtu
+            batch.say(change, rtnl.create_veth(veth, index, netns, mtu))
+            made.append((change, veth, index))
+        batch.send()
+        for change, veth, index in made:
+            self._guard(change, veth)
+            batch.know(veth.name, index)
+            batch.say(change, rtnl.finish_link(veth, index, self._has_ipv6))
+
+    def _guard(self, change: Change, link: Veth | Vxlan) -> None:
+        """The half of `Veth.is_guarded` that is IPv6's, and whether there is any on the link: files alone say it."""
+        if not self._has_ipv6 or link.mtu < rtnl.IPV6_MTU_MIN:
+            return
+        conf = f"{self._settings}/net/ipv6/conf/{link.name}"
+        try:
+            for name in rtnl.GUARD6:
+                _write(f"{conf}/{name}", b"0")
+            off = b"1" if isinstance(link, Veth) and link.is_ipv6_off else b"0"
+            if isinstance(link, Veth) and _read(f"{conf}/disable_ipv6") != off:
+                with self._turn:  # for that one the kernel spins until it has rtnl_mutex
+                    _write(f"{conf}/disable_ipv6", off)
+        except FileNotFoundError:
+            return  # the link has gone, as the next message will tell, or it has been smaller so far
+        except OSError as error:
+            raise refused(change, error.errno or errno.EIO, "its IPv6 settings") from error
 
     def _put_vxlan(self, batch: Batch, change: Change, vxlan: Vxlan) -> None:
         old = change.old
         if isinstance(old, Vxlan) and (old.vni, old.port, old.local) == (vxlan.vni, vxlan.port, vxlan.local):
+            self._guard(change, vxlan)
             batch.add(change)
         else:  # the kernel cannot change these on a living device
             if old is not None:
                 self._delete_links([vxlan.name])
             index = next(self._indexes)
-            batch.say(change, rtnl.create_vxlan(vxlan, index), rtnl.finish_link(vxlan, index, self._has_ipv6))
+            batch.say(change, rtnl.create_vxlan(vxlan, index))
+            batch.send()
+            self._guard(change, vxlan)
+            batch.say(change, rtnl.finish_link(vxlan, index, self._has_ipv6))
         batch.send()
         try:
             with self._host() as sock:
@@ -385,6 +420,33 @@ def _nexthop_relied_on(change: Change) -> int:
     if isinstance(change.new, Route):
         return change.new.nhid
     return change.item.id if isinstance(change.item, Nexthop) and change.old is not None else 0
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 32).strip()
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: str, value: bytes) -> None:
+    """Have *value* in the file, which may be read-only where it has that already. An ADD waits for this: `pathlib`
+    takes twice as long."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _NOT_WRITABLE and _read(path) == value:
+            return
+        raise
+    try:
+        os.write(descriptor, value)
+    finally:
+        os.close(descriptor)
+
+
+def _is_new_veth(change: Change) -> bool:
+    return isinstance(change.new, Veth) and change.old is None
 
 
 def _is_link(item: Item) -> bool:

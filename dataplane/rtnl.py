@@ -41,7 +41,13 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, 
     1, 3, 4, 18, 20, 26, 27, 28,
 )  # fmt: skip
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
-IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE, _IPV6_MTU_MIN = 8, 1, 1280
+IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE, IPV6_MTU_MIN = 8, 1, 1280
+IFLA_INET_CONF, IFLA_INET6_CONF = 1, 2
+_GUARD: Final = {1: 1, 4: 0}
+"""What `Veth.is_guarded` means of IPv4 (linux/ip.h, IPV4_DEVCONF_*): FORWARDING, ACCEPT_REDIRECTS."""
+GUARD6: Final = {"accept_ra": 3, "accept_redirects": 4, "autoconf": 5}
+"""And of IPv6, where each is 0: sysctls by their numbers (linux/ipv6.h, DEVCONF_*)."""
+_DISABLE_IPV6: Final = 26
 IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 1, 4, 7, 15, 17
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
@@ -126,6 +132,11 @@ def _name(kind: int, text: str) -> bytes:
 
 # --- encoding -----------------------------------------------------------------------------------------------
 
+_GUARD_SPEC: Final = attr(
+    AF_INET, attr(IFLA_INET_CONF, b"".join(attr(number, _U32.pack(value)) for number, value in _GUARD.items()))
+)
+"""The IPv4 half of a link's guard; of IPv6 no message has it (inet6_set_link_af()): see `kernel.Kernel`."""
+
 
 def create_veth(veth: Veth, index: int, netns: int, peer_mtu: int) -> Message:
     """A veth with an interface *index* of our choice whose peer appears directly in the namespace open as *netns*;
@@ -156,16 +167,17 @@ def create_vxlan(vxlan: Vxlan, index: int) -> Message:
 
 
 def finish_link(link: Veth | Vxlan, index: int, has_ipv6: bool = True) -> Message:
-    """Give a link that was just created what cannot be given at creation: alias and address mode; and bring it up.
+    """Give a link that was just created what cannot be given at creation: alias, the guard's IPv4 half and address
+    mode; and bring it up.
     *has_ipv6*: this kernel has; on a link too small for it (RFC 8200, section 5) it has not, and knows no such mode."""
     body = IFINFO.pack(AF_UNSPEC, 0, index, IFF_UP if link.up else 0, IFF_UP)
     body += attr(IFLA_IFALIAS, link.alias.encode())
     # No link-local address on our end: it would cost a second of duplicate address detection, multicast
     # memberships and traffic per pod, and nothing needs it, since every neighbour is permanent.
-    if has_ipv6 and link.mtu >= _IPV6_MTU_MIN:
-        mode = attr(IFLA_INET6_ADDR_GEN_MODE, _U8.pack(IN6_ADDR_GEN_MODE_NONE))
-        body += attr(IFLA_AF_SPEC, attr(AF_INET6, mode))
-    return Message(RTM_NEWLINK, 0, body)
+    spec = _GUARD_SPEC
+    if has_ipv6 and link.mtu >= IPV6_MTU_MIN:
+        spec += attr(AF_INET6, attr(IFLA_INET6_ADDR_GEN_MODE, _U8.pack(IN6_ADDR_GEN_MODE_NONE)))
+    return Message(RTM_NEWLINK, 0, body + attr(IFLA_AF_SPEC, spec))
 
 
 def set_link(link: Veth | Vxlan | Port, old: Item | None) -> Message:
@@ -182,6 +194,7 @@ def set_link(link: Veth | Vxlan | Port, old: Item | None) -> Message:
             body += attr(IFLA_ADDRESS, mac_bytes(link.mac))
         if isinstance(link, Veth | Vxlan) and isinstance(old, Veth | Vxlan):
             body += attr(IFLA_IFALIAS, link.alias.encode()) if link.alias != old.alias else b""
+            body += attr(IFLA_AF_SPEC, _GUARD_SPEC) if link.is_guarded and not old.is_guarded else b""
         if isinstance(link, Veth) and isinstance(old, Veth):
             body += attr(IFLA_GROUP, _U32.pack(link.group)) if link.group != old.group else b""
     return Message(RTM_NEWLINK, 0, body)
@@ -321,6 +334,8 @@ class Link(NamedTuple):
     is_loopback: bool = False
     peer: int | None = None
     """The number of the namespace that its other end is in, None where that is in this one."""
+    spec: bytes = b""
+    """Its settings, by family."""
 
     @property
     def is_pod_link(self) -> bool:
@@ -333,7 +348,10 @@ class Link(NamedTuple):
         return ours.is_overlay(self.name, self.kind, self.alias, self.mac)
 
     def veth(self) -> Veth:
-        return Veth(self.name, self.alias, self.mtu, self.mac, self.up, group=self.group)
+        guarded, off = self._settings()
+        return Veth(
+            self.name, self.alias, self.mtu, self.mac, self.up, group=self.group, is_guarded=guarded, is_ipv6_off=off
+        )
 
     def port(self, place: Place) -> Port:
         return Port(place, self.name, self.mtu, self.mac, self.up)
@@ -343,7 +361,25 @@ class Link(NamedTuple):
         (vni,) = _U32.unpack(found[IFLA_VXLAN_ID])
         (port,) = _BE16.unpack(found[IFLA_VXLAN_PORT])
         local = found.get(IFLA_VXLAN_LOCAL) or found.get(IFLA_VXLAN_LOCAL6) or b"\0\0\0\0"
-        return Vxlan(self.name, vni, port, text(local), self.mac, self.mtu, tx_checksum, self.up, self.alias)
+        guarded, _ = self._settings()
+        return Vxlan(self.name, vni, port, text(local), self.mac, self.mtu, tx_checksum, self.up, self.alias, guarded)
+
+    def _settings(self) -> tuple[bool, bool]:
+        """See `Veth.is_guarded` and `Veth.is_ipv6_off`."""
+        families = attrs(self.spec, 0, len(self.spec))
+        four, six = (
+            attrs(families.get(family, b""), 0, len(families.get(family, b""))).get(kind, b"")
+            for family, kind in ((AF_INET, IFLA_INET_CONF), (AF_INET6, IFLA_INET6_CONF))
+        )
+        guarded = not four or all(_number(four, number - 1) == value for number, value in _GUARD.items())
+        if not six:
+            return guarded, False
+        guarded = guarded and not any(_number(six, number) for number in GUARD6.values())
+        return guarded, bool(_number(six, _DISABLE_IPV6))
+
+
+def _number(array: bytes, index: int) -> int:
+    return int(I32.unpack_from(array, index * I32.size)[0])
 
 
 def nsid_of(descriptor: int) -> bytes:
@@ -376,6 +412,7 @@ def link(body: bytes) -> Link:
         _U32.unpack(found[IFLA_GROUP])[0] if IFLA_GROUP in found else 0,
         bool(flags & IFF_LOOPBACK),
         I32.unpack(found[_IFLA_LINK_NETNSID])[0] if _IFLA_LINK_NETNSID in found else None,
+        found.get(IFLA_AF_SPEC, b""),
     )
 
 

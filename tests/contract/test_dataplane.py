@@ -315,12 +315,13 @@ def test_one_plan_becomes_another(world: World, old: dict[Key, Item], new: dict[
         lambda netns: Veth(LINK, f"routable pods c5 eth0 {netns}", 1450, HOST_MAC, up=False),
         lambda netns: Veth(LINK, "routable pods other eth0 /x", 1450, HOST_MAC),
         lambda netns: Veth(LINK, f"routable pods c5 eth0 {netns}", 1450, HOST_MAC, group=0),
+        lambda netns: Veth(LINK, f"routable pods c5 eth0 {netns}", 1450, HOST_MAC, is_ipv6_off=True),
         lambda netns: Port(netns, "eth0", 1400, POD_MAC),
         lambda netns: Neigh(HOST, LINK, "10.1.1.5", "0a:58:00:00:00:01"),
         lambda netns: Neigh(netns, "eth0", "169.254.1.1", "0a:58:00:00:00:01"),
         lambda netns: Route(netns, "0.0.0.0/0", "eth0", "169.254.1.1", onlink=True),
     ],
-    ids=["mtu", "down", "alias", "group", "port-mtu", "neigh", "gateway", "route-mtu"],
+    ids=["mtu", "down", "alias", "group", "ipv6-off", "port-mtu", "neigh", "gateway", "route-mtu"],
 )
 def test_an_object_changes_in_place(world: World, changed: object) -> None:
     """What else there is stays as it is; and back again."""
@@ -330,8 +331,8 @@ def test_an_object_changes_in_place(world: World, changed: object) -> None:
     world.dataplane.apply(diff({}, want))
     item = changed(netns)
     other = {**want, item.key: item}
-    if isinstance(item, Veth) and not item.up:
-        # The kernel takes a link's routes and permanent neighbours with it when it goes down.
+    if isinstance(item, Veth) and (not item.up or item.is_ipv6_off):
+        # The kernel takes a link's routes and permanent neighbours with it when it goes down, or IPv6's when that does.
         world.dataplane.apply([Change(want[item.key], item)])
         world.dataplane.apply([Change(item, want[item.key])])
         world.dataplane.apply(diff(seen(world, netns), want))
