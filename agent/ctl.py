@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -20,6 +21,8 @@ from agent.machine import DEFAULT_CONFIG, exclusive, version
 from agent.schema import Aws, Config, Ipam, Paths
 from cni.errors import Failure
 
+INTERRUPTED: Final = 128 + signal.SIGINT
+"""The exit code after Ctrl-C, as a shell has it."""
 _LOOK: Final = 0.1
 """Seconds between looks at how far a change of backend is."""
 
@@ -33,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Failure as failure:
         print(f"routablectl: {failure}", file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt:  # what was asked of the agent goes on there
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:

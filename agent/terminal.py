@@ -24,9 +24,10 @@ def forgiving() -> Iterator[None]:
         yield
         return
     stdout.flush()
-    # Each line at once, and nothing kept: there is nothing to fail when the process ends.
+    # Each line at once, and nothing kept: there is nothing to fail when the process ends. What the terminal's encoding
+    # has no sign for is no reason to fail either.
     output: Any = _Output(descriptor)
-    with redirect_stdout(io.TextIOWrapper(output, stdout.encoding, stdout.errors, write_through=True)):
+    with redirect_stdout(io.TextIOWrapper(output, stdout.encoding, "backslashreplace", write_through=True)):
         yield
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -61,6 +63,34 @@ def test_what_is_done_while_lines_are_told_is_done_without_a_reader(monkeypatch:
                 sys.stdout.write(f"step {number}\n")
                 done.append(number)
     assert done == [0, 1, 2]
+
+
+def test_a_sign_that_the_terminal_has_not_is_written_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A locale whose encoding is not UTF-8."""
+    path = tmp_path / "printed"
+    with path.open("w", encoding="ascii") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with terminal.forgiving():
+            sys.stdout.write("… and more\n")
+    assert path.read_text() == "\\u2026 and more\n"
+
+
+def test_somebody_who_waits_no_longer_ends_it(tmp_path: Path) -> None:
+    """Ctrl-C while the agent is waited for: the shell's exit code for that, and no traceback."""
+    config = tmp_path / "agent.toml"
+    config.write_text(f'backend = "static"\n[nodes]\nfile = "/n"\n[paths]\nsocket = "{tmp_path}/agent.sock"\n')
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(f"{tmp_path}/agent.sock")
+        agent.listen()
+        line = [sys.executable, "-m", "agent.ctl", "--config", str(config), "status"]
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        connection, _ = agent.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, ("", ""))
 
 
 def test_without_a_file_behind_it_the_output_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
