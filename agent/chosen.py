@@ -9,7 +9,7 @@ from netaddr import IPNetwork
 
 import backends
 from agent.schema import Config
-from backends.wiring import Options
+from backends.site import Options
 
 
 def wanted(config: Config) -> Options:

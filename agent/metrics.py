@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from backends.wiring import Report
+from backends.fabric import Report
 from cni.spec import Verb
 from ipam.family import Counts
 

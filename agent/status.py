@@ -16,7 +16,7 @@ from agent.strays import strays
 from agent.survey import Surroundings, Survey
 from agent.switch import Switch
 from agent.trouble import Kind, Trouble
-from backends.wiring import Fabric, Report, Shortage
+from backends.fabric import Fabric, Report, Shortage
 from cni.errors import Exhausted, Failure, Limited, NotReady, TryAgain
 from ipam.family import Counts
 from ipam.store import Record, Tenure

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from netaddr import IPAddress
 
-from backends.wiring import Site
+from backends.site import Site
 from cluster.peers import Peer
 from ipam.store import Record
 

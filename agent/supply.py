@@ -20,9 +20,9 @@ from backends.aws import live
 from backends.aws.calls import CloudError
 from backends.aws.fabric import Fabric as EniFabric
 from backends.aws.options import Options
+from backends.fabric import Fabric
 from backends.podcidrs import PodCidrs
 from backends.steps import Life
-from backends.wiring import Fabric
 from cluster.nodesfile import NodesFile
 from cluster.peers import Source
 from dataplane import uplink

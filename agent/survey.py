@@ -12,7 +12,9 @@ from typing import Final, NamedTuple
 
 from netaddr import IPAddress
 
-from backends.wiring import Fabric, Options, Site, Unserved, Wired, Wiring
+from backends.fabric import Fabric
+from backends.site import Options, Site
+from backends.wiring import Unserved, Wired, Wiring
 from cluster.peers import Peer, Source
 from cni.errors import Failure, TryAgain
 from dataplane.host import Facts

@@ -19,8 +19,9 @@ from agent.commands import AT_REST, FINISHING, MOVING, PREPARING, WAITING
 from agent.survey import Surroundings
 from agent.way import JOURNAL, State, Way
 from backends import are_alike
+from backends.site import Site
 from backends.transition import Probe, Transition
-from backends.wiring import Site, Wiring
+from backends.wiring import Wiring
 from cni.errors import ConfigInvalid, Failure, NotReady, TryAgain
 from dataplane.diff import diff
 from dataplane.items import Plan

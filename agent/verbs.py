@@ -19,8 +19,8 @@ from agent.ledger import Asked
 from agent.metrics import Metrics
 from agent.node import Node, Removed
 from agent.spool import Spooled, Written
+from backends.fabric import Shortage
 from backends.podlink import GATEWAYS, HOST_MAC, link_name
-from backends.wiring import Shortage
 from cni import frame, result
 from cni.call import Call, parse, version_for_error
 from cni.errors import Drifted, Failure, TryAgain, bug

@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
 from backends import are_alike
+from backends.site import Site
 from backends.transition import Transition
-from backends.wiring import Site, Wiring
+from backends.wiring import Wiring
 from cni.errors import ConfigInvalid
 
 JOURNAL: Final = "backend"

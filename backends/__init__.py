@@ -1,6 +1,6 @@
 """The backends by name: how the pods of different nodes reach each other.
 
-Each is a module with a factory that makes a `backends.wiring.Wiring` of a `backends.wiring.Site`; it is imported when
+Each is a module with a factory that makes a `backends.wiring.Wiring` of a `backends.site.Site`; it is imported when
 it is chosen, so that no node pays for the libraries of another's.
 """
 
@@ -12,12 +12,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # the names alone must not cost what a wiring imports
-    from backends.wiring import Site, Wiring
+    from backends.site import Site
+    from backends.wiring import Wiring
 
 BACKENDS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "static": "backends.static:StaticWiring",
-        "vxlan": "backends.vxlan:VxlanWiring",
+        "static": "backends.static.wiring:StaticWiring",
+        "vxlan": "backends.vxlan.wiring:VxlanWiring",
         "aws-eni": "backends.aws.wiring:EniWiring",
     }
 )

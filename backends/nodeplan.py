@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 
 from netaddr import IPNetwork, cidr_merge
 
-from backends.wiring import Site, Unserved, Wired
+from backends.site import Site
+from backends.wiring import Unserved, Wired
 from cluster.peers import Peer
 from dataplane.forward import accepts
 from dataplane.items import (

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from backends.wiring import Shortage, Supplied
+from backends.fabric import Shortage, Supplied
 from cluster.peers import Peer
 from cni.errors import Failure
 from ipam.lease import Block
 
 
 class PodCidrs:
-    """`backends.wiring.Fabric` of a node whose ranges do not grow."""
+    """`backends.fabric.Fabric` of a node whose ranges do not grow."""
 
     def supplied(self, here: Peer) -> Supplied:
         """One block per pod CIDR."""

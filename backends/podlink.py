@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from netaddr import IPAddress
 
-from backends.wiring import Site
+from backends.site import Site
 from cluster.addresses import MTU_MIN
 from cni.spec import Attachment
 from dataplane.items import HOST, POD_LINK_PREFIX, Addr, Item, Key, Neigh, Port, Route, Space, Sysctl, Veth, plan

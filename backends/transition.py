@@ -16,8 +16,9 @@ from typing import NamedTuple
 from netaddr import IPAddress
 
 from backends import nodeplan, podlink
-from backends.vxlan import overlay_addresses
-from backends.wiring import Site, Unserved, Wired, Wiring
+from backends.site import Site
+from backends.vxlan.wiring import overlay_addresses
+from backends.wiring import Unserved, Wired, Wiring
 from cluster.peers import Peer
 from dataplane.items import HOST, Item, Key, Nexthop, Route, nexthop_key
 from ipam.store import Record

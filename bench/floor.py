@@ -12,7 +12,7 @@ from socket import if_nametoindex
 from netaddr import IPAddress, IPNetwork
 
 from backends import podlink
-from backends.wiring import Options, Site
+from backends.site import Options, Site
 from cluster.peers import Peer
 from cni.spec import Attachment, Identity
 from dataplane import rtnl

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from netaddr import IPAddress, IPNetwork
 
-from backends.static import StaticWiring
-from backends.wiring import Options, Site
+from backends.site import Options, Site
+from backends.static.wiring import StaticWiring
 from cluster.peers import Peer
 from dataplane.diff import diff
 from dataplane.items import Item, Nexthop, Route

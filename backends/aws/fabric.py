@@ -45,8 +45,8 @@ from backends.aws.placement import Placement
 from backends.aws.stock import Stock, Usage
 from backends.aws.sweep import Sweep
 from backends.aws.watch import Watch
+from backends.fabric import Report, Shortage, Supplied
 from backends.steps import Settle, Wait
-from backends.wiring import Report, Shortage, Supplied
 from cluster.peers import Peer
 from cni.errors import Exhausted, Failure, TryAgain
 from ipam.lease import Block
@@ -76,7 +76,7 @@ _TAKES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class Fabric:
-    """`backends.wiring.Fabric` and `cluster.peers.Source` on the node *node*. One thread runs `life`; any may read.
+    """`backends.fabric.Fabric` and `cluster.peers.Source` on the node *node*. One thread runs `life`; any may read.
 
     *devices* answers the names of the machine's links by hardware address, *clock* seconds since the boot *boot*, and
     *wall* those since the epoch, *random* numbers from 0 to 1, *token* a new ClientToken.
@@ -154,7 +154,7 @@ class Fabric:
         return is_new
 
     def supplied(self, here: Peer) -> Supplied:
-        """See `backends.wiring.Fabric.supplied`."""
+        """See `backends.fabric.Fabric.supplied`."""
         seen = self._seen
         found = self._stock.interfaces()
         offered = [Block(block, one.id, reserve=False) for one, block in self._stock.offered(found)]
@@ -164,7 +164,7 @@ class Fabric:
         return Supplied(tuple(interface for _, interface in found), networks, frozenset(offered))
 
     def shortage(self, failure: Failure) -> Shortage:
-        """See `backends.wiring.Fabric.shortage`: how many there are, and what is waited for or stands in the way."""
+        """See `backends.fabric.Fabric.shortage`: how many there are, and what is waited for or stands in the way."""
         pool, most = self._stock.pool(), self._stock.most
         if self._seen is None:
             return Shortage(self.problem, may_end=True)
@@ -188,7 +188,7 @@ class Fabric:
         return Shortage(Exhausted(left, remedy), may_end=False)
 
     def report(self) -> Report:
-        """See `backends.wiring.Fabric.report`."""
+        """See `backends.fabric.Fabric.report`."""
         return Report(
             cloud="EC2",
             interfaces=len(self.inventory.enis),

@@ -14,7 +14,7 @@ from backends.aws.leaving import Usage as Busy
 from backends.aws.model import PRIMARY, Eni, Limits, Subnet
 from backends.aws.obstacles import PREFIXES, Obstacles
 from backends.aws.options import Options
-from backends.wiring import Interface
+from backends.site import Interface
 from ipam.family import Counts
 from ipam.warmpool import Chunk, Pool
 from ipam.warmpool import Interface as Pooled

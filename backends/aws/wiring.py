@@ -19,7 +19,8 @@ from typing import Final
 from netaddr import IPAddress, IPNetwork, cidr_merge
 
 from backends import nodeplan, podlink
-from backends.wiring import Interface, Site, Wired, pod_mtu
+from backends.site import Interface, Site, pod_mtu
+from backends.wiring import Wired
 from cluster.peers import Peer
 from dataplane.forward import accepts
 from dataplane.items import HOST, MAIN, Addr, Item, Key, NftTable, Port, Route, Rule, plan

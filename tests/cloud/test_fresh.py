@@ -9,7 +9,7 @@ import pytest
 import backends
 from agent.survey import Survey
 from agent.way import Way, restored
-from backends.wiring import Options
+from backends.site import Options
 from dataplane.host import NOTHING
 from dataplane.uplink import Uplink
 from tests.cloud.machine import Clock, Machine

@@ -22,7 +22,7 @@ from agent.survey import Surroundings, Survey
 from agent.switch import Silence, Switch
 from agent.way import JOURNAL, Way, restored
 from backends.podcidrs import PodCidrs
-from backends.wiring import Options
+from backends.site import Options
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid, TryAgain
 from cni.spec import Attachment

@@ -20,7 +20,7 @@ from agent.spool import Spooled, Written
 from agent.verbs import Verbs
 from backends.podcidrs import PodCidrs
 from backends.podlink import link_name
-from backends.static import StaticWiring
+from backends.static.wiring import StaticWiring
 from cni import frame
 from cni.errors import InterfaceExists, KernelRefused, TryAgain
 from cni.spec import Attachment

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from netaddr import IPAddress, IPNetwork
 
 from backends import nodeplan
-from backends.static import StaticWiring
-from backends.vxlan import VxlanWiring
-from backends.wiring import Options, Site, Wiring
+from backends.site import Options, Site
+from backends.static.wiring import StaticWiring
+from backends.vxlan.wiring import VxlanWiring
+from backends.wiring import Wiring
 from cluster.peers import Peer
 from dataplane.uplink import Uplink
 

@@ -19,7 +19,7 @@ from backends.aws.limits import COLUMNS, known, max_pods, pod_addresses, spare
 from backends.aws.obstacles import FOR_NOW, FRAGMENTED, SOON, Obstacles
 from backends.aws.pacing import Pacer
 from backends.aws.wiring import EniWiring
-from backends.wiring import Interface, Options, Site
+from backends.site import Interface, Options, Site
 from cluster.peers import Peer
 from cni.errors import Exhausted, FabricRefused
 from dataplane.items import Item, Key, NftTable

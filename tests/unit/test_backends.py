@@ -10,9 +10,10 @@ from netaddr import IPAddress, IPNetwork
 
 import backends
 from backends import nodeplan, podlink
-from backends.static import StaticWiring
-from backends.vxlan import VxlanWiring
-from backends.wiring import Options, Site, Wiring
+from backends.site import Options, Site
+from backends.static.wiring import StaticWiring
+from backends.vxlan.wiring import VxlanWiring
+from backends.wiring import Wiring
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
 from cni.spec import Attachment, Identity

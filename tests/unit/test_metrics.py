@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from agent import metrics
 from agent.metrics import Metrics, Snapshot
-from backends.wiring import Report
+from backends.fabric import Report
 from cni.spec import Verb
 from ipam.family import Counts
 from ipam.lease import Block

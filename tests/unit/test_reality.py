@@ -12,9 +12,10 @@ from agent.reality import Question, Reality, questions
 from agent.survey import Surroundings
 from backends.aws.wiring import EniWiring
 from backends.podlink import link_name, pod_mac
-from backends.static import StaticWiring
-from backends.vxlan import VxlanWiring
-from backends.wiring import Interface, Options, Site, Wiring
+from backends.site import Interface, Options, Site
+from backends.static.wiring import StaticWiring
+from backends.vxlan.wiring import VxlanWiring
+from backends.wiring import Wiring
 from cluster.peers import Peer
 from cni.errors import Failure, KernelRefused
 from cni.spec import Attachment

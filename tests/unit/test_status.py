@@ -18,8 +18,8 @@ from agent.spool import Spool
 from agent.status import Status
 from agent.trouble import Kind
 from agent.verbs import Verbs
+from backends.fabric import Report, Shortage, Supplied
 from backends.podcidrs import PodCidrs
-from backends.wiring import Report, Shortage, Supplied
 from cluster.peers import Peer
 from cni import frame
 from cni.errors import ConfigInvalid, Exhausted, FabricRefused, Failure, NotReady, TryAgain

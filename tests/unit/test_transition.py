@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from netaddr import IPNetwork
 
-from backends.static import StaticWiring
+from backends.site import Options, Site
+from backends.static.wiring import StaticWiring
 from backends.transition import Transition
-from backends.vxlan import VxlanWiring, overlay_addresses
-from backends.wiring import Options, Site
+from backends.vxlan.wiring import VxlanWiring, overlay_addresses
 from dataplane.items import HOST, VXLAN_LINK, Key, Nexthop, Route
 from tests.fakes.world import HERE, OTHER, THIRD, UPLINK
 

@@ -19,8 +19,10 @@ from typing import Final
 
 from netaddr import EUI, IPAddress
 
-from backends import nodeplan, podlink, static
-from backends.wiring import Site, Unserved, Wired, pod_mtu
+from backends import nodeplan, podlink
+from backends.plainroutes import off_link, routes
+from backends.site import Site, pod_mtu
+from backends.wiring import Unserved, Wired
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
 from dataplane.items import HOST, VXLAN_LINK, Addr, Fdb, Item, Key, Neigh, Nexthop, Sysctl, Vxlan, plan
@@ -69,7 +71,7 @@ class VxlanWiring:
                 return nodeplan.Part(peer, ids, {}, (Unserved(peer.name, why),))
             items.append(Fdb(VXLAN_LINK, mac, str(address)))
         for family, number in ids.items():
-            items += static.routes(peer, family, number)
+            items += routes(peer, family, number)
             if is_direct[family]:
                 items.append(Nexthop(number, str(peer.address(family)), self._site.uplink.name))
             elif address is not None:
@@ -98,7 +100,7 @@ class VxlanWiring:
             yield Addr(HOST, VXLAN_LINK, f"{address}/{podlink.BITS[address.version]}")
 
     def _is_direct_for(self, peer: Peer, family: int) -> bool:
-        return self._site.options.direct and not static.off_link(self._site, peer, family)
+        return self._site.options.direct and not off_link(self._site, peer, family)
 
 
 def vtep_mac(address: IPAddress) -> str:

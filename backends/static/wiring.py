@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import partial
-from socket import AF_INET, AF_INET6, inet_ntop
-
-from netaddr import IPAddress, IPNetwork
 
 from backends import nodeplan, podlink
-from backends.wiring import Site, Unserved, Wired, pod_mtu
+from backends.plainroutes import off_link, routes
+from backends.site import Site, pod_mtu
+from backends.wiring import Unserved, Wired
 from cluster.peers import Peer
-from dataplane.items import HOST, Item, Key, Nexthop, Route, plan
+from dataplane.items import Item, Key, Nexthop, plan
 from ipam.store import Record
 
 
@@ -51,28 +50,3 @@ class StaticWiring:
             items.append(Nexthop(number, str(via), self._site.uplink.name))
             items += routes(peer, family, number)
         return nodeplan.Part(peer, ids, plan(*items), tuple(unserved))
-
-
-def routes(peer: Peer, family: int, nexthop: int) -> list[Route]:
-    """The routes to a peer's pods of one family."""
-    return [Route(HOST, _text(cidr), nhid=nexthop) for cidr in peer.pod_cidrs if cidr.version == family]
-
-
-def _text(cidr: IPNetwork) -> str:
-    """What ``str`` answers, in a third of the time: a node has thousands."""
-    family, length = (AF_INET, 4) if cidr.version == 4 else (AF_INET6, 16)
-    return f"{inet_ntop(family, int(cidr.first).to_bytes(length, 'big'))}/{cidr.prefixlen}"
-
-
-def off_link(site: Site, peer: Peer, family: int) -> str:
-    """Why no plain route to *peer* can be had for *family*; '' when it can."""
-    address: IPAddress | None = peer.address(family)
-    if address is None:
-        return f"{peer.name} has IPv{family} pods but no IPv{family} address of its own; give it one in its list entry"
-    if site.uplink.is_on_link(address):
-        return ""
-    networks = ", ".join(str(one) for one in site.uplink.connected if one.version == family) or "none"
-    return (
-        f"{peer.name} ({address}) is not on-link at {site.uplink.name} (IPv{family} networks there: {networks}); "
-        "put it on that segment, or use backend vxlan"
-    )
