@@ -339,6 +339,7 @@ def node_at(
 
 
 def _end(node: Node) -> None:
+    has_died = node.agent is not None and node.agent.poll() is not None
     if node.agent is not None:
         if "COVERAGE_FILE" in os.environ:  # `make coverage`: one that is killed writes down nothing
             node.agent.terminate()
@@ -348,6 +349,8 @@ def _end(node: Node) -> None:
         node.agent.wait()
     for pod in node.pods:
         pod.place.remove()
+    if has_died:
+        raise Failed(f"the agent of {node.name} ended by itself:\n{node.tail()}")
 
 
 def _toml(settings: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import threading
@@ -118,8 +119,6 @@ class Datagrams(_Running):
         _, peer = self._server.recvfrom(_CHUNK)
         self._server.sendto(b"", peer)
         self._client.recv(_CHUNK)
-        for end in (self._server, self._client):
-            end.settimeout(_LOOK)
         self._begin(self._send, self._echo, self._receive)
         return self
 
@@ -157,19 +156,22 @@ class Datagrams(_Running):
         end: socket.socket, is_over: threading.Event, is_whole: Callable[[], bool]
     ) -> Iterator[tuple[bytes, Any]]:
         """What arrives at *end* until it *is_over* and all is there, or nothing came for `_SILENCE` since then."""
+        # Waited for here, since a socket's own time limit is its sender's, too: that may have to wait for longer.
+        poll = select.poll()
+        poll.register(end, select.POLLIN)
         quiet_since: float | None = None
         while not (is_over.is_set() and is_whole()):
-            try:
+            if poll.poll(_LOOK * 1000):
                 yield end.recvfrom(_CHUNK)
                 quiet_since = None
-            except TimeoutError:
-                now = time.monotonic()
-                if not is_over.is_set():
-                    quiet_since = None
-                elif quiet_since is None:
-                    quiet_since = now
-                elif now - quiet_since > _SILENCE:
-                    return
+                continue
+            now = time.monotonic()
+            if not is_over.is_set():
+                quiet_since = None
+            elif quiet_since is None:
+                quiet_since = now
+            elif now - quiet_since > _SILENCE:
+                return
 
 
 def _drained(end: socket.socket) -> int:

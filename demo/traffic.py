@@ -9,8 +9,8 @@ from contextlib import closing
 
 from demo.place import Place
 
-PATIENCE = 2.0
-"""Seconds that a packet may take in the lab."""
+PATIENCE = 10.0
+"""Seconds that a packet may take in the lab, on a machine however busy."""
 
 
 def family_of(address: str) -> socket.AddressFamily:

@@ -138,7 +138,7 @@ def test_the_vpc_checks_sources(vpc: Vpc) -> None:
     node.place.ip("rule add priority 1 from all to 203.0.113.9 lookup main")
     try:
         with pytest.raises(OSError, match="timed out"):
-            traffic.seen_by_udp(pods[1].place, vpc.outside, OUTSIDE)
+            traffic.seen_by_udp(pods[1].place, vpc.outside, OUTSIDE, patience=1.0)
     finally:
         node.place.ip("rule del priority 1")
     assert vpc.router.dropped() > before
@@ -147,7 +147,7 @@ def test_the_vpc_checks_sources(vpc: Vpc) -> None:
     pods[1].place.ip(f"address add {forged}/32 dev eth0")
     try:
         with pytest.raises(OSError, match="timed out"):
-            traffic.seen_by_udp(pods[1].place, vpc.outside, OUTSIDE, source=forged)
+            traffic.seen_by_udp(pods[1].place, vpc.outside, OUTSIDE, source=forged, patience=1.0)
     finally:
         pods[1].place.ip(f"address del {forged}/32 dev eth0")
     assert vpc.router.dropped() == before

@@ -117,6 +117,11 @@ class FakeKernel:
         with self._lock:
             self._fault = (self.calls + number, error, after)
 
+    def forgive(self) -> None:
+        """What was to fail does not, unless it has."""
+        with self._lock:
+            self._fault = self._refusal = None
+
     def refuse_at(self, number: int, error: Exception) -> None:
         """The *number*-th call from now fails with *error*: a look at one place or path, or a change."""
         with self._lock:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from demo.lab import place
+from demo.lab import eventually, place
 from demo.place import Place
 from demo.runtime import Pod
 from demo.stream import Datagrams
@@ -42,8 +42,7 @@ def drop(where: Place, words: str) -> None:
 def run(stream: Datagrams, count: int) -> None:
     """Let *count* datagrams be sent."""
     with stream:
-        while stream.sent < count:
-            time.sleep(0.01)
+        eventually("they are sent", lambda: stream.sent >= count, 30.0)
 
 
 def test_nothing_is_lost_where_nothing_is_dropped(ends: tuple[Pod, Pod]) -> None:
@@ -64,6 +63,14 @@ def test_what_the_network_drops_is_counted_and_named(ends: tuple[Pod, Pod], at: 
     said = stream.losses()
     assert said.startswith(f"{SENDER} -> {RECEIVER}: 40 of {stream.sent} lost (0 overrun, 0 unread); {way}: 100-139 at")
     assert said.count(":") == 2
+
+
+def test_a_sender_that_has_to_wait_goes_on(ends: tuple[Pod, Pod]) -> None:
+    """Where packets leave more slowly than they are sent, for longer than a reader waits before it looks around."""
+    ends[0].place.run("sh", "-c", "tc qdisc add dev eth0 root tbf rate 2mbit burst 4kb latency 10s")
+    stream = Datagrams(*ends, size=60_000)
+    run(stream, 8)
+    assert (stream.lost, stream.losses()) == (0, "")
 
 
 class Held(Datagrams):

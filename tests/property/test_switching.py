@@ -6,6 +6,7 @@ Each has its own fake kernel; packets and probes are followed through all of the
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -16,13 +17,17 @@ from hypothesis import strategies as st
 from netaddr import IPAddress, IPNetwork
 
 from cluster.peers import Peer
-from dataplane.items import HOST, VXLAN_LINK, Fdb, Key, Neigh, Nexthop, Route
+from dataplane.items import HOST, VXLAN_LINK, Fdb, Key, Neigh, Nexthop, Route, Sysctl
+from dataplane.observe import Settings
+from tests.fakes.kernel import Killed
 from tests.fakes.turns import Turns
 from tests.fakes.world import HERE, OTHER, THIRD, World
 
 NODES = (HERE, OTHER, THIRD)
 BACKENDS = ("vxlan", "static")
 MANY = 5000
+LIFE = 40
+"""Changes of the kernel that a process lives to see: more than a change of backend needs."""
 
 
 class Cluster:
@@ -79,6 +84,8 @@ class Cluster:
         way = self.way(sender, target)
         if way is None or (device and way.dev != device):
             return False
+        if not self.takes(receiver, sender, way.dev, target.version):
+            return False
         if way.dev != VXLAN_LINK:
             return IPAddress(way.via) in receiver.addresses
         here, there = (self.worlds[one.name].kernel.ours() for one in (sender, receiver))
@@ -86,6 +93,16 @@ class Cluster:
         entry = here.get(Fdb(VXLAN_LINK, neigh.mac, "").key) if isinstance(neigh, Neigh) else None
         is_sent = isinstance(entry, Fdb) and IPAddress(entry.dst) in receiver.addresses
         return is_sent and Key(HOST, "link", VXLAN_LINK) in there
+
+    def takes(self, receiver: Peer, sender: Peer, device: str, family: int) -> bool:
+        """Whether *receiver*, whose host checks sources strictly unless told otherwise, takes what comes by *device*
+        from pods of *sender*: IPv4 from where the way back leads by it."""
+        setting = Sysctl(HOST, f"net/ipv4/conf/{device}/rp_filter", "2")
+        if family == 6 or setting in self.worlds[receiver.name].kernel.observe([Settings((setting.path,))]).values():
+            return True
+        cidr = next(one for one in sender.pod_cidrs if one.version == family)
+        back = self.way(receiver, IPAddress(cidr.first + 5, cidr.version))
+        return back is not None and back.dev == device
 
     def silence(
         self, node: Peer, source: str, target: str, answerers: Collection[str], patience: float, device: str
@@ -106,6 +123,26 @@ class Cluster:
         world = self.worlds[node.name]
         world.switch.ask(backend, world.survey.now, is_dry=False, is_forced=False)
         self.rest(node)
+
+    def live(self, node: Peer, backend: str, spans: Collection[int], *, after: bool) -> None:
+        """The same, by one process after the other: at the change of the kernel that each of *spans* says one dies,
+        before or *after* that took effect; the next goes on with what is in the journal then."""
+        world = self.worlds[node.name]
+        begin = partial(self.go, node, backend)
+        for span in spans:
+            world.kernel.fail_at(span, Killed(), after=after)
+            with suppress(Killed):
+                begin()
+            self.turns.turn()
+            begin = partial(self.again, node, backend)
+        world.kernel.forgive()
+        begin()
+
+    def again(self, node: Peer, backend: str) -> None:
+        """A new process, which is asked for *backend* once more if the one before did not live to keep that."""
+        self.worlds[node.name].restart()
+        self.turns.turn()
+        self.go(node, backend)
 
     def waver(self, node: Peer) -> None:
         """Several changes of mind, of which none may get to its end."""
@@ -159,6 +196,32 @@ def test_all_at_once_there_and_back(clusters: Callable[[Random], Cluster], chanc
         cluster.arrived(backend)
         cluster.look()
     assert cluster.lost == []
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(chance=CHANCES, after=st.booleans())
+def test_processes_that_die_at_any_change(clusters: Callable[[Random], Cluster], chance: Random, after: bool) -> None:
+    """Whoever dies, wherever, as often as it likes, and whatever the others do meanwhile: no packet is lost either."""
+    cluster = clusters(chance)
+    for backend in BACKENDS:
+        spans = {node: [chance.randint(1, LIFE) for _ in range(chance.randint(0, 3))] for node in NODES}
+        cluster.turns.run([partial(cluster.live, node, backend, spans[node], after=after) for node in NODES])
+        cluster.arrived(backend)
+        cluster.look()
+    assert cluster.lost == []
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_death_at_every_change_in_turn(clusters: Callable[[Random], Cluster], after: bool) -> None:
+    """One node's agent dies at each, and is there again at once, while the others change their backend, too."""
+    for span in range(1, LIFE):
+        cluster = clusters(Random(span))
+        for backend in BACKENDS:
+            works = [partial(cluster.live, HERE, backend, [span], after=after)]
+            cluster.turns.run([*works, *(partial(cluster.go, node, backend) for node in NODES[1:])])
+            cluster.arrived(backend)
+            cluster.look()
+        assert cluster.lost == [], span
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
