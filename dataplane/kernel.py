@@ -13,7 +13,8 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from secrets import randbits
 from socket import if_nameindex
@@ -106,6 +107,9 @@ class Kernel:
         # processor; here it sleeps.
         self._turn = threading.Lock()
         self._has_ipv6 = (settings / "net/ipv6").exists()  # not so after ipv6.disable=1 on the kernel's command line
+        # In a container nothing may be written there. Pods' links are as the host has new links then, and what a router
+        # or a redirect would say is dropped by the table of nft's all the same.
+        self._is_fixed = bool(os.statvfs(settings).f_flag & os.ST_RDONLY)
         # Links get indexes of our choice, so that all of a pod's objects on the host can go out in one send. Nobody
         # else counts up here: the kernel's own choice starts at 1.
         with translated("list the links"):
@@ -162,7 +166,7 @@ class Kernel:
         for scope in scopes:
             with translated(f"look at {scope}"):
                 found += self._observe(scope)
-        return plan(*found)
+        return plan(*(map(_as_guarded, found) if self._is_fixed else found))
 
     def _observe(self, scope: Scope) -> list[Item]:
         if isinstance(scope, Pod):
@@ -307,7 +311,7 @@ class Kernel:
 
     def _guard(self, change: Change, link: Veth | Vxlan) -> None:
         """The half of `Veth.is_guarded` that is IPv6's, and whether there is any on the link: files alone say it."""
-        if not self._has_ipv6 or link.mtu < rtnl.IPV6_MTU_MIN:
+        if not self._has_ipv6 or link.mtu < rtnl.IPV6_MTU_MIN or self._is_fixed:
             return
         conf = f"{self._settings}/net/ipv6/conf/{link.name}"
         try:
@@ -382,12 +386,17 @@ class Kernel:
 
 
     def _write_sysctl(self, change: Change) -> None:
-        """Set a value; one that is no longer wanted keeps what it has, since others may rely on it by now."""
+        """Set a value; one that is not wanted any more keeps what it has: others may rely on it by now. Where nothing
+        can be written, the right value is right."""
         if not isinstance(change.new, Sysctl):
             return
+        file = self._settings / change.new.path
         try:
-            (self._settings / change.new.path).write_text(change.new.value)
+            file.write_text(change.new.value)
         except OSError as error:
+            with suppress(OSError):
+                if file.read_text().strip() == change.new.value:
+                    return
             raise refused(change, error.errno or errno.EIO) from error
 
 
@@ -447,6 +456,10 @@ def _write(path: str, value: bytes) -> None:
 
 def _is_new_veth(change: Change) -> bool:
     return isinstance(change.new, Veth) and change.old is None
+
+
+def _as_guarded(item: Item) -> Item:
+    return replace(item, is_guarded=True) if isinstance(item, Veth | Vxlan) else item
 
 
 def _is_link(item: Item) -> bool:

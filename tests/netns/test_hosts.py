@@ -331,3 +331,20 @@ def test_an_overlay_over_a_network_that_checks_sources() -> None:
         assert traffic.seen_by_tcp(one.place, two.place, two.address(4)) == one.address(4)
         assert traffic.seen_by_tcp(one.place, other.place, other.address(4)) == node.address(4)
         assert traffic.seen_by_tcp(node.place, two.place, two.address(4)) == "10.244.1.0"
+
+
+def test_where_no_setting_can_be_written_the_right_ones_are_right() -> None:
+    """An agent in a container has /proc/sys read-only: on a host that is set up, pods of both families work."""
+    with built(family="dual", nodes=2, is_started=False) as lab:
+        for node in lab.nodes:
+            for path in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
+                node.place.sysctl(path, "1")
+            for name in ("all", "default", "eth0"):
+                node.place.sysctl(f"net/ipv4/conf/{name}/rp_filter", "2")
+            node.place.sysctl("net/ipv6/conf/eth0/accept_ra", "2")
+            read_only = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
+            shell = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", f'{read_only} && exec "$@"', "sh"]
+            node.launcher = shell
+        with_pods(lab)
+        assert [unreached(lab, family) for family in (4, 6)] == [[], []]
+        assert [node.status()["problems"] for node in lab.nodes] == [[], []]
