@@ -136,7 +136,7 @@ def _site(now: Surroundings) -> Iterator[Finding]:
 def _cloud() -> Plans:
     # Imported here: no other backend needs it.
     from backends.aws import live
-    from backends.aws.calls import CloudError
+    from backends.cloud.failures import CloudError
 
     try:
         live.refuse_without_library()

@@ -7,10 +7,10 @@ process.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
-from backends.steps import Life, Settle, Wait
+from backends.cloud.steps import Settle, Wait
 
 RETRY: Final = 1.0
 """Seconds until it is asked again whether the kernel has what is wanted, where it had not."""
@@ -24,7 +24,7 @@ class Errands:
 
     def __init__(
         self,
-        life: Life,
+        life: Generator[Any, Any, None],
         perform: Callable[[Any], Any],
         failures: type[Exception],
         settle: Callable[[], bool],

@@ -17,12 +17,12 @@ from agent.machine import boot_id, uptime
 from agent.schema import Aws, Config
 from agent.server import Server
 from backends.aws import live
-from backends.aws.calls import CloudError
 from backends.aws.fabric import Fabric as EniFabric
 from backends.aws.options import Options
+from backends.cloud.failures import CloudError
+from backends.cloud.steps import Steps
 from backends.fabric import Fabric
 from backends.podcidrs import PodCidrs
-from backends.steps import Life
 from cluster.nodesfile import NodesFile
 from cluster.peers import Source
 from dataplane import uplink
@@ -37,7 +37,7 @@ SPARE: Final = 4
 class Growth(NamedTuple):
     """What a fabric that grows needs done: see `agent.errands`."""
 
-    life: Life
+    life: Steps[None]
     perform: Callable[[Any], Any]
     failures: type[Exception]
 

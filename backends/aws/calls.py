@@ -1,16 +1,16 @@
-"""What is asked of the cloud, as values, and how it can fail: by what is known afterwards.
+"""The calls of the EC2 API by name, what each is about, and what the codes of its errors mean. Pure.
 
-Names, parameters and answers are those of the EC2 API, in boto3's shapes.
+Names, parameters and answers are those of the API, in boto3's shapes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final
 
-from backends.steps import Settle, Wait
-
-T = TypeVar("T")
+from backends.cloud.asking import Cloud
+from backends.cloud.failures import CloudError, Lost, Refused, Throttled
+from backends.cloud.steps import Steps
 
 ASSIGN: Final = "AssignPrivateIpAddresses"
 ASSIGN6: Final = "AssignIpv6Addresses"
@@ -20,56 +20,11 @@ ATTACH: Final = "AttachNetworkInterface"
 DETACH: Final = "DetachNetworkInterface"
 DELETE: Final = "DeleteNetworkInterface"
 MODIFY: Final = "ModifyNetworkInterfaceAttribute"
-CREDENTIALS: Final = "credentials"
-"""Stands for every action: without good ones nothing can be asked."""
 
-
-class Call(NamedTuple):
-    """One call of the EC2 API; its answer is what boto3 would answer."""
-
-    action: str
-    parameters: Mapping[str, Any]
-
-
-class Look(NamedTuple):
-    """Read the instance metadata; the answer is a `backends.aws.model.Seen`."""
-
-
-Step: TypeAlias = Call | Look | Settle | Wait
-Steps: TypeAlias = Generator[Step, Any, T]
-"""What yields steps, is sent their answers, or thrown their failures, and returns a T."""
-
-
-class CloudError(Exception):
-    """A call that did not succeed: *action* and *code* as the API names them, *message* its own words."""
-
-    def __init__(self, action: str, code: str, message: str) -> None:
-        super().__init__(action, code, message)
-        self.action = action
-        self.code = code
-        self.message = message
-
-    def __str__(self) -> str:
-        return f"{self.action}: {self.code}: {self.message}"
-
-
-class Refused(CloudError):
-    """It was refused, and nothing was done."""
-
-    @property
-    def is_credentials(self) -> bool:
-        """Whether it is not about what was asked, but about who did."""
-        return self.code in _CREDENTIALS
-
-
-class Throttled(CloudError):
-    """Too many calls, of this node or others of the account; nothing was done."""
-
-
-class Lost(CloudError):
-    """There was no answer, or an internal error: it may have been done, now or later, or not."""
-
-
+CAPACITY: Final = 10.0
+"""Calls of one action that a node makes at once: EC2's own buckets are shared by all that use the account there."""
+REFILL: Final = 0.5
+"""Calls of one action per second, in the long run."""
 _CREDENTIALS: Final = frozenset(
     (
         "AuthFailure",
@@ -114,6 +69,11 @@ def failed(action: str, code: str, message: str, status: int) -> CloudError:
     return (Lost if status >= 500 or code in _UNKNOWN else Refused)(action, code, message)
 
 
+def is_about_credentials(error: CloudError) -> bool:
+    """Whether what was refused is not what was asked, but who did."""
+    return isinstance(error, Refused) and error.code in _CREDENTIALS
+
+
 def about(parameters: Mapping[str, Any]) -> str:
     """The id of what a call is about; '' where that is this instance, or nothing by itself."""
     if "InstanceId" in parameters:
@@ -123,3 +83,16 @@ def about(parameters: Mapping[str, Any]) -> str:
             found = parameters[name]
             return found if isinstance(found, str) else " ".join(found)
     return ""
+
+
+def pages(cloud: Cloud, action: str, key: str, **parameters: Any) -> Steps[list[dict[str, Any]]]:
+    """What every page of a Describe has under *key*."""
+    found: list[dict[str, Any]] = []
+    token: str | None = None
+    while True:
+        more = {"NextToken": token} if token else {}
+        answer = yield from cloud.ask(action, **parameters, **more)
+        found += answer[key]
+        token = answer.get("NextToken")
+        if not token:
+            return found

@@ -13,18 +13,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
-from backends.aws.calls import ASSIGN, ASSIGN6, ATTACH, CREATE, MODIFY, Refused, Steps
-from backends.aws.cloud import Cloud, Later
+from backends.aws.calls import ASSIGN, ASSIGN6, ATTACH, CREATE, MODIFY
 from backends.aws.gone import STALE
 from backends.aws.indexes import Indexes
 from backends.aws.inventory import Intent, Inventory
 from backends.aws.leaving import Leaving
 from backends.aws.model import CLUSTER_TAG, MADE_TAG, NODE_TAG, PRIMARY, Eni, Subnet, assigned, eni, tag_specifications
-from backends.aws.obstacles import FULL, NO_SLOT, NOT_FOUND, Obstacles
 from backends.aws.options import Options
-from backends.aws.retries import Retries
-from backends.aws.scarcity import Scarcity
-from backends.steps import Settle
+from backends.aws.refusals import FULL, NO_SLOT, NOT_FOUND, Refusals
+from backends.cloud.asking import Cloud, Later
+from backends.cloud.failures import Refused
+from backends.cloud.retries import Retries
+from backends.cloud.scarcity import Scarcity
+from backends.cloud.steps import Settle, Steps
 from ipam.warmpool import PREFIX_SIZE
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Changes:
         options: Options,
         inventory: Inventory,
         cloud: Cloud,
-        obstacles: Obstacles,
+        obstacles: Refusals,
         leaving: Leaving,
         indexes: Indexes,
         token: Callable[[], str],

@@ -15,7 +15,9 @@ from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ParamValidationError
 
-from backends.aws.calls import Call, Lost, Refused, failed
+from backends.aws.calls import failed, is_about_credentials
+from backends.cloud.failures import Lost, Refused
+from backends.cloud.steps import Call
 
 CONNECT: Final = 3.0
 """Seconds for a connection."""
@@ -52,7 +54,7 @@ class Ec2:
             said: Mapping[str, Any] = error.response.get("Error", {})
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", _UNSURE)
             failure = failed(call.action, said.get("Code", ""), said.get("Message", ""), status)
-            if isinstance(failure, Refused) and failure.is_credentials:
+            if is_about_credentials(failure):
                 self._client = None
             raise failure from error
         except NoCredentialsError as error:

@@ -21,32 +21,33 @@ from backends.aws.calls import (
     ASSIGN,
     ASSIGN6,
     ATTACH,
+    CAPACITY,
     CREATE,
     DELETE,
     DETACH,
     MODIFY,
+    REFILL,
     UNASSIGN,
-    Look,
-    Lost,
-    Refused,
-    Steps,
+    about,
+    pages,
 )
 from backends.aws.changes import Changes
-from backends.aws.cloud import Cloud, Later
 from backends.aws.guards import Guards
 from backends.aws.indexes import Indexes
 from backends.aws.inventory import Inventory, Journal
 from backends.aws.leaving import Leaving
 from backends.aws.model import PRIMARY, Seen
-from backends.aws.obstacles import NO_INTERFACE, NO_SLOT, Obstacles
 from backends.aws.options import Options
-from backends.aws.pacing import Pacer
 from backends.aws.placement import Placement
+from backends.aws.refusals import NO_INTERFACE, NO_SLOT, Refusals
 from backends.aws.stock import Stock, Usage
 from backends.aws.sweep import Sweep
 from backends.aws.watch import Watch
+from backends.cloud.asking import Cloud, Later
+from backends.cloud.failures import Lost, Refused
+from backends.cloud.pacing import Pacer
+from backends.cloud.steps import Look, Settle, Steps, Wait
 from backends.fabric import Report, Shortage, Supplied
-from backends.steps import Settle, Wait
 from cluster.peers import Peer
 from cni.errors import Exhausted, Failure, TryAgain
 from ipam.lease import Block
@@ -102,8 +103,8 @@ class Fabric:
         self._devices = devices
         self._clock = clock
         self._random = random
-        self.obstacles = Obstacles(clock, random)
-        self.cloud = Cloud(Pacer(random), self.obstacles, clock)
+        self.obstacles = Refusals(clock, random)
+        self.cloud = Cloud(Pacer(CAPACITY, REFILL, random), self.obstacles, clock, about)
         self.inventory = Inventory(journal, clock, boot, usage.addresses)
         indexes = Indexes(clock)
         self._leaving = Leaving(self.inventory, self.cloud, usage, indexes, clock)
@@ -332,7 +333,7 @@ class Fabric:
         if self._clock() < min(self._describe_at, self.inventory.unclear_until):
             return False
         here = model.filters({"attachment.instance-id": self._here.instance})
-        found = yield from self.cloud.all("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=here)
+        found = yield from pages(self.cloud, "DescribeNetworkInterfaces", "NetworkInterfaces", Filters=here)
         self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
         self._stock.has_described = True
         self._guards.described()

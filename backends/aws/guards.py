@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from backends.aws.calls import MODIFY, Refused, Steps
-from backends.aws.cloud import Cloud, Later
+from backends.aws.calls import MODIFY
 from backends.aws.inventory import Inventory
 from backends.aws.model import Seen
 from backends.aws.options import Options
 from backends.aws.placement import Placement
+from backends.cloud.asking import Cloud, Later
+from backends.cloud.failures import Refused
+from backends.cloud.steps import Steps
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import msgspec
 from netaddr import AddrFormatError, IPAddress, IPNetwork
 
-from backends.aws.calls import Lost
 from backends.aws.model import Eni, Seen
+from backends.cloud.failures import Lost
 
 ENDPOINT: Final = "http://169.254.169.254"
 """Unless AWS_EC2_METADATA_SERVICE_ENDPOINT says another, as for every AWS client."""

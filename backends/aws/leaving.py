@@ -16,14 +16,15 @@ from typing import Any, Final, Protocol
 
 from netaddr import IPNetwork
 
-from backends.aws.calls import DELETE, DETACH, UNASSIGN, CloudError, Refused, Steps
-from backends.aws.cloud import Cloud, Later
+from backends.aws.calls import DELETE, DETACH, UNASSIGN
 from backends.aws.gone import STALE
 from backends.aws.indexes import Indexes
 from backends.aws.inventory import Held, Intent, Inventory
 from backends.aws.model import Eni, eni
-from backends.aws.obstacles import NOT_FOUND
-from backends.steps import Settle
+from backends.aws.refusals import NOT_FOUND
+from backends.cloud.asking import Cloud, Later
+from backends.cloud.failures import CloudError, Refused
+from backends.cloud.steps import Settle, Steps
 
 log = logging.getLogger(__name__)
 

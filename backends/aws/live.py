@@ -8,10 +8,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from backends.aws import limits
-from backends.aws.calls import Call, CloudError, Look, Lost
 from backends.aws.fabric import Fabric
 from backends.aws.imds import ENDPOINT, Imds
 from backends.aws.model import Limits, Seen
+from backends.cloud.failures import CloudError, Lost
+from backends.cloud.steps import Call, Look
 from cni.errors import ConfigInvalid, FabricRefused
 
 

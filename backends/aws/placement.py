@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.aws import model
-from backends.aws.calls import Steps
-from backends.aws.cloud import Cloud
+from backends.aws.calls import pages
 from backends.aws.model import Seen, Subnet
 from backends.aws.options import Options
+from backends.cloud.asking import Cloud
+from backends.cloud.steps import Steps
 
 
 class Placement:
@@ -35,7 +36,7 @@ class Placement:
         if options.groups or not options.group_tags:
             return options.groups or seen.groups
         wanted = _filters(options.group_tags, seen, {})
-        found = yield from self._cloud.all("DescribeSecurityGroups", "SecurityGroups", Filters=wanted)
+        found = yield from pages(self._cloud, "DescribeSecurityGroups", "SecurityGroups", Filters=wanted)
         return tuple(sorted(one["GroupId"] for one in found))
 
 

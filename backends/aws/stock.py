@@ -12,8 +12,8 @@ from backends.aws.inventory import Held, Inventory
 from backends.aws.leaving import Leaving
 from backends.aws.leaving import Usage as Busy
 from backends.aws.model import PRIMARY, Eni, Limits, Subnet
-from backends.aws.obstacles import PREFIXES, Obstacles
 from backends.aws.options import Options
+from backends.aws.refusals import PREFIXES, Refusals
 from backends.site import Interface
 from ipam.family import Counts
 from ipam.warmpool import Chunk, Pool
@@ -49,7 +49,7 @@ class Stock:
         options: Options,
         inventory: Inventory,
         leaving: Leaving,
-        obstacles: Obstacles,
+        obstacles: Refusals,
         usage: Usage,
         devices: Callable[[], Mapping[str, str]],
         clock: Callable[[], float],

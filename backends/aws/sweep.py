@@ -11,9 +11,11 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from backends.aws import model
-from backends.aws.calls import Refused, Steps
-from backends.aws.cloud import Cloud
+from backends.aws.calls import pages
 from backends.aws.model import CLUSTER_TAG, MADE_TAG, Eni
+from backends.cloud.asking import Cloud
+from backends.cloud.failures import Refused
+from backends.cloud.steps import Steps
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ class Sweep:
 
     def _look(self, known: Collection[str]) -> Steps[list[Eni]]:
         wanted = model.filters({f"tag:{CLUSTER_TAG}": self._cluster, "status": "available"})
-        found = yield from self._cloud.all("DescribeNetworkInterfaces", "NetworkInterfaces", Filters=wanted)
+        found = yield from pages(self._cloud, "DescribeNetworkInterfaces", "NetworkInterfaces", Filters=wanted)
         old = self._wall() - AGE
         enis = [one for one in map(model.eni, found) if not one.is_unmanaged and one.id not in known]
         return [one for one in enis if _made(one) < old]

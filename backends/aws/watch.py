@@ -10,9 +10,10 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from backends.aws.calls import Look, Lost, Steps
 from backends.aws.inventory import Inventory
 from backends.aws.model import Seen
+from backends.cloud.failures import Lost
+from backends.cloud.steps import Look, Steps
 
 log = logging.getLogger(__name__)
 

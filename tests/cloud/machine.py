@@ -15,11 +15,12 @@ from typing import Any
 from netaddr import IPAddress, IPNetwork
 
 from backends.aws import model
-from backends.aws.calls import Call, Look, Lost, Step, Steps, failed
+from backends.aws.calls import failed
 from backends.aws.fabric import Fabric
 from backends.aws.model import Seen
 from backends.aws.options import Options
-from backends.steps import Settle, Wait
+from backends.cloud.failures import Lost
+from backends.cloud.steps import Call, Look, Settle, Step, Steps, Wait
 from cluster.peers import Peer
 from cni.errors import Exhausted, TryAgain
 from cni.spec import Attachment

@@ -17,10 +17,11 @@ from netaddr import IPNetwork
 
 from agent import ctl, schema, supply
 from backends.aws import live, model
-from backends.aws.calls import Call, Lost, Refused, Throttled
 from backends.aws.ec2 import Ec2 as Client
 from backends.aws.imds import Imds as Metadata
 from backends.aws.limits import described, known
+from backends.cloud.failures import Lost, Refused, Throttled
+from backends.cloud.steps import Call
 from cni.errors import ConfigInvalid
 from ipam.moment import Moment
 from ipam.store import Store

@@ -12,8 +12,8 @@ import pytest
 from netaddr import IPAddress, IPNetwork
 
 from backends.aws import imds
-from backends.aws.calls import Lost
 from backends.aws.imds import Imds
+from backends.cloud.failures import Lost
 
 FIRST, SECOND = "02:00:00:00:00:01", "02:00:00:00:00:02"
 MACS = "/latest/meta-data/network/interfaces/macs/"

@@ -12,13 +12,16 @@ from netaddr import IPAddress, IPNetwork
 
 from agent import supply
 from agent.schema import Aws
-from backends.aws import pacing, typetable
-from backends.aws.calls import ATTACH, Lost, Refused, Throttled, failed
+from backends.aws import typetable
+from backends.aws.calls import ATTACH, CAPACITY, REFILL, failed
 from backends.aws.inventory import JOURNAL, Intent, Inventory
 from backends.aws.limits import COLUMNS, known, max_pods, pod_addresses, spare
-from backends.aws.obstacles import FOR_NOW, FRAGMENTED, SOON, Obstacles
-from backends.aws.pacing import Pacer
+from backends.aws.refusals import FRAGMENTED, Refusals
 from backends.aws.wiring import EniWiring
+from backends.cloud import pacing
+from backends.cloud.failures import Lost, Refused, Throttled
+from backends.cloud.obstacles import FOR_NOW, SOON
+from backends.cloud.pacing import Pacer
 from backends.site import Interface, Options, Site
 from cluster.peers import Peer
 from cni.errors import Exhausted, FabricRefused
@@ -138,19 +141,19 @@ def test_a_node_has_something_warm_in_either_mode(
 
 def test_a_burst_then_a_steady_rate_for_each_action() -> None:
     """The bucket of one action is not that of another."""
-    pacer = Pacer(lambda: 1.0)
-    for _ in range(int(pacing.CAPACITY)):
+    pacer = Pacer(CAPACITY, REFILL, lambda: 1.0)
+    for _ in range(int(CAPACITY)):
         assert pacer.delay("A", 100.0) == 0
         pacer.spend("A", 100.0)
-    assert pacer.delay("A", 100.0) == pytest.approx(1 / pacing.REFILL)
+    assert pacer.delay("A", 100.0) == pytest.approx(1 / REFILL)
     assert pacer.delay("B", 100.0) == 0
-    assert pacer.delay("A", 100.0 + 1 / pacing.REFILL) == pytest.approx(0)
+    assert pacer.delay("A", 100.0 + 1 / REFILL) == pytest.approx(0)
 
 
 def test_throttling_doubles_the_pause_and_an_answer_ends_it() -> None:
     """Between half of it and all, by chance; of this action alone."""
     for random, share in ((0.0, 0.5), (1.0, 1.0)):
-        pacer = Pacer(lambda random=random: random)  # type: ignore[misc]
+        pacer = Pacer(CAPACITY, REFILL, lambda random=random: random)  # type: ignore[misc]
         now, pauses = 0.0, []
         for _ in range(9):
             pacer.throttled("A", now)
@@ -166,7 +169,7 @@ def test_throttling_doubles_the_pause_and_an_answer_ends_it() -> None:
 
 def test_a_cloud_that_gives_no_answers_is_left_alone_for_a_while() -> None:
     """All of it, after some in a row; it is asked once between pauses, and the first answer ends them."""
-    pacer = Pacer(lambda: 1.0)
+    pacer = Pacer(CAPACITY, REFILL, lambda: 1.0)
     for _ in range(pacing.FAILURES - 1):
         pacer.lost(0.0)
     assert (pacer.is_open, pacer.delay("A", 0.0)) == (False, 0)
@@ -229,7 +232,7 @@ def test_which_limit_was_reached_is_told_and_believed_for_a_while(
 ) -> None:
     """By the code that EC2 answers, with EC2's own words in the details; then it is tried again."""
     now = 100.0
-    obstacles = Obstacles(lambda: now)
+    obstacles = Refusals(lambda: now)
     error = Refused(ASK, code, "its words")
     obstacles.noticed(error, ENI)
     obstacles.refused(error, WHERE, ENI)
@@ -246,7 +249,7 @@ def test_which_limit_was_reached_is_told_and_believed_for_a_while(
 
 def test_an_obstacle_is_in_the_way_of_its_action_on_its_object_alone() -> None:
     """Not of the same on another, nor of another on the same; and a subnet without addresses not of another."""
-    obstacles = Obstacles(lambda: 100.0)
+    obstacles = Refusals(lambda: 100.0)
     obstacles.noticed(Refused("CreateNetworkInterface", "UnauthorizedOperation", ""), WHERE)
     obstacles.noticed(Refused("DeleteNetworkInterface", "UnauthorizedOperation", ""), ENI)
     obstacles.noticed(Refused("CreateNetworkInterface", "NetworkInterfaceLimitExceeded", ""), "subnet-2")
@@ -278,7 +281,7 @@ def test_an_obstacle_is_in_the_way_of_its_action_on_its_object_alone() -> None:
 def test_what_is_refused_again_is_tried_later(code: str, pauses: list[float], chance: float) -> None:
     """Twice as late each time, within bounds, between half of it and all by chance; what EC2 does, ends it."""
     now = 100.0
-    obstacles = Obstacles(lambda: now, lambda: chance)
+    obstacles = Refusals(lambda: now, lambda: chance)
     seen = []
     for _ in pauses:
         obstacles.noticed(Refused(ASK, code, ""), ENI)

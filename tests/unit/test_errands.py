@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from agent import errands as module
 from agent.errands import Errands
-from backends.steps import Life, Settle, Wait
+from backends.cloud.steps import Settle, Wait
 
 DEADLINE = 10.0
 
@@ -46,7 +46,7 @@ class Outside:
 
 
 @contextmanager
-def living(life: Life, outside: Outside) -> Iterator[Errands]:
+def living(life: Generator[Any, Any, None], outside: Outside) -> Iterator[Errands]:
     errands = Errands(life, outside.perform, Refused, outside.settle, outside.died)
     errands.start()
     try:
@@ -59,7 +59,7 @@ def test_steps_are_done_in_order_and_failures_are_thrown_where_they_belong() -> 
     """Only what a step may raise; the life goes on after it."""
     outside = Outside()
 
-    def life() -> Life:
+    def life() -> Generator[Any, Any, None]:
         outside.done.put((yield "first"))
         try:
             yield "refused"
@@ -80,7 +80,7 @@ def test_what_needs_the_kernel_waits_until_that_has_what_is_wanted(monkeypatch: 
     outside = Outside()
     outside.is_settled = False
 
-    def life() -> Life:
+    def life() -> Generator[Any, Any, None]:
         yield Settle()
         outside.done.put("goes on")
         yield Wait(DEADLINE, DEADLINE)
@@ -97,7 +97,7 @@ def test_a_wait_ends_when_there_is_something_to_do_and_at_the_end() -> None:
     """Also if that was said just before the wait began: nothing is missed."""
     outside = Outside()
 
-    def life() -> Life:
+    def life() -> Generator[Any, Any, None]:
         while True:
             outside.done.put("looked")
             yield Wait(3600.0, 3600.0)
@@ -113,7 +113,7 @@ def test_a_bug_ends_the_thread_and_is_told() -> None:
     """The process follows, for its supervisor to start anew."""
     outside = Outside()
 
-    def life() -> Life:
+    def life() -> Generator[Any, Any, None]:
         yield "bug"
 
     with living(life(), outside):

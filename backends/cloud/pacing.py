@@ -1,7 +1,7 @@
 """How often the cloud is asked: a token bucket and a backoff for each action, and a circuit breaker for all. Pure.
 
-EC2's own buckets are shared by all that use the account in the region, so one node must not take more than a share,
-and has to give way at the first sign of throttling: full jitter, so that thousands do not come back together.
+A cloud's own buckets are shared by all that use the account there, so one node must not take more than a share, and has
+to give way at the first sign of throttling: full jitter, so that thousands do not come back together.
 """
 
 from __future__ import annotations
@@ -10,10 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-CAPACITY: Final = 10.0
-"""Calls of one action that are made at once."""
-REFILL: Final = 0.5
-"""Calls of one action per second, in the long run."""
 FIRST: Final = 1.0
 """Seconds: the longest of the first pause after throttling."""
 LONGEST: Final = 120.0
@@ -24,16 +20,19 @@ FAILURES: Final = 5
 
 @dataclass(slots=True)
 class _Action:
-    tokens: float = CAPACITY
-    since: float = 0.0
+    tokens: float
+    since: float
     throttles: int = 0
     until: float = 0.0
 
 
 @dataclass(slots=True)
 class Pacer:
-    """*random* answers numbers from 0 to 1. Times are seconds of one clock."""
+    """*capacity* calls of one action are made at once, and *refill* per second in the long run. *random* answers
+    numbers from 0 to 1. Times are seconds of one clock."""
 
+    capacity: float
+    refill: float
     random: Callable[[], float]
     _actions: dict[str, _Action] = field(default_factory=dict)
     _failures: int = 0
@@ -42,7 +41,7 @@ class Pacer:
     def delay(self, action: str, now: float) -> float:
         """Seconds until *action* may be called."""
         one = self._of(action, now)
-        left = (1.0 - one.tokens) / REFILL if one.tokens < 1.0 else 0.0
+        left = (1.0 - one.tokens) / self.refill if one.tokens < 1.0 else 0.0
         return max(0.0, left, one.until - now, self._open_until - now)
 
     def spend(self, action: str, now: float) -> None:
@@ -76,7 +75,7 @@ class Pacer:
         return self._failures >= FAILURES
 
     def _of(self, action: str, now: float) -> _Action:
-        one = self._actions.setdefault(action, _Action(since=now))
-        one.tokens = min(CAPACITY, one.tokens + max(0.0, now - one.since) * REFILL)
+        one = self._actions.setdefault(action, _Action(self.capacity, now))
+        one.tokens = min(self.capacity, one.tokens + max(0.0, now - one.since) * self.refill)
         one.since = now
         return one

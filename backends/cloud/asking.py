@@ -1,14 +1,14 @@
-"""Asking EC2 at a pace that thousands of nodes can keep; a call that fails says whether it may have been done."""
+"""Asking a cloud at a pace that thousands of nodes can keep; a call that fails says whether it may have been done."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-from backends.aws.calls import Call, Lost, Refused, Steps, Throttled, about
-from backends.aws.obstacles import Obstacles
-from backends.aws.pacing import Pacer
+from backends.cloud.failures import Lost, Refused, Throttled
+from backends.cloud.pacing import Pacer
+from backends.cloud.steps import Call, Steps
 
 
 class Later(Exception):
@@ -19,14 +19,34 @@ class Later(Exception):
         self.seconds = seconds
 
 
-class Cloud:
-    """*clock* answers seconds; *calls* counts what was asked, by action and outcome. What was refused stands in
-    *obstacles*, and is not asked again before its time."""
+class Memory(Protocol):
+    """Who remembers what was refused: `backends.cloud.obstacles`, with a cloud's own words."""
 
-    def __init__(self, pacer: Pacer, obstacles: Obstacles, clock: Callable[[], float]) -> None:
+    def noticed(self, error: Refused, about: str) -> None:
+        """A call on the object *about* was refused."""
+
+    def passed(self, action: str, about: str) -> None:
+        """A call was done."""
+
+    def pause(self, action: str, *about: str) -> float:
+        """Seconds until it may be tried again."""
+
+
+class Cloud:
+    """*clock* answers seconds, *about* the object that the parameters of a call name; *calls* counts what was asked, by
+    action and outcome. What was refused is kept in *memory*, and is not asked again before its time."""
+
+    def __init__(
+        self,
+        pacer: Pacer,
+        memory: Memory,
+        clock: Callable[[], float],
+        about: Callable[[Mapping[str, Any]], str],
+    ) -> None:
         self._pacer = pacer
-        self._obstacles = obstacles
+        self._memory = memory
         self._clock = clock
+        self._about = about
         self.calls: Counter[tuple[str, str]] = Counter()
 
     @property
@@ -36,7 +56,7 @@ class Cloud:
 
     def ready(self, action: str, about: str = "") -> None:
         """Later: *action* may not be called now, on the object *about*."""
-        seconds = max(self._pacer.delay(action, self._clock()), self._obstacles.pause(action, about))
+        seconds = max(self._pacer.delay(action, self._clock()), self._memory.pause(action, about))
         if seconds > 0:
             raise Later(action, seconds)
 
@@ -45,9 +65,9 @@ class Cloud:
         never asked again here: the caller knows whether it may have been done.
 
         Raises:
-            Later: not now, and nothing was done. Refused: by EC2, and nothing was done. Lost: it is not known.
+            Later: not now, and nothing was done. Refused: by the cloud, and nothing was done. Lost: it is not known.
         """
-        it = on or about(parameters)
+        it = on or self._about(parameters)
         self.ready(action, it)
         self._pacer.spend(action, self._clock())
         try:
@@ -63,21 +83,9 @@ class Cloud:
         except Refused as error:
             self.calls[action, error.code] += 1
             self._pacer.answered(action)
-            self._obstacles.noticed(error, it)
+            self._memory.noticed(error, it)
             raise
         self.calls[action, ""] += 1
         self._pacer.answered(action)
-        self._obstacles.passed(action, it)
+        self._memory.passed(action, it)
         return answer
-
-    def all(self, action: str, key: str, **parameters: Any) -> Steps[list[dict[str, Any]]]:
-        """What every page of a Describe has under *key*."""
-        found: list[dict[str, Any]] = []
-        token: str | None = None
-        while True:
-            more = {"NextToken": token} if token else {}
-            answer = yield from self.ask(action, **parameters, **more)
-            found += answer[key]
-            token = answer.get("NextToken")
-            if not token:
-                return found
