@@ -60,6 +60,7 @@ from dataplane.hooks import Hooks
 from dataplane.host import Host
 from dataplane.items import plan
 from dataplane.kernel import Kernel
+from dataplane.neighbours import Neighbours
 from dataplane.netns import Netns
 from dataplane.nft import Nft
 from dataplane.probe import silence
@@ -190,7 +191,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         status = Status(
             config.node, version(), node, survey, fabric, repair, spool, switch, use.waiting,
             stuck=lambda: reconciler.problem() or server.problem(),
-            findings=lambda: reality.findings,
+            findings=found(reality, Neighbours()),
             log_dropped=lambda: outlet.dropped,
             unseen=lambda: next((one.problem for one in https), None),
         )  # fmt: skip
@@ -250,6 +251,11 @@ def live(life: Life, served: Sequence[Part], ledger: Ledger, config: Config, rec
         supervisor.stopping()
     finally:
         life.end(ledger.close, logging.shutdown)
+
+
+def found(reality: Reality, neighbours: Neighbours) -> Callable[[], Sequence[Failure]]:
+    """What is not as it should be with packets, whoever did it."""
+    return lambda: [*reality.findings, *neighbours.trouble()]
 
 
 def settled(reconciler: Reconciler, survey: Survey) -> Surroundings | None:
