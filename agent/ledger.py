@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from netaddr import IPAddress, IPNetwork
 
-from agent.metrics import Metrics
 from backends.podlink import pod_mac
 from cni.errors import Failure
 from cni.spec import Attachment, Identity
@@ -54,6 +53,13 @@ class Asked:
     space: Identity | None = None
 
 
+class Stopwatch(Protocol):
+    """Measures the parts of a request: see ``agent.metrics``."""
+
+    def phase(self, verb: str, phase: str) -> AbstractContextManager[object]:
+        """``with stopwatch.phase("ADD", "save"): …`` measures that part."""
+
+
 class Ledger:
     """Any thread may call.
 
@@ -66,7 +72,7 @@ class Ledger:
         *,
         allocator: Allocator,
         store: Store,
-        metrics: Metrics,
+        metrics: Stopwatch,
         clock: Callable[[], Moment],
         records: Iterable[Record] = (),
         reopen: Callable[[], Store] | None = None,

@@ -16,9 +16,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from agent import pod as pods
-from agent.ledger import Asked, Held, Ledger
+from agent.ledger import Asked, Held, Ledger, Stopwatch
 from agent.locks import KeyLocks
-from agent.metrics import Metrics
 from backends.podlink import link_name, remains
 from backends.wiring import Wiring
 from cni.errors import Drifted, EnvironmentInvalid, Failure, InterfaceExists, KernelRefused, TryAgain, UnknownContainer
@@ -43,7 +42,7 @@ class Removed(NamedTuple):
 class Node:
     """Adds, removes, checks and mends attachments; any thread may call. No ADD is served before ``rewire``."""
 
-    def __init__(self, ledger: Ledger, dataplane: Dataplane, metrics: Metrics) -> None:
+    def __init__(self, ledger: Ledger, dataplane: Dataplane, metrics: Stopwatch) -> None:
         self.ledger = ledger
         self._dataplane = dataplane
         self._metrics = metrics
