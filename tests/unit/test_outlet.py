@@ -16,6 +16,8 @@ from agent.outlet import Outlet
 
 DEADLINE = 10.0
 F_SETPIPE_SZ = 1031
+MADE: list[Outlet] = []
+"""What the test under way has made."""
 
 
 @pytest.fixture
@@ -23,10 +25,13 @@ def pipe() -> Iterator[tuple[int, int]]:
     """A pipe that holds little: where it is read, and where it is written."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, F_SETPIPE_SZ, 4096)
+    MADE.clear()
     yield reader, writer
-    for descriptor in (reader, writer):
-        with suppress(OSError):
-            os.close(descriptor)
+    with suppress(OSError):
+        os.close(reader)
+    for one in MADE:  # or its thread would go on writing to whatever has the descriptor's number next
+        one.flush()
+    os.close(writer)
 
 
 def died(thread: str, error: BaseException) -> None:
@@ -36,6 +41,7 @@ def died(thread: str, error: BaseException) -> None:
 def made(descriptor: int, most: int = 20_000) -> Outlet:
     one = Outlet(outlet.to(descriptor), died, most)
     one.setFormatter(logs.Text())
+    MADE.append(one)
     return one
 
 
