@@ -7,8 +7,10 @@ the journal, and the next process goes on from there.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import select
 import signal
 import threading
 import time
@@ -26,6 +28,8 @@ _CLOSE: Final = 0.2
 _BACKSTOP: Final = 2.0
 """Seconds after which the kernel ends the process if even the thread that ends it is stuck."""
 _ENDING: Final = frozenset((signal.SIGTERM, signal.SIGINT))
+_SIGSET: Final = 128
+"""Bytes of glibc's and musl's sigset_t."""
 
 
 class Part(Protocol):
@@ -51,6 +55,7 @@ class Life:
 
     def __init__(self, leave: Callable[[int], object] = os._exit) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        self._signals = _descriptor()
         self._leave = leave
         self._parts: list[Part] = []
         self._died = ""
@@ -76,7 +81,11 @@ class Life:
 
     def wait(self, look: Callable[[], object], every: float) -> None:
         """Return when it is time to end; until then *look* is called every so many seconds."""
-        while signal.sigtimedwait(_ENDING, every) is None:
+        # Not signal.sigtimedwait: in a process that was stopped and goes on (SIGCONT, a debugger) after its time was
+        # over, CPython 3.11 and newer answer with a signal that nobody sent.
+        signals = select.poll()
+        signals.register(self._signals, select.POLLIN)
+        while not signals.poll(every * 1000.0):
             look()
 
     def end(self, close: Callable[[], object], flush: Callable[[], object]) -> None:
@@ -94,6 +103,16 @@ class Life:
             _late({"log": flush}, _CLOSE)
             self._leave(1)
         signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+
+def _descriptor() -> int:
+    """What can be read of when one of the signals that are `_ENDING` waits (signalfd(2)); it stays for as long as the
+    process."""
+    wanted = sum(1 << (number - 1) for number in _ENDING).to_bytes(_SIGSET, "little")
+    descriptor: int = ctypes.CDLL(None, use_errno=True).signalfd(-1, wanted, os.O_CLOEXEC | os.O_NONBLOCK)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "signalfd")
+    return descriptor
 
 
 def _late(work: Mapping[str, Callable[[], object]], seconds: float) -> list[str]:

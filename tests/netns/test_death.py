@@ -132,6 +132,20 @@ def test_one_that_works_no_more_says_so_to_all_who_look(node: Node) -> None:
             supervisor.recv(1000)
 
 
+def test_one_that_was_stopped_and_goes_on_goes_on(node: Node) -> None:
+    """As under a debugger, or when its cgroup was frozen: that is no signal to end."""
+    node.start()
+    assert node.agent is not None
+    for _ in range(3):
+        node.agent.send_signal(signal.SIGSTOP)
+        time.sleep(2.1)  # longer than the thread that waits for the end waits between looks
+        node.agent.send_signal(signal.SIGCONT)
+        time.sleep(0.2)
+        node.runtime.call("STATUS")
+    assert "stopping" not in node.log.read_text()
+    assert node.stop() == 0
+
+
 def probed(node: Node, path: str) -> str:
     """What the port answers."""
     with node.place.socket(socket.AF_INET, socket.SOCK_STREAM) as stream:
