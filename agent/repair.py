@@ -138,7 +138,7 @@ class Repair:
         for scope, _ in parts:
             failing.pop(str(scope), None)
         have, want = self._look(parts, failing)
-        changes = self._allowed(diff(have, want))
+        changes = self._allowed(change for change in diff(have, want) if not _lacks_its_link(change))
         if changes:
             self._apply(changes, failing, parts)
         wiring = self._node.wiring
@@ -217,11 +217,9 @@ class Repair:
 
     def _report_fights(self, failing: dict[str, Failure]) -> None:
         for key in self._limiter.fought_over(self._clock()):
-            assert isinstance(key, Key)
-            what = f"{key.kind} {key.name}"
-            why = f"it was mended {BURST} times within {PERIOD:.0f} s: another program keeps changing it; stop that one"
-            failure = self._refused.get(key) or Failure(f"{what} is fought over", why)
-            self._fail(what, failure, failing)
+            if isinstance(key, Key):  # those of pods are told by the pass over them
+                what = f"{key.kind} {key.name}"
+                self._fail(what, self._refused.get(key) or _fought(what), failing)
 
     # --- pods -------------------------------------------------------------------------------------------------
 
@@ -253,12 +251,16 @@ class Repair:
         wiring = self._node.wiring
         # What differs because pods are wired in another way now is nobody's doing.
         is_drift = wiring is self._followed
+        refused: list[Change] = []
+
+        def is_allowed(change: Change) -> bool:
+            if not is_drift or self._limiter.allow((who, change.item.key), self._clock()):
+                return True
+            refused.append(change)
+            return False
+
         try:
-            changes = self._node.mend(
-                who,
-                lambda change: not is_drift or self._limiter.allow(change.item.key, self._clock()),
-                is_wired_anew=self._told.get(who) is not wiring,
-            )
+            changes = self._node.mend(who, is_allowed, is_wired_anew=self._told.get(who) is not wiring)
         except Failure as failure:
             self._fail(f"{OF_POD}{who}", failure, failing)
             return
@@ -268,6 +270,8 @@ class Repair:
                 log.exception("a bug")
             self._fail(f"{OF_POD}{who}", bug(error), failing)
             return
+        if refused:
+            self._fail(f"{OF_POD}{who}", _fought(f"{refused[0].item.key.kind} {refused[0].item.key.name}"), failing)
         if changes is not None and wiring is not None:
             self._told[who] = wiring
         if is_drift:
@@ -341,6 +345,17 @@ def _is_open(change: Change, have: Plan, want: Plan) -> bool:
     """Whether a change is still to be made; one of what cannot be looked at is not."""
     key = change.item.key
     return have.get(key) != change.new and (change.new is None or key in want)
+
+
+def _lacks_its_link(change: Change) -> bool:
+    """Whether it is a setting of a link that is not there, or has none such: the whole pass makes it with the link. A
+    try each second would use up what an object may be mended, and keep the setting from the link when that comes."""
+    return change.old is None and isinstance(change.new, Sysctl) and bool(change.new.link)
+
+
+def _fought(what: str) -> Failure:
+    why = f"it was mended {BURST} times within {PERIOD:.0f} s: another program keeps changing it; stop that one"
+    return Failure(f"{what} is fought over", why)
 
 
 def _is_of_pod(item: Item) -> bool:

@@ -31,7 +31,7 @@ from dataplane.items import (
     Vxlan,
 )
 from dataplane.observe import Device, Filter, Pod, PodLink, Scope, Settings, Strangers
-from dataplane.ours import has_pod_link_name, is_overlay, is_pod_link
+from dataplane.ours import has_our_name, has_pod_link_name, is_overlay, is_pod_link
 from dataplane.refusal import refused
 
 SYSCTLS = {
@@ -204,10 +204,10 @@ class FakeKernel:
                 raise refused(change, errno.ENODEV)
             self._state[key] = item
             return
+        if item.link and Key(place, "link", item.link) not in self._state and has_our_name(item.link):
+            raise refused(change, errno.ENOENT if isinstance(item, Sysctl) else errno.ENODEV)
         if isinstance(item, Sysctl):
             self._sysctls[item.path] = item.value
-        if item.link and Key(place, "link", item.link) not in self._state and has_pod_link_name(item.link):
-            raise refused(change, errno.ENODEV)
         if isinstance(item, Route) and item.nhid and Key(HOST, "nexthop", str(item.nhid)) not in self._state:
             raise refused(change, errno.EINVAL)
         if isinstance(item, Route) and item.nhid and Key(HOST, "nexthop", str(item.nhid)) in self._foreign:
@@ -245,6 +245,7 @@ class FakeKernel:
         ends: list[tuple[Place, str]] = [(HOST, name)]
         if name in self._peer:
             ends.append(self._peer.pop(name))
+        self._sysctls = {path: value for path, value in self._sysctls.items() if Sysctl(HOST, path, "").link != name}
         for place, link in ends:
             self._state.pop(Key(place, "link", link), None)
             for key in [key for key, item in self._state.items() if key.place == place and item.link == link]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.repair import BURST
 from backends import nodeplan
 from cni.errors import KernelRefused
 from cni.spec import Attachment
@@ -26,10 +27,12 @@ from dataplane.items import (
     Route,
     Sysctl,
     Veth,
+    Vxlan,
     needs,
     nexthop_key,
     plan,
 )
+from dataplane.observe import Settings
 from tests.fakes.kernel import FakeKernel
 from tests.fakes.world import HERE, OTHER, THIRD, World
 
@@ -100,6 +103,47 @@ def test_a_taken_nexthop_id_is_given_way_to_and_kept_through_a_restart(tmp_path:
     world.reconcile()
     look()
     assert world.problems() == []
+    world.close()
+
+
+def test_a_link_that_comes_late_has_its_settings_at_once(tmp_path: Path) -> None:
+    """However long it was away, so that the passes of each second found none of them."""
+    world = World(tmp_path)
+    world.configured = "vxlan"
+    world.restart()
+    overlay = next(item for item in world.kernel.ours().values() if isinstance(item, Vxlan))
+    assert world.survey.now is not None
+    every = world.survey.now.wired.plan.values()
+    wanted = [one for one in every if isinstance(one, Sysctl) and one.link == overlay.name]
+    settings = Settings(tuple(one.path for one in wanted))
+    assert world.kernel.observe([settings]) == plan(*wanted)
+    world.kernel.drift(overlay.key, None)
+    assert world.kernel.observe([settings]) == {}
+    for _ in range(2 * BURST):
+        world.now += 1.0
+        world.repair.quick()
+    world.reconcile()
+    assert world.kernel.observe([settings]) == plan(*wanted)
+    assert world.repair.failing == {}
+    world.close()
+
+
+def test_a_pod_that_is_fought_over_is_told_as_a_pod_and_only_while_it_is_there(tmp_path: Path) -> None:
+    """One that somebody breaks over and over: it is no object of the node's, and its end is the end of that."""
+    world = World(tmp_path)
+    world.kernel.add_netns(NETNS)
+    who = Attachment("pods", "c1", "eth0")
+    world.add(who, NETNS)
+    (link,) = [item for item in world.kernel.ours().values() if isinstance(item, Veth)]
+    for _ in range(BURST + 1):
+        world.now += 1.0
+        world.kernel.drift(link.key, replace(link, mtu=1000))
+        world.reconcile()
+    assert list(world.repair.failing) == [f"pod {who}"]
+    assert "is fought over" in str(world.repair.failing[f"pod {who}"])
+    world.node.delete(who)
+    world.reconcile()
+    assert world.repair.failing == {}
     world.close()
 
 
