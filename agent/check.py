@@ -6,7 +6,6 @@ looked at is asked of the same code that a start uses.
 
 from __future__ import annotations
 
-import enum
 import logging
 import os
 import platform
@@ -17,7 +16,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import backends
 from agent import chosen, commands, listener, restore
@@ -27,6 +26,7 @@ from agent.schema import Config, Paths
 from agent.spool import Spool
 from agent.survey import Surroundings, Survey
 from backends import nodeplan
+from backends.finding import Finding, Mark
 from backends.podcidrs import PodCidrs
 from cluster.nodesfile import NodesFile
 from cni.errors import ConfigInvalid, Failure
@@ -39,26 +39,6 @@ from ipam.store import Store
 
 _SHOWN: Final = 5
 """Peers that cannot be reached are told, up to so many."""
-
-
-class Mark(enum.StrEnum):
-    """What a finding means for a start."""
-
-    GOOD = "ok"
-    NOTE = "note"
-    """The agent starts, and something may not be as it was meant."""
-    WRONG = "WRONG"
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at."""
-
-    mark: Mark
-    what: str
-    said: str
-
-    def __str__(self) -> str:
-        return f"{self.mark:<6}{self.what + ':':<15}{self.said}"
 
 
 Plans = Generator[Finding, None, Plan]
@@ -80,12 +60,14 @@ def tell(path: str) -> int:
 def findings(path: str) -> Iterator[Finding]:
     """All that a start with the configuration at *path* needs."""
     try:
-        config = configuration.load(path, backends=backends.BACKENDS, hostname=socket.gethostname())
+        config = configuration.load(path, hostname=socket.gethostname())
     except Failure as failure:
         yield Finding(Mark.WRONG, "configuration", str(failure))
         return
     yield Finding(Mark.GOOD, "configuration", f"{path}: backend {config.backend}, node {config.node}")
-    needed = yield from _cloud() if config.backend in backends.CLOUDS else _listed(config)
+    backend = backends.load(config.backend)
+    yield from backend.check(config.of(backend), os.environ)
+    needed = (yield from _listed(config)) if backend.needs_nodes else _least()
     yield from _machine(needed)
     running = yield from _agent(config)
     yield from _paths(config, running)
@@ -104,7 +86,7 @@ def _listed(config: Config) -> Plans:
         source=source,
         fabric=PodCidrs(),
         find_uplink=uplink.find,
-        wire=backends.load(config.backend),
+        wire=chosen.wirings(config)(config.backend),
         look=Host().look,
     )
     survey.refresh()
@@ -131,37 +113,6 @@ def _site(now: Surroundings) -> Iterator[Finding]:
         yield Finding(Mark.NOTE, "peer", f"{one.peer} cannot be reached: {one.why}")
     if len(now.unserved) > _SHOWN:
         yield Finding(Mark.NOTE, "peer", f"nor can {len(now.unserved) - _SHOWN} others")
-
-
-def _cloud() -> Plans:
-    # Imported here: no other backend needs it.
-    from backends.aws import live
-    from backends.cloud.failures import CloudError
-
-    try:
-        live.refuse_without_library()
-        seen = live.metadata(os.environ).look()
-    except Failure as failure:
-        yield Finding(Mark.WRONG, "library", str(failure))
-        return _least()
-    except CloudError as error:
-        remedy = "is this an instance on EC2 that may read its metadata (IMDSv2, hop limit 2 in a container)?"
-        yield Finding(Mark.WRONG, "metadata", f"{error}: {remedy}")
-        return _least()
-    yield Finding(Mark.GOOD, "metadata", f"{seen.instance}, {seen.type} in {seen.zone}, {len(seen.enis)} interfaces")
-    try:
-        links = uplink.by_mac()
-    except Failure as failure:
-        yield Finding(Mark.WRONG, "uplink", str(failure))
-        return _least()
-    for eni in seen.enis:
-        if eni.is_primary and eni.mac not in links:
-            why = f"no link here has the hardware address {eni.mac} of the primary interface {eni.id}"
-            yield Finding(Mark.WRONG, "uplink", f"{why}: run it in the node's own network namespace (hostNetwork)")
-        elif eni.is_primary:
-            yield Finding(Mark.GOOD, "uplink", f"{links[eni.mac]}, the primary interface {eni.id}")
-    yield Finding(Mark.NOTE, "EC2", "is not asked: what it does not permit is told by routablectl status")
-    return _least()
 
 
 def _least() -> Plan:

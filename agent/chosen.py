@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import platform
 import re
-
-from netaddr import IPNetwork
+from collections.abc import Callable
 
 import backends
 from agent.schema import Config
-from backends.site import Options
+from backends.site import Options, Site
+from backends.wiring import Wiring
 
 
 def wanted(config: Config) -> Options:
     """What the operator chose, as the backends want to know it."""
     return Options(
         mtu=config.mtu,
-        masquerade=kept_addresses(config),
-        vni=config.vxlan.vni,
-        port=config.vxlan.port,
-        direct=config.vxlan.direct,
-        underlay=config.vxlan.underlay,
+        masquerade=config.masquerade.routable if config.masquerade.enabled else None,
         kernel=kernel_version(platform.release()),
     )
 
 
-def kept_addresses(config: Config) -> tuple[IPNetwork, ...] | None:
-    """Where pods keep their own address; None where they do everywhere."""
-    if config.backend in backends.CLOUDS:
-        return config.aws.snat_exclude if config.aws.snat == "external" else None
-    return config.masquerade.routable if config.masquerade.enabled else None
+def wirings(config: Config) -> Callable[[str], Callable[[Site], Wiring]]:
+    """What makes a wiring by the name of its backend. That need not be the one in use: a node may be on its way."""
+
+    def of(name: str) -> Callable[[Site], Wiring]:
+        backend = backends.load(name)
+        return lambda site: backend.wiring(site, config.of(backend))
+
+    return of
 
 
 def kernel_version(release: str) -> tuple[int, int]:

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 from netaddr import IPNetwork
 
-from agent.schema import LISTLESS, NODE_NAME, SOCKET_MAX, Config, endpoint, keys, sections
+import backends
+from agent.schema import NODE_NAME, SOCKET_MAX, Config, endpoint, keys, sections, whole
+from backends.descriptor import Backend
 from cluster import addresses, tomlfile
 from cni.errors import ConfigInvalid
 
 __all__ = ["Config", "load"]
 
 
-def load(path: str, *, backends: Collection[str], hostname: str) -> Config:
+def load(path: str, *, hostname: str) -> Config:
     """The configuration in the file *path*; its ``node`` is *hostname* where the file names none.
 
-    *backends* are the names that ``backend`` may have. Raises ConfigInvalid, which names file, line, key, value
-    and what is allowed.
+    Raises ConfigInvalid, which names file, line, key, value and what is allowed.
     """
     try:
         _, raw = tomlfile.read(Path(path))
@@ -33,12 +34,20 @@ def load(path: str, *, backends: Collection[str], hostname: str) -> Config:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigInvalid(f"{path}: cannot be read", f"{why}; name the agent's configuration file") from error
     text, document = tomlfile.parse(path, raw)
-    file = _File(path, text, document)
+    file = _File(path, text, document, whole(_concerned(document)))
     file.refuse_unknown()
     file.refuse_missing()
     config = file.convert()
-    file.refuse_contradictions(config, backends)
+    file.refuse_contradictions(config)
+    file.refuse_of_backend(config, backends.load(config.backend))
+    file.refuse_repeated_paths(config)
     return config if config.node else msgspec.structs.replace(config, node=file.node(hostname))
+
+
+def _concerned(document: Mapping[str, Any]) -> frozenset[str]:
+    """The backends whose tables the file has, and the one that it chooses: no other is even looked at."""
+    chosen = document.get("backend")
+    return frozenset(name for name, table in backends.BACKENDS.items() if name == chosen or table in document)
 
 
 def _decode(wanted: type, value: object) -> object:
@@ -48,11 +57,12 @@ def _decode(wanted: type, value: object) -> object:
 
 
 class _File(NamedTuple):
-    """A file being checked: what it is called, its text and its content."""
+    """A file being checked: what it is called, its text, its content, and what it may say."""
 
     path: str
     text: str
     document: dict[str, Any]
+    type: type[Config]
 
     def wrong(self, key: str, why: str, value: object = None) -> ConfigInvalid:
         """The complaint about the dotted *key*, which may end in an index."""
@@ -64,19 +74,21 @@ class _File(NamedTuple):
         return ConfigInvalid(f"{tomlfile.place(self.path, line)}: {key}{is_value}", why)
 
     def refuse_unknown(self) -> None:
-        for table, section in sections():
+        for table, section in sections(self.type):
             present = self.document.get(table, {}) if table else self.document
             known = section.__struct_fields__
             for name in present if isinstance(present, dict) else ():
                 if name not in known:
                     key = f"{table}.{_bare(name)}".lstrip(".")
                     place = f"[{table}]" if table else "the top of the file"
-                    why = _suggestion(table, name) or f"allowed in {place}: {', '.join(known)}"
+                    every = known if table else _all().__struct_fields__
+                    why = _suggestion(table, name) or f"allowed in {place}: {', '.join(every)}"
                     raise self.wrong(key, f"unknown key; {why}")
 
     def refuse_missing(self) -> None:
-        has_list = self.document.get("backend") not in LISTLESS
-        for key, one in keys().items():
+        chosen = self.document.get("backend")
+        has_list = chosen not in tuple(backends.BACKENDS) or backends.load(str(chosen)).needs_nodes
+        for key, one in keys(self.type).items():
             table, _, name = key.rpartition(".")
             present = self.document.get(table, {}) if table else self.document
             is_needed = one.default is msgspec.NODEFAULT or (key == "nodes.file" and has_list)
@@ -85,7 +97,7 @@ class _File(NamedTuple):
 
     def convert(self) -> Config:
         try:
-            return msgspec.convert(self.document, Config, dec_hook=_decode)
+            return msgspec.convert(self.document, self.type, dec_hook=_decode)
         except msgspec.ValidationError as error:
             found = re.search(r" - at `\$\.([^`]*)`\Z", str(error))
             if found is None:
@@ -93,7 +105,7 @@ class _File(NamedTuple):
             key = found[1]
             # Our own reader's reason (a ValueError) says more than msgspec's.
             reason = f"{error.__cause__}; " if isinstance(error.__cause__, ValueError) else ""
-            schema = keys().get(re.sub(r"\[\d+\]", "", key))
+            schema = keys(self.type).get(re.sub(r"\[\d+\]", "", key))
             allowed = schema.allowed if schema else f"a table, [{key}]"
             raise self.wrong(key, f"{reason}allowed: {allowed}", self._value(key)) from error
 
@@ -103,13 +115,13 @@ class _File(NamedTuple):
             value = value[int(step)] if isinstance(value, list) else value[step]
         return value
 
-    def refuse_contradictions(self, config: Config, backends: Collection[str]) -> None:
+    def refuse_contradictions(self, config: Config) -> None:
         """What the types cannot say."""
-        allowed = {key: f"allowed: {one.allowed}" for key, one in keys().items()}
-        if config.backend not in backends:
-            near = difflib.get_close_matches(config.backend, backends, 1)
+        allowed = {key: f"allowed: {one.allowed}" for key, one in keys(self.type).items()}
+        if config.backend not in backends.BACKENDS:
+            near = difflib.get_close_matches(config.backend, backends.BACKENDS, 1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            choice = ", ".join(f'"{one}"' for one in sorted(backends))
+            choice = ", ".join(f'"{one}"' for one in sorted(backends.BACKENDS))
             raise self.wrong("backend", f"allowed: {choice}{hint}", config.backend)
         if 0 < config.mtu < addresses.MTU_MIN[4]:
             raise self.wrong("mtu", allowed["mtu"], config.mtu)
@@ -120,11 +132,19 @@ class _File(NamedTuple):
                 endpoint(config.metrics.listen)
             except ValueError as error:
                 raise self.wrong("metrics.listen", allowed["metrics.listen"], config.metrics.listen) from error
-        if config.backend in LISTLESS:
-            self.refuse_of_cloud(config)
+
+    def refuse_of_backend(self, config: Config, backend: Backend[Any]) -> None:
+        """What *backend* makes impossible."""
+        if config.masquerade.enabled and backend.instead_of_masquerade:
+            raise self.wrong("masquerade.enabled", f"is not for {backend.name}: use {backend.instead_of_masquerade}")
+        for one in backend.contradictions(config.of(backend)):
+            raise self.wrong(*one)
         if config.masquerade.enabled and not config.masquerade.routable:
             why = "is empty while masquerade.enabled is true; list at least the pods' own ranges"
             raise self.wrong("masquerade.routable", f"{why}, or pods would not see each other's addresses")
+
+    def refuse_repeated_paths(self, config: Config) -> None:
+        """Each path is of one thing."""
         taken: dict[str, str] = {}
         for key in ("paths.socket", "paths.state", "paths.spool", "nodes.file"):
             section, name = key.split(".")
@@ -132,19 +152,6 @@ class _File(NamedTuple):
             if value in taken:
                 raise self.wrong(key, f"is also {taken[value]}; allowed: a path of its own", value)
             taken[value] = key
-
-    def refuse_of_cloud(self, config: Config) -> None:
-        """What the cloud's addresses make impossible."""
-        if config.masquerade.enabled:
-            raise self.wrong("masquerade.enabled", f'is not for {config.backend}: use aws.snat = "external"')
-        if len(config.aws.security_groups) > 16:
-            raise self.wrong("aws.security_groups", f"allowed: {keys()['aws.security_groups'].allowed}")
-        if config.aws.reserved_enis >= config.aws.max_enis:
-            why = f"allowed: fewer than aws.max_enis, {config.aws.max_enis}, or none is left for pods"
-            raise self.wrong("aws.reserved_enis", why, config.aws.reserved_enis)
-        for names, tags in (("subnets", "subnet_tags"), ("security_groups", "security_group_tags")):
-            if getattr(config.aws, names) and getattr(config.aws, tags):
-                raise self.wrong(f"aws.{tags}", f"is given together with aws.{names}; allowed: one of the two")
 
     def node(self, hostname: str) -> str:
         """*hostname*, if it can be a node's name."""
@@ -154,13 +161,17 @@ class _File(NamedTuple):
         return hostname
 
 
+def _all() -> type[Config]:
+    return whole(frozenset(backends.BACKENDS))
+
+
 def _bare(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name, re.ASCII) else tomlfile.shown(name)
 
 
 def _suggestion(table: str, name: str) -> str:
     """The key that was probably meant: a near miss in the same table first, then the same or a near name elsewhere."""
-    everything = [*keys(), *(f"[{section}]" for section, _ in sections() if section)]
+    everything = [*keys(_all()), *(f"[{section}]" for section, _ in sections(_all()) if section)]
     here = {key.rpartition(".")[2].strip("[]"): key for key in everything if key.rpartition(".")[0] == table}
     anywhere = {key.rpartition(".")[2].strip("[]"): key for key in everything}
     for choice in (here, anywhere):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import signal
 import socket
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,8 @@ import backends
 from agent import commands, tables, terminal
 from agent import config as configuration
 from agent.machine import DEFAULT_CONFIG, exclusive, version
-from agent.schema import Aws, Config, Ipam, Paths
+from agent.schema import Config, Ipam, Paths
+from backends.descriptor import Backend, Command
 from cni.errors import Failure
 
 INTERRUPTED: Final = 128 + signal.SIGINT
@@ -74,25 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     uninstall.add_argument("--yes", action="store_true", help="also while pods have addresses: they lose them")
     uninstall.set_defaults(run=_uninstall)
-    pods = commands.add_parser(
-        "max-pods",
-        help="how many pods a node on AWS can have: for kubelet's --max-pods",
-        description="Prints the number. Mode and interfaces are those of the agent's configuration, if there is one "
-        "for aws-eni, unless they are given here. What the type can have is looked up in a built-in table, or asked "
-        "of EC2 (DescribeInstanceTypes) if that does not have it. A pod that comes while the address of the one "
-        "before it cools down needs another: --headroom leaves some for that.",
-    )
-    pods.add_argument("--instance-type", metavar="TYPE", required=True, help="such as m5.large")
-    pods.add_argument("--mode", choices=("prefix", "address"), help="what an interface's slots are filled with")
-    pods.add_argument("--max-enis", type=int, metavar="N", help="interfaces that are attached at most")
-    pods.add_argument("--reserved-enis", type=int, metavar="N", help="first interfaces that are not for pods")
-    pods.add_argument("--headroom", type=_count, metavar="N", default=0, help="addresses to leave; default: 0")
-    pods.add_argument("--uncapped", action="store_true", help="also more than 110, or 250 from 30 processors on")
-    pods.add_argument("--ask", action="store_true", help="ask EC2 even if the table has the type")
-    region = os.environ.get("AWS_REGION")  # which boto3 itself does not read
-    pods.add_argument("--region", metavar="REGION", default=region, help="where to ask; default: AWS_REGION")
-    pods.add_argument("--json", action="store_true", help="with the limits it follows from, for programs")
-    pods.set_defaults(run=_max_pods)
+    for name in backends.BACKENDS:
+        for command in backends.load(name).commands:
+            one = commands.add_parser(command.name, help=command.help, description=command.description)
+            command.arguments(one)
+            one.set_defaults(run=partial(_command, backends.load(name), command))
     return parser
 
 
@@ -153,44 +140,15 @@ def _uninstall(options: argparse.Namespace) -> int:
     return 0
 
 
-def _max_pods(options: argparse.Namespace) -> int:
-    # Imported here: nothing else needs the backend.
-    from backends.aws import limits, live
-
-    aws = _config(options).aws if _has_config(options) else Aws()
-    mode = options.mode or aws.mode
-    found = live.limits_of(options.instance_type, options.region, is_asked=options.ask)
-    addresses = limits.pod_addresses(
-        found,
-        is_prefix_mode=mode == "prefix",
-        reserved=aws.reserved_enis if options.reserved_enis is None else options.reserved_enis,
-        most=aws.max_enis if options.max_enis is None else options.max_enis,
-    )
-    pods = limits.max_pods(found, addresses, headroom=options.headroom, is_capped=not options.uncapped)
-    spare = limits.spare(addresses, pods)
-    document = {"max_pods": pods, "instance_type": options.instance_type, "mode": mode, **found._asdict()}
-    document |= {"pod_addresses": addresses, "headroom": spare}
-    print(json.dumps(document, indent=2) if options.json else pods)  # noqa: T201
-    if spare <= 0:
-        cooldown = _config(options).ipam.cooldown if _has_config(options) else Ipam().cooldown
-        print(  # noqa: T201
-            f"routablectl: this counts all {addresses} addresses: on a full node a pod waits up to {cooldown:g} s for "
-            "that of the one that it replaces (ipam.cooldown); leave as many as pods change in that time: --headroom N",
-            file=sys.stderr,
-        )
-    return 0
-
-
-def _count(text: str) -> int:
-    """A number of things, for argparse."""
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
+def _command(backend: Backend[Any], command: Command, options: argparse.Namespace) -> int:
+    """A command of *backend*'s, with what the agent's configuration says of that, if there is one."""
+    config = _config(options) if _has_config(options) else None
+    table = config.of(backend) if config is not None else backend.table()
+    return command.run(options, table, (config.ipam if config is not None else Ipam()).cooldown)
 
 
 def _config(options: argparse.Namespace) -> Config:
-    return configuration.load(options.config, backends=backends.BACKENDS, hostname=socket.gethostname())
+    return configuration.load(options.config, hostname=socket.gethostname())
 
 
 def _has_config(options: argparse.Namespace) -> bool:

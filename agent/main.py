@@ -23,7 +23,6 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-import backends
 from agent import check, chosen, logs, metrics, restore, terminal
 from agent import config as configuration
 from agent import outlet as outlets
@@ -96,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = parser.parse_args(arguments)
             if options.check:
                 return check.tell(options.config)
-        config = configuration.load(options.config, backends=backends.BACKENDS, hostname=socket.gethostname())
+        config = configuration.load(options.config, hostname=socket.gethostname())
         faulthandler.enable()  # a supervisor that ends us by SIGABRT has the log say where every thread was
         life = Life()
         outlet = Outlet(outlets.to(sys.stderr.fileno()), life.die)
@@ -133,7 +132,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         forward = Forward()
         kernel = parts.enter_context(closing(Kernel(netns, nft, forward=forward)))
         restore.refuse_other_pods(store, config.backend)
-        way = Way(restored(store.recall(JOURNAL), config.backend, boot), backends.load)
+        way = Way(restored(store.recall(JOURNAL), config.backend, boot), chosen.wirings(config))
         source, fabric, growth = supply(config, use)
         survey = Survey(
             node=config.node,
@@ -182,7 +181,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
             boot=boot,
             journal=ledger,
             let_pass=node.let_pass,
-            load=backends.load,
+            load=chosen.wirings(config),
             settle=lambda: settled(reconciler, survey),
             missing=lambda plan: preflight.missing(plan, nft),
             silence=silence,

@@ -1,23 +1,24 @@
 """What the agent's configuration may say: the tables, their keys, defaults and limits.
 
 The structs are the schema; a key's ``Meta.description`` is what a complaint says is allowed. Limits that they
-cannot state are checked by ``agent.config``.
+cannot state are checked by ``agent.config``. A backend's table is in its own folder, and read only where the file has
+that table or chooses that backend.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal, NamedTuple, get_args, get_origin
+from functools import cache
+from typing import Annotated, Final, Literal, NamedTuple, cast, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
-from netaddr import IPNetwork
 
+import backends
+from backends.descriptor import Backend, S
+from backends.section import Cidr, Flag, Section
 from cluster import addresses
-
-LISTLESS: Final = frozenset({"aws-eni"})
-"""The backends whose nodes need no list of the others: the network around them knows the way to every pod."""
 
 SOCKET_MAX: Final = 107
 """Bytes of a unix socket's path: sun_path less its NUL (unix(7))."""
@@ -25,7 +26,6 @@ SOCKET_MAX: Final = 107
 Listen = Annotated[
     str, Meta(description='"address:port" with an IP address, IPv6 in brackets, and a port from 1 to 65535; "" is off')
 ]
-Port = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")]
 AbsolutePath = Annotated[str, Meta(pattern=r"\A/[^\x00-\x1f\x7f]*\Z", description="an absolute path")]
 SocketPath = Annotated[
     str, Meta(pattern=r"\A/[^\x00-\x1f\x7f]*\Z", description=f"an absolute path of at most {SOCKET_MAX} bytes")
@@ -56,12 +56,6 @@ Mtu = Annotated[
         description="0 (the uplink's less the overhead) or 576 to 65535, from 1280 where pods have IPv6",
     ),
 ]
-Cidr = Annotated[IPNetwork, Meta(description="a CIDR such as 10.0.0.0/8 or 2001:db8::/32")]
-
-
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table of the file: what it does not know is an error."""
-
 
 class Ipam(Section, frozen=True):
     """Which address a pod gets."""
@@ -70,7 +64,7 @@ class Ipam(Section, frozen=True):
 
 
 class Nodes(Section, frozen=True):
-    """Where the cluster's nodes are listed; for every backend but those in `LISTLESS`."""
+    """Where the cluster's nodes are listed; for every backend that needs them."""
 
     file: AbsolutePath = ""
 
@@ -78,51 +72,8 @@ class Nodes(Section, frozen=True):
 class Masquerade(Section, frozen=True):
     """Whether pods take the node's address outside the routable ranges."""
 
-    enabled: Annotated[bool, Meta(description="true or false")] = False
+    enabled: Flag = False
     routable: Annotated[tuple[Cidr, ...], Meta(description='a list of CIDRs, such as "10.0.0.0/8"')] = ()
-
-
-class Vxlan(Section, frozen=True):
-    """The overlay, for backend = "vxlan"."""
-
-    vni: Annotated[int, Meta(ge=1, le=(1 << 24) - 1, description="a number from 1 to 16777215")] = 4096
-    port: Port = 4789
-    direct: Annotated[bool, Meta(description="true or false")] = False
-    underlay: Annotated[Literal["auto", "ipv4", "ipv6"], Meta(description='"auto", "ipv4" or "ipv6"')] = "auto"
-
-
-Count = Annotated[int, Meta(ge=0, le=4096, description="a number from 0 to 4096")]
-Tags = Annotated[dict[str, str], Meta(description='a table of tags, such as { "kubernetes.io/role/cni" = "1" }')]
-
-
-class Aws(Section, frozen=True):
-    """ENIs and their addresses, for backend = "aws-eni"."""
-
-    mode: Annotated[Literal["prefix", "address"], Meta(description='"prefix" or "address"')] = "prefix"
-    warm_prefixes: Count = 1
-    warm_enis: Count = 0
-    warm_addresses: Count = 0
-    minimum_addresses: Count = 0
-    max_enis: Annotated[int, Meta(ge=1, le=15, description="a number from 1 to 15")] = 15
-    reserved_enis: Annotated[int, Meta(ge=0, le=14, description="a number from 0 to 14")] = 0
-    shrink_delay: Annotated[float, Meta(ge=0, le=86400, description="seconds, 0 to 86400")] = 60.0
-    cluster: Annotated[
-        str, Meta(pattern=r"\A[ -~]{1,255}\Z", description="1 to 255 printable ASCII characters")
-    ] = "routable"
-    subnets: Annotated[
-        tuple[str, ...], Meta(description='a list of subnet ids, such as "subnet-0123456789abcdef0"')
-    ] = ()
-    subnet_tags: Tags = msgspec.field(default_factory=dict)
-    security_groups: Annotated[
-        tuple[str, ...], Meta(description='a list of at most 16 security group ids, such as "sg-0123456789abcdef0"')
-    ] = ()
-    security_group_tags: Tags = msgspec.field(default_factory=dict)
-    foreign_addresses: Annotated[
-        tuple[Cidr, ...], Meta(description='a list of addresses and CIDRs, such as "10.0.0.9/32"')
-    ] = ()
-    ipv6: Annotated[bool, Meta(description="true or false")] = False
-    snat: Annotated[Literal["none", "external"], Meta(description='"none" or "external"')] = "none"
-    snat_exclude: Annotated[tuple[Cidr, ...], Meta(description='a list of CIDRs, such as "10.0.0.0/8"')] = ()
 
 
 class Paths(Section, frozen=True):
@@ -154,7 +105,8 @@ class Log(Section, frozen=True):
 
 
 class Config(Section, frozen=True):
-    """The whole file. *backend* has no default, and ``nodes.file`` must be given unless the backend needs no list."""
+    """The whole file, but for the tables of backends: see `whole`. *backend* has no default, and ``nodes.file`` must be
+    given unless the backend needs no list."""
 
     backend: Annotated[str, Meta(description="the name of a backend")]
     nodes: Nodes = Nodes()
@@ -163,11 +115,23 @@ class Config(Section, frozen=True):
     mtu: Mtu = 0
     ipam: Ipam = Ipam()
     masquerade: Masquerade = Masquerade()
-    vxlan: Vxlan = Vxlan()
-    aws: Aws = Aws()
     paths: Paths = Paths()
     metrics: Metrics = Metrics()
     log: Log = Log()
+
+    def of(self, backend: Backend[S]) -> S:
+        """The table of *backend*, by its defaults where the file has none."""
+        found = getattr(self, backends.BACKENDS[backend.name], None)
+        return found if isinstance(found, backend.table) else backend.table()
+
+
+@cache
+def whole(names: frozenset[str]) -> type[Config]:
+    """The type of a file that has tables of the backends of these *names*."""
+    tables = {backends.BACKENDS[name]: backends.load(name).table for name in backends.BACKENDS if name in names}
+    fields = [(key, table, table()) for key, table in tables.items() if table.__struct_fields__]
+    made = msgspec.defstruct("Whole", fields, bases=(Config,), frozen=True, forbid_unknown_fields=True, kw_only=True)
+    return cast("type[Config]", made)
 
 
 class Key(NamedTuple):
@@ -177,18 +141,18 @@ class Key(NamedTuple):
     default: object
 
 
-def sections() -> Iterator[tuple[str, type[Section]]]:
+def sections(file: type[Config]) -> Iterator[tuple[str, type[Section]]]:
     """The tables by name; "" is the top of the file."""
-    yield "", Config
-    for field in msgspec.structs.fields(Config):
+    yield "", file
+    for field in msgspec.structs.fields(file):
         if isinstance(field.type, type) and issubclass(field.type, Section):
             yield field.name, field.type
 
 
-def keys() -> dict[str, Key]:
-    """Every key that a file may have, dotted, as in ``vxlan.vni``."""
+def keys(file: type[Config]) -> dict[str, Key]:
+    """Every key that such a *file* may have, dotted, as in ``ipam.cooldown``."""
     found = {}
-    for table, section in sections():
+    for table, section in sections(file):
         for field in msgspec.structs.fields(section):
             if get_origin(field.type) is Annotated:
                 meta = next(one for one in get_args(field.type)[1:] if isinstance(one, Meta))

@@ -49,7 +49,7 @@ def uninstall(config: Config, *, is_sure: bool) -> Iterator[str]:
 
 def _devices(have: Plan) -> list[Device]:
     """The addresses of ours on interfaces of the machine, each with a rule that leads from it to a table of ours, whose
-    routes say by which interface: see `backends.aws.wiring`."""
+    routes say by which interface: so does a backend whose addresses are on several."""
     devices = {item.table: item.dev for item in have.values() if isinstance(item, Route) and item.table in TABLES}
     rules = [item for item in have.values() if isinstance(item, Rule) and item.src and item.table in devices]
     return [Device(devices[rule.table], (rule.src,)) for rule in rules]

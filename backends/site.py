@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from netaddr import IPAddress, IPNetwork
 
@@ -16,7 +15,7 @@ from dataplane.uplink import Uplink
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the operator chose: see ``agent.schema``.
+    """What the operator chose for every backend: see ``agent.schema``.
 
     *mtu* 0 is the uplink's less the overhead; *masquerade* None is off, else the ranges where pods keep their own
     address; *kernel* is this machine's version, for what older ones do wrong.
@@ -24,10 +23,6 @@ class Options:
 
     mtu: int = 0
     masquerade: tuple[IPNetwork, ...] | None = None
-    vni: int = 4096
-    port: int = 4789
-    direct: bool = False
-    underlay: Literal["auto", "ipv4", "ipv6"] = "auto"
     kernel: tuple[int, int] = (6, 1)
 
 

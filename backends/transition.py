@@ -10,14 +10,13 @@ is under way that the new way could not carry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from netaddr import IPAddress
 
 from backends import nodeplan, podlink
 from backends.site import Site
-from backends.vxlan.wiring import overlay_addresses
 from backends.wiring import Unserved, Wired, Wiring
 from cluster.peers import Peer
 from dataplane.items import HOST, Item, Key, Nexthop, Route, nexthop_key
@@ -25,8 +24,8 @@ from ipam.store import Record
 
 
 class Probe(NamedTuple):
-    """How to find out whether a peer is reached: something sent from *source*, this node's own address in the overlay,
-    which the peer answers as it sends to our pods, to *target*, the peer's address there; *device* leads there, and
+    """How to find out whether a peer is reached: something sent from *source*, this node's own address among its pods',
+    which the peer answers as it sends to our pods, to *target*, the peer's; *device* leads there, and
     *answerers* are the peer's addresses, one of which an ICMP error must come from to be its answer.
 
     *spare* is an address of the peer's pod CIDR that neither a pod nor a node has, nor sends from: a route to that
@@ -79,6 +78,10 @@ class Transition:
         unserved += [one for one in old.unserved if not self._has_moved(one.peer)]
         return Wired(whole, tuple(unserved))
 
+    def own(self, node: Peer) -> Sequence[IPAddress]:
+        """See `backends.wiring.Wiring.own`: those of either."""
+        return list(dict.fromkeys((*self._old.own(node), *self._new.own(node))))
+
     def movable(self, peers: Collection[Peer]) -> dict[str, list[Probe]]:
         """The peers that *new* can reach, and how to find out whether it does."""
         new = self._new.node(peers)
@@ -102,8 +105,8 @@ class Transition:
                 yield nexthop_key(route.nhid)
 
     def _ways(self, peer: Peer, wired: Wired) -> Iterator[tuple[Probe, Nexthop]]:
-        sources = {address.version: address for address in overlay_addresses(self._here)}
-        for target in overlay_addresses(peer):
+        sources = {address.version: address for address in self.own(self._here)}
+        for target in self.own(peer):
             cidr = next(one for one in peer.pod_cidrs if target in one)
             route = wired.plan.get(Key(HOST, "route", str(cidr)))
             nexthop = wired.plan.get(nexthop_key(route.nhid)) if isinstance(route, Route) else None

@@ -6,8 +6,10 @@ reason, never routed the wrong way.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
+
+from netaddr import IPAddress
 
 from cluster.peers import Peer
 from dataplane.items import Item, Key
@@ -40,3 +42,7 @@ class Wiring(Protocol):
 
     def node(self, peers: Collection[Peer]) -> Wired:
         """Everything else, for the whole set of nodes, this one among them."""
+
+    def own(self, node: Peer) -> Sequence[IPAddress]:
+        """The addresses out of its pod CIDRs that a *node* has itself where it is wired like this: it can be asked by
+        them whether its pods are reached."""

@@ -1,4 +1,4 @@
-"""What the operator chose for ``aws-eni``: see the table [aws] of ``agent.schema``."""
+"""What the operator chose for ``aws-eni``: see `backends.aws.table`."""
 
 from __future__ import annotations
 

@@ -59,6 +59,10 @@ class EniWiring:
         """See `backends.wiring.Wiring.node`: other nodes are the VPC's business."""
         return Wired(self._plan, ())
 
+    def own(self, node: Peer) -> Sequence[IPAddress]:
+        """See `backends.wiring.Wiring.own`: there are none."""
+        return ()
+
 
 def mark(index: int) -> int:
     """The mark of connections that came in on the interface with that device index."""

@@ -10,8 +10,10 @@ segment: every peer must be on-link, and is one neighbour entry (the kernel's de
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+
+from netaddr import IPAddress
 
 from backends import nodeplan, podlink
 from backends.plainroutes import off_link, routes
@@ -37,6 +39,10 @@ class StaticWiring:
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`."""
         return self._peers.wired(peers)
+
+    def own(self, node: Peer) -> Sequence[IPAddress]:
+        """See `backends.wiring.Wiring.own`: there are none."""
+        return ()
 
     def _part(self, peer: Peer, ids: Mapping[int, int]) -> nodeplan.Part:
         items: list[Item] = []

@@ -13,7 +13,7 @@ family a neighbour entry, a nexthop object and a route per peer are computed fro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -22,6 +22,7 @@ from netaddr import EUI, IPAddress
 from backends import nodeplan, podlink
 from backends.plainroutes import off_link, routes
 from backends.site import Site, pod_mtu
+from backends.vxlan.table import Vxlan as Table
 from backends.wiring import Unserved, Wired
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
@@ -34,14 +35,16 @@ OVERHEAD: Final = {4: 50, 6: 70}
 """Bytes, by the underlay's family: inner Ethernet 14, VXLAN 8, UDP 8, IP 20 or 40."""
 _CHECKSUMS_WORK: Final = (5, 7)
 """Since this kernel NAT with checksum offload on the device does not spoil packets (63 s stalls)."""
+USUAL: Final = Table()
+"""What the operator wants who says nothing."""
 
 
 class VxlanWiring:
     """`backends.wiring.Wiring` by VXLAN. ConfigInvalid: no underlay address, or the MTU is impossible."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._underlay = _underlay(site)
+    def __init__(self, site: Site, table: Table = USUAL) -> None:
+        self._site, self._table = site, table
+        self._underlay = _underlay(site, table.underlay)
         self._peers = nodeplan.Peers(
             site, (*nodeplan.common(site), *self._device()), self._part, partial(nodeplan.first, site)
         )
@@ -54,6 +57,10 @@ class VxlanWiring:
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`."""
         return self._peers.wired(peers)
+
+    def own(self, node: Peer) -> Sequence[IPAddress]:
+        """See `backends.wiring.Wiring.own`: those in the overlay."""
+        return overlay_addresses(node)
 
     def _part(self, peer: Peer, ids: Mapping[int, int]) -> nodeplan.Part:
         address = peer.address(self._underlay.version)
@@ -80,15 +87,15 @@ class VxlanWiring:
         return nodeplan.Part(peer, ids, plan(*items), ())
 
     def _device(self) -> Iterator[Item]:
-        options, local = self._site.options, self._underlay
+        local = self._underlay
         yield Vxlan(
             VXLAN_LINK,
-            options.vni,
-            options.port,
+            self._table.vni,
+            self._table.port,
             str(local),
             vtep_mac(local),
             self._site.uplink.mtu - OVERHEAD[local.version],
-            tx_checksum=options.kernel >= _CHECKSUMS_WORK,
+            tx_checksum=self._site.options.kernel >= _CHECKSUMS_WORK,
         )
         # What comes from outside by a peer goes back by the uplink, and what pods send to another node itself, or one
         # that is reached by another backend still, comes by the uplink and goes back by the overlay.
@@ -100,7 +107,7 @@ class VxlanWiring:
             yield Addr(HOST, VXLAN_LINK, f"{address}/{podlink.BITS[address.version]}")
 
     def _is_direct_for(self, peer: Peer, family: int) -> bool:
-        return self._site.options.direct and not off_link(self._site, peer, family)
+        return self._table.direct and not off_link(self._site, peer, family)
 
 
 def vtep_mac(address: IPAddress) -> str:
@@ -135,14 +142,14 @@ def overlay_addresses(peer: Peer) -> list[IPAddress]:
     return list(firsts.values())
 
 
-def _underlay(site: Site) -> IPAddress:
-    wanted = {"auto": (4, 6), "ipv4": (4,), "ipv6": (6,)}[site.options.underlay]
+def _underlay(site: Site, choice: str) -> IPAddress:
+    wanted = {"auto": (4, 6), "ipv4": (4,), "ipv6": (6,)}[choice]
     for family in wanted:
         address = site.here.address(family)
         if address is not None:
             return address
     families = " or ".join(f"IPv{family}" for family in wanted)
     raise ConfigInvalid(
-        f"vxlan.underlay is {site.options.underlay}, but this node has no {families} address",
+        f"vxlan.underlay is {choice}, but this node has no {families} address",
         "give it one in the list of nodes, or choose another underlay",
     )

@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-import backends
+from agent import chosen
+from agent.schema import Config
 from agent.survey import Survey
 from agent.way import Way, restored
 from backends.site import Options
@@ -30,7 +31,7 @@ def test_a_fresh_start_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
         source=fabric,
         fabric=fabric,
         find_uplink=lambda name, addresses, others: Uplink("ens5", 9001, ()),
-        wire=Way(restored(None, "aws-eni", "boot"), backends.load).wiring,
+        wire=Way(restored(None, "aws-eni", "boot"), chosen.wirings(Config(backend="aws-eni"))).wiring,
         look=lambda uplink, addresses: NOTHING,
     )
     with caplog.at_level(logging.INFO):

@@ -12,12 +12,12 @@ from pathlib import Path
 from netaddr import IPAddress, IPNetwork
 from prometheus_client import CollectorRegistry
 
-import backends
-from agent import restore
+from agent import chosen, restore
 from agent.ledger import Asked, Ledger
 from agent.metrics import Metrics, Snapshot
 from agent.node import Node
 from agent.repair import Repair
+from agent.schema import Config
 from agent.survey import Surroundings, Survey
 from agent.switch import Silence, Switch
 from agent.way import JOURNAL, Way, restored
@@ -51,6 +51,8 @@ THIRD = Peer(
 )
 UPLINK = Uplink("eth0", 1500, (IPNetwork("192.0.2.1/24"), IPNetwork("2001:db8::1/64")))
 COOLDOWN = 30.0
+WIRINGS = chosen.wirings(Config(backend="static"))
+"""Of every backend, by the defaults of its table."""
 
 
 class Nodes:
@@ -124,7 +126,7 @@ class World:
         """A new process: everything but the store's file and the kernel is forgotten."""
         self.close()
         self.store = self._wrap(restore.journal(self.path, self.boot, self.moment))
-        self.way = Way(restored(self.store.recall(JOURNAL), self.configured, self.boot), backends.load)
+        self.way = Way(restored(self.store.recall(JOURNAL), self.configured, self.boot), WIRINGS)
         self.survey = Survey(
             node=self.here.name,
             uplink="",
@@ -161,7 +163,7 @@ class World:
             boot=self.boot,
             journal=ledger,
             let_pass=self.node.let_pass,
-            load=backends.load,
+            load=WIRINGS,
             settle=self.settled,
             missing=lambda plan: [],
             silence=self.is_silent,

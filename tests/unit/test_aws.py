@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from netaddr import IPAddress, IPNetwork
 
-from agent import supply
-from agent.schema import Aws
 from backends.aws import typetable
 from backends.aws.calls import ATTACH, CAPACITY, REFILL, failed
 from backends.aws.inventory import JOURNAL, Intent, Inventory
 from backends.aws.limits import COLUMNS, known, max_pods, pod_addresses, spare
 from backends.aws.refusals import FRAGMENTED, Refusals
+from backends.aws.table import SPARE, Aws, wanted
 from backends.aws.wiring import EniWiring
 from backends.cloud import pacing
 from backends.cloud.failures import Lost, Refused, Throttled
@@ -120,7 +119,7 @@ def test_what_the_table_does_not_have_it_does_not_guess() -> None:
     ("settings", "warm", "minimum"),
     [
         ({}, None, None),
-        ({"mode": "address"}, supply.SPARE, None),
+        ({"mode": "address"}, SPARE, None),
         ({"mode": "address", "warm_addresses": 9}, 9, None),
         ({"mode": "address", "minimum_addresses": 10}, None, 10),
         ({"mode": "address", "warm_enis": 1}, None, None),
@@ -130,7 +129,7 @@ def test_a_node_has_something_warm_in_either_mode(
     settings: dict[str, Any], warm: int | None, minimum: int | None
 ) -> None:
     """Prefixes, or a few addresses: or else every pod would wait for a call."""
-    found = supply.wanted(Aws(**settings)).warm
+    found = wanted(Aws(**settings)).warm
     assert (found.warm_addresses, found.minimum_addresses) == (warm, minimum)
     pool = Pool((Pooled("eni-0", 9, is_fixed=True),), slots_of_new=9, interfaces_left=2)
     assert actions(pool, found)

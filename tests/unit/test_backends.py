@@ -12,6 +12,7 @@ import backends
 from backends import nodeplan, podlink
 from backends.site import Options, Site
 from backends.static.wiring import StaticWiring
+from backends.vxlan.table import Vxlan
 from backends.vxlan.wiring import VxlanWiring
 from backends.wiring import Wiring
 from cluster.peers import Peer
@@ -168,8 +169,7 @@ def test_vxlan_of_ipv4_pods_wants_nothing_of_ipv6() -> None:
 
 def test_vxlan_direct_uses_plain_routes_where_it_can() -> None:
     """On-link peers directly, the others wrapped."""
-    site = replace(SITE, options=Options(direct=True))
-    plan = VxlanWiring(site).node([HERE, NEAR, FAR]).plan
+    plan = VxlanWiring(SITE, Vxlan(direct=True)).node([HERE, NEAR, FAR]).plan
     vias = {item.via: item.dev for item in plan.values() if isinstance(item, Nexthop)}
     assert vias == {
         "192.0.2.2": "eth0",
@@ -194,18 +194,18 @@ def test_old_kernels_do_not_offload_checksums() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "uplink_mtu", "static", "overlay"),
+    ("options", "table", "uplink_mtu", "static", "overlay"),
     [
-        (Options(), 1500, 1500, 1450),
-        (Options(), 9001, 9001, 8951),
-        (Options(underlay="ipv6"), 1500, 1500, 1430),
-        (Options(mtu=1400), 1500, 1400, 1400),
+        (Options(), Vxlan(), 1500, 1500, 1450),
+        (Options(), Vxlan(), 9001, 9001, 8951),
+        (Options(), Vxlan(underlay="ipv6"), 1500, 1500, 1430),
+        (Options(mtu=1400), Vxlan(), 1500, 1400, 1400),
     ],
 )
-def test_the_mtu(options: Options, uplink_mtu: int, static: int, overlay: int) -> None:
+def test_the_mtu(options: Options, table: Vxlan, uplink_mtu: int, static: int, overlay: int) -> None:
     """The uplink's less the overhead, or as configured."""
     site = Site(HERE, replace(UPLINK, mtu=uplink_mtu), options)
-    assert (StaticWiring(site).mtu, VxlanWiring(site).mtu) == (static, overlay)
+    assert (StaticWiring(site).mtu, VxlanWiring(site, table).mtu) == (static, overlay)
 
 
 def test_an_impossible_mtu_is_refused_with_the_numbers() -> None:
@@ -220,9 +220,9 @@ def test_an_impossible_mtu_is_refused_with_the_numbers() -> None:
 
 def test_an_underlay_without_an_address_is_refused() -> None:
     """In words, at start."""
-    site = Site(FAR, UPLINK, Options(underlay="ipv6"))
+    site = Site(FAR, UPLINK, Options())
     with pytest.raises(ConfigInvalid, match=r"vxlan\.underlay is ipv6, but this node has no IPv6 address"):
-        VxlanWiring(site)
+        VxlanWiring(site, Vxlan(underlay="ipv6"))
 
 
 def test_peers_of_the_same_overlay_address_are_told() -> None:
@@ -257,7 +257,9 @@ def test_masquerade_spares_the_routable_ranges() -> None:
 def test_every_name_in_the_table_is_a_wiring() -> None:
     """An operator's choice must not fail at import."""
     for name in backends.BACKENDS:
-        assert backends.load(name)(SITE).mtu > 0
+        backend = backends.load(name)
+        assert backend.name == name
+        assert backend.wiring(SITE, backend.table()).mtu > 0
 
 
 def test_ids_that_collide_move_to_the_next_that_is_nobodys() -> None:

@@ -11,18 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from netaddr import IPNetwork
 
+import backends
 from agent import config, schema
 from agent.config import Config
 from cni.errors import ConfigInvalid
 
-BACKENDS = ("static", "vxlan", "aws-eni")
+WHOLE = schema.whole(frozenset(backends.BACKENDS))
 LEAST = 'backend = "vxlan"\n[nodes]\nfile = "/etc/routable/nodes.toml"\n'
 
 
 def load(path: Path, text: str) -> Config:
     """The configuration that a file with this text gives on the machine "host-1"."""
     path.write_text(text)
-    return config.load(str(path), backends=BACKENDS, hostname="host-1")
+    return config.load(str(path), hostname="host-1")
 
 
 @pytest.fixture
@@ -38,10 +39,16 @@ def refusal(path: Path, text: str) -> str:
     return str(caught.value).replace(f"{path.parent}/", "")
 
 
+def tables(found: Config) -> dict[str, object]:
+    """What it says of each backend that has a table, whether or not that is the one that was chosen."""
+    tables = {table: found.of(backends.load(name)) for name, table in backends.BACKENDS.items()}
+    return {name: table for name, table in tables.items() if table.__struct_fields__}
+
+
 def test_fills_in_every_default(path: Path) -> None:
     """A file with the two keys that have no default gives the documented defaults, and the host's name as the node."""
     found = load(path, LEAST)
-    assert msgspec.to_builtins(found, enc_hook=str) == {
+    assert msgspec.to_builtins({**msgspec.to_builtins(found, enc_hook=str), **tables(found)}, enc_hook=str) == {
         "backend": "vxlan",
         "node": "host-1",
         "uplink": "",
@@ -178,14 +185,14 @@ def test_refuses_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         ("a\0b", "cannot be read: embedded null byte"),
     ):
         with pytest.raises(ConfigInvalid, match=why):
-            config.load(f"{tmp_path}/{name}", backends=BACKENDS, hostname="host-1")
+            config.load(f"{tmp_path}/{name}", hostname="host-1")
 
 
 def test_refuses_a_host_name_that_is_no_node_name(path: Path) -> None:
     """Where the file names no node and the machine's name cannot stand in for it, the complaint says what to set."""
     path.write_text(LEAST)
     with pytest.raises(ConfigInvalid, match=r'node is not given: .* "\(none\)" cannot stand in for it; set node'):
-        config.load(str(path), backends=BACKENDS, hostname="(none)")
+        config.load(str(path), hostname="(none)")
 
 
 @pytest.mark.parametrize(
@@ -216,14 +223,15 @@ def test_reads_where_to_listen(path: Path, listen: str, endpoint: tuple[str, int
 )
 def test_the_cloud_has_rules_of_its_own(path: Path, text: str, complaint: str) -> None:
     """It needs no list of nodes; what contradicts it is refused by its key."""
-    assert load(path, 'backend = "aws-eni"').aws.mode == "prefix"
+    aws = backends.load("aws-eni")
+    assert load(path, 'backend = "aws-eni"').of(aws).mode == "prefix"
     assert complaint in refusal(path, f'backend = "aws-eni"\n{text}')
 
 
 def test_every_key_says_what_is_allowed() -> None:
     """No key of the schema lacks the sentence that a complaint about it ends with."""
-    assert len(schema.keys()) == 35
-    assert [key for key, one in schema.keys().items() if not one.allowed] == []
+    assert len(schema.keys(WHOLE)) == 35
+    assert [key for key, one in schema.keys(WHOLE).items() if not one.allowed] == []
 
 
 @given(st.text(max_size=60))

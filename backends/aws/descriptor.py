@@ -1,0 +1,66 @@
+"""``aws-eni`` as the agent knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from backends.aws import maxpods
+from backends.aws.table import Aws, contradictions, wanted
+from backends.descriptor import Backend, Growth, Means, Supply
+from backends.finding import Finding
+
+if TYPE_CHECKING:
+    from backends.site import Site
+    from backends.wiring import Wiring
+
+
+def _wiring(site: Site, aws: Aws) -> Wiring:
+    from backends.aws.wiring import EniWiring
+
+    return EniWiring(replace(site, options=replace(site.options, masquerade=aws.untranslated)))
+
+
+def _supply(aws: Aws, means: Means) -> Supply:
+    """ConfigInvalid: the library is not installed."""
+    from backends.aws import live
+    from backends.aws.fabric import Fabric
+    from backends.cloud.failures import CloudError
+    from dataplane import uplink
+
+    live.refuse_without_library()
+    fabric = Fabric(
+        node=means.node,
+        options=wanted(aws),
+        journal=means.pool,
+        usage=means.pool,
+        devices=uplink.by_mac,
+        clock=means.uptime,
+        wall=means.wall,
+        boot=means.boot,
+        random=means.random,
+        token=live.token,
+    )
+    growth = Growth(fabric.life(), live.Live(fabric, means.environment).perform, CloudError)
+    return Supply(fabric, growth, source=fabric)
+
+
+def _check(aws: Aws, environment: Mapping[str, str]) -> Iterator[Finding]:
+    from backends.aws.check import findings
+
+    return findings(environment)
+
+
+BACKEND: Final = Backend(
+    name="aws-eni",
+    table=Aws,
+    contradictions=contradictions,
+    wiring=_wiring,
+    supply=_supply,
+    check=_check,
+    commands=(maxpods.COMMAND,),
+    needs_nodes=False,
+    has_pod_cidrs=False,
+    instead_of_masquerade='aws.snat = "external"',
+)

@@ -1,0 +1,134 @@
+"""What a backend is, as one value: all that the agent knows of it. Its own is in ``backends/FOLDER/descriptor.py``.
+
+A descriptor is read where its backend is not the one in use, too: to check its table of the configuration, or for its
+commands. So its module imports what the backend is made of, and the libraries of that, only in the functions that need
+it.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+
+from netaddr import IPAddress, IPNetwork
+
+from backends.finding import Finding
+from backends.section import Section
+
+if TYPE_CHECKING:  # who asks for a fact alone must not pay for what a wiring imports
+    from backends.cloud.steps import Steps
+    from backends.fabric import Fabric
+    from backends.site import Site
+    from backends.wiring import Wiring
+    from cluster.peers import Source
+    from ipam.family import Counts
+
+S = TypeVar("S", bound=Section)
+"""The type of a backend's table in the configuration."""
+
+
+class Wrong(NamedTuple):
+    """A dotted *key* of the configuration that cannot be, *why*, and its *value* where that says more."""
+
+    key: str
+    why: str
+    value: object = None
+
+
+class Pool(Protocol):
+    """What a fabric wants to know of the addresses that are in use, and where it keeps what must outlive the agent."""
+
+    def counts(self) -> Sequence[Counts]:
+        """How full each block is, and how many more have been asked for."""
+
+    def busy(self, block: IPNetwork) -> int:
+        """How many addresses of *block* are not free."""
+
+    def waiting(self) -> int:
+        """How many requests wait for an address."""
+
+    def addresses(self) -> list[IPAddress]:
+        """The addresses that pods have."""
+
+    def recall(self, name: str) -> str | None:
+        """What was kept under *name*."""
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the agent on *node* lends a fabric: see `agent.machine` for *uptime* and *boot*."""
+
+    node: str
+    pool: Pool
+    boot: str
+    uptime: Callable[[], float]
+    wall: Callable[[], float]
+    random: Callable[[], float]
+    environment: Mapping[str, str]
+
+
+class Growth(NamedTuple):
+    """What a fabric that grows needs done: see `agent.errands`."""
+
+    life: Steps[None]
+    perform: Callable[[Any], Any]
+    failures: type[Exception]
+
+
+class Supply(NamedTuple):
+    """The addresses, what has more of these come, if anything does, and the other nodes, where the backend itself knows
+    them."""
+
+    fabric: Fabric
+    growth: Growth | None = None
+    source: Source | None = None
+
+
+class Command(NamedTuple):
+    """A command of ``routablectl``'s. It is *run* with its arguments, the backend's table, and for how many seconds an
+    address cools down; the answer is the exit code."""
+
+    name: str
+    help: str
+    description: str
+    arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace, Any, float], int]
+
+
+def pod_cidrs(table: Section, means: Means) -> Supply:
+    """The addresses of a node whose ranges are in the list of nodes."""
+    from backends.podcidrs import PodCidrs
+
+    return Supply(PodCidrs())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend(Generic[S]):
+    """One backend.
+
+    *table* is its table in the configuration, which is called as its folder; *contradictions* are what the types of
+    that cannot say. *wiring* and *supply* make its two halves. *check* looks, changing nothing, at what a start needs
+    besides a list of nodes.
+
+    Attributes:
+        needs_nodes: it must be told the other nodes; else its fabric knows all that it needs.
+        has_pod_cidrs: pods' addresses are of the pod CIDRs in the list of nodes, so that a node can go from one such
+            backend to another under running pods.
+        instead_of_masquerade: what to use in the place of the table [masquerade], where that is not for it.
+    """
+
+    name: str
+    wiring: Callable[[Site, S], Wiring]
+    table: type[S]
+    contradictions: Callable[[S], Iterator[Wrong]] = lambda table: iter(())
+    supply: Callable[[S, Means], Supply] = pod_cidrs
+    check: Callable[[S, Mapping[str, str]], Iterator[Finding]] = lambda table, environment: iter(())
+    commands: tuple[Command, ...] = ()
+    needs_nodes: bool = True
+    has_pod_cidrs: bool = True
+    instead_of_masquerade: str = ""
