@@ -18,6 +18,7 @@ from agent.limiter import Limiter
 from agent.node import Node
 from agent.strays import Stray, strays
 from agent.survey import Survey
+from backends.nodeplan import NFT_TABLES
 from backends.podlink import link_name, parse_alias
 from backends.wiring import Wiring
 from cni.errors import Failure, KernelRefused, bug
@@ -328,16 +329,16 @@ def _parts(want: Plan) -> list[Part]:
     settings = {key: item for key, item in want.items() if isinstance(item, Sysctl)}
     parts: list[Part] = [(Settings(tuple(key.name for key in settings)), settings)] if settings else []
     rest = {key: item for key, item in want.items() if not isinstance(item, Sysctl)}
-    for name in [item.name for item in rest.values() if isinstance(item, Port)]:
-        port = {key: item for key, item in rest.items() if isinstance(item, Port | Addr) and item.link == name}
+    for device in [item.name for item in rest.values() if isinstance(item, Port)]:
+        port = {key: item for key, item in rest.items() if isinstance(item, Port | Addr) and item.link == device}
         addresses = tuple(item.address for item in port.values() if isinstance(item, Addr))
-        parts.append((Device(name, addresses), port))
+        parts.append((Device(device, addresses), port))
         rest = {key: item for key, item in rest.items() if key not in port}
     tables = [item for item in rest.values() if isinstance(item, NftTable)]
     accepts = {key: item for key, item in rest.items() if isinstance(item, Accept)}
     parts.append((Host(), {key: item for key, item in rest.items() if not isinstance(item, NftTable | Accept)}))
     # The last, since programs that may be slow have to be asked.
-    parts += [(Settings((), ((item.family, item.name),)), {item.key: item}) for item in tables]
+    parts += [(Settings((), (name,)), plan(*(one for one in tables if one[:2] == name))) for name in NFT_TABLES]
     return [*parts, (Filter(), accepts)]
 
 

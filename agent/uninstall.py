@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.machine import boot_id, identity, moment
 from agent.schema import Config
-from backends.nodeplan import TABLE
+from backends.nodeplan import NFT_TABLES
 from cni.errors import ConfigInvalid
 from dataplane.diff import diff
 from dataplane.items import Plan, Route, Rule
@@ -36,7 +36,7 @@ def uninstall(config: Config, *, is_sure: bool) -> Iterator[str]:
                 "drain the node first, or add --yes: they lose their network",
             )
         with closing(Kernel(netns, Nft())) as kernel:
-            have = kernel.observe([Host(), Settings((), (TABLE,)), Filter()])
+            have = kernel.observe([Host(), Settings((), NFT_TABLES), Filter()])
             changes = diff({**have, **kernel.observe(_devices(have))}, {})
             yield from (str(change) for change in changes)
             kernel.apply(changes)

@@ -32,7 +32,11 @@ from dataplane.nft import OUR_CHAIN
 from dataplane.ours import DYING, DYING_BITS, NEXTHOPS, RULE
 
 TABLE: Final = ("inet", "routable")
-"""Family and name of the one nft table of ours."""
+"""Family and name of the nft table that every node has."""
+OVERLAY: Final = ("inet", "routable-overlay")
+"""And of the one that goes with an overlay: see `backends.vxlan.encapsulated`."""
+NFT_TABLES: Final = (TABLE, OVERLAY)
+"""All that there may be of ours."""
 _NEXTHOP_BASE: Final = NEXTHOPS.start
 _FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 

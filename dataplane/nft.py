@@ -1,12 +1,13 @@
-"""One nftables table of ours, replaced as a whole in one transaction by nft(8).
+"""The nftables tables of ours, each replaced as a whole in one transaction by nft(8).
 
-``nft`` is the interface that nftables promises to keep; it costs some milliseconds, and the table changes with the
-configuration alone, never with a pod.
+``nft`` is the interface that nftables promises to keep; it costs some milliseconds, and the tables change with the
+configuration and the list of nodes alone, never with a pod.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,9 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from cni.errors import Failure, KernelRefused
 from dataplane.items import NftTable
+from dataplane.nfgen import generation
 from dataplane.program import Program, Run
+from dataplane.refusal import translated
 
 OUR_CHAIN: Final = "source"
 """The name of a chain that every table of ours has."""
@@ -36,7 +39,7 @@ class Memory(Protocol):
 
 
 class Nft:
-    """Reads and writes one table.
+    """Reads and writes single tables.
 
     nft lists a table in its own spelling, so what it lists just after writing is remembered as the listing of that
     text: a later listing that differs means that somebody changed the table. *memory* has both for the next process; it
@@ -46,13 +49,21 @@ class Nft:
     A table is ours that has a chain which every one of ours has, or the handle of one that was written here: no two
     tables of a namespace have the same one after the other. Another's of the same name is not there for us, and is
     neither replaced nor removed.
+
+    A table is listed anew when *generation*, nftables' own, has changed: with every change by anybody.
     """
 
     def __init__(
-        self, run: Run | None = None, clock: Callable[[], float] = time.monotonic, memory: Memory | None = None
+        self,
+        run: Run | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        memory: Memory | None = None,
+        generation: Callable[[], int | None] = generation,
     ) -> None:
         self._nft = Program("nft", "nftables", run, clock)
         self._memory = memory
+        self._generation = generation
+        self._seen: dict[tuple[str, str], tuple[int, NftTable | None]] = {}
         self._known: dict[tuple[str, str], tuple[str, str]] = {}
         self._handles: set[int] = set()
 
@@ -63,6 +74,17 @@ class Nft:
         Raises:
             KernelRefused, TryAgain: it cannot be read.
         """
+        with translated("ask for nftables' generation"):
+            now = self._generation()  # before the listing: what changes meanwhile is listed again the next time
+        seen = self._seen.get((family, name))
+        if seen is not None and seen[0] == now:
+            return seen[1]
+        found = self._read(family, name)
+        if now is not None:
+            self._seen[family, name] = now, found
+        return found
+
+    def _read(self, family: str, name: str) -> NftTable | None:
         found = self._list(family, name)
         if found is None or not self._is_ours(found):
             return None
@@ -131,7 +153,7 @@ class Nft:
 
     def _list(self, family: str, name: str) -> Listing | None:
         what = f"list table {family} {name}"
-        done = self._nft.done(["--json", "--terse", *what.split()], "", what)
+        done = self._nft.done(["--json", *what.split()], "", what)
         if done.code and _ABSENT in done.complained:
             return None
         if done.code:
@@ -151,6 +173,7 @@ class Nft:
 
 
 _SHOWN: Final = 80
+_MOST: Final = 1 << 14
 
 
 def _handle(listing: Listing) -> set[int]:
@@ -158,7 +181,9 @@ def _handle(listing: Listing) -> set[int]:
 
 
 def _comparable(listing: Listing) -> str:
-    return json.dumps(_without_handles(listing), sort_keys=True)
+    """For a table with thousands of addresses a digest is enough to be remembered, and to be told."""
+    text = json.dumps(_without_handles(listing), sort_keys=True)
+    return text if len(text) <= _MOST else hashlib.sha256(text.encode()).hexdigest()
 
 
 def _without_handles(value: object) -> object:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Final
 
 from netaddr import EUI, IPAddress
@@ -22,6 +21,7 @@ from netaddr import EUI, IPAddress
 from backends import nodeplan, podlink
 from backends.plainroutes import off_link, routes
 from backends.site import Site, pod_mtu
+from backends.vxlan import encapsulated
 from backends.vxlan.table import Vxlan as Table
 from backends.wiring import Unserved, Wired
 from cluster.peers import Peer
@@ -46,7 +46,7 @@ class VxlanWiring:
         self._site, self._table = site, table
         self._underlay = _underlay(site, table.underlay)
         self._peers = nodeplan.Peers(
-            site, (*nodeplan.common(site), *self._device()), self._part, partial(nodeplan.first, site)
+            site, (*nodeplan.common(site), *self._device()), self._part, self._of_all
         )
         self.mtu = pod_mtu(site, OVERHEAD[self._underlay.version])
 
@@ -61,6 +61,13 @@ class VxlanWiring:
     def own(self, node: Peer) -> Sequence[IPAddress]:
         """See `backends.wiring.Wiring.own`: those in the overlay."""
         return overlay_addresses(node)
+
+    def _of_all(self, nodes: Sequence[Peer]) -> Iterator[Item]:
+        version = self._underlay.version
+        yield from nodeplan.first(self._site, nodes)
+        addresses = (node.address(version) for node in nodes if node.name != self._site.here.name)
+        peers = [one for one in addresses if one is not None]
+        yield encapsulated.table(self._table.vni, self._table.port, version, peers)
 
     def _part(self, peer: Peer, ids: Mapping[int, int]) -> nodeplan.Part:
         address = peer.address(self._underlay.version)

@@ -83,6 +83,27 @@ def test_a_table_that_nobody_remembers_is_of_unknown_text(wanted: NftTable, kept
     assert found != wanted
 
 
+def test_a_table_is_listed_anew_when_anybody_changed_any(wanted: NftTable) -> None:
+    """And not before: nftables counts its changes. Each change is seen, of an element of a set, too."""
+    now = [1]
+    told, untold = Nft(), Nft(generation=lambda: now[0])
+    table = wanted._replace(text=wanted.text + "\n\tset peers {\n\t\ttype ipv4_addr\n\t}")
+    told.write(table)
+    untold.write(table)
+    told.write(table)
+    for nft in (told, untold):
+        assert nft.read(*TABLE) == table
+    run("nft", "add", "element", *TABLE, "peers", "{ 192.0.2.1 }")
+    found = told.read(*TABLE)
+    assert found is not None
+    assert found != table
+    assert untold.read(*TABLE) == table
+    now[0] += 1
+    assert untold.read(*TABLE) == found
+    run("nft", "delete", "table", *TABLE)
+    assert told.read(*TABLE) is None
+
+
 def test_the_table_of_another_is_not_known(wanted: NftTable) -> None:
     """One that has our name, and was made while no agent ran, in the place of ours."""
     memory = Kept()
