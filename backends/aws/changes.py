@@ -14,9 +14,8 @@ from dataclasses import replace
 from typing import Final
 
 from backends.aws.calls import ASSIGN, ASSIGN6, ATTACH, CREATE, MODIFY
-from backends.aws.gone import STALE
 from backends.aws.indexes import Indexes
-from backends.aws.inventory import Intent, Inventory
+from backends.aws.inventory import STALE, Intent, Inventory
 from backends.aws.leaving import Leaving
 from backends.aws.model import CLUSTER_TAG, MADE_TAG, NODE_TAG, PRIMARY, Eni, Subnet, assigned, eni, tag_specifications
 from backends.aws.options import Options

@@ -34,19 +34,21 @@ from backends.aws.calls import (
 from backends.aws.changes import Changes
 from backends.aws.guards import Guards
 from backends.aws.indexes import Indexes
-from backends.aws.inventory import Inventory, Journal
+from backends.aws.inventory import Inventory
 from backends.aws.leaving import Leaving
 from backends.aws.model import PRIMARY, Seen
 from backends.aws.options import Options
 from backends.aws.placement import Placement
 from backends.aws.refusals import NO_INTERFACE, NO_SLOT, Refusals
-from backends.aws.stock import Stock, Usage
+from backends.aws.stock import Stock
 from backends.aws.sweep import Sweep
 from backends.aws.watch import Watch
 from backends.cloud.asking import Cloud, Later
 from backends.cloud.failures import Lost, Refused
+from backends.cloud.intents import Journal
 from backends.cloud.pacing import Pacer
 from backends.cloud.steps import Look, Settle, Steps, Wait
+from backends.cloud.usage import Usage
 from backends.fabric import Report, Shortage, Supplied
 from cluster.peers import Peer
 from cni.errors import Exhausted, Failure, TryAgain
@@ -378,7 +380,7 @@ class Fabric:
         pool = self._stock.pool()
         if pool is None or self._is_unsure:
             return False
-        self._stock.note_idle(pool)
+        self._stock.idle.note(pool)
         later: Later | None = None
         for action in actions(pool, self._options.warm):
             if not isinstance(action, Create) and self._is_held_up(action):

@@ -10,25 +10,24 @@ What always holds: a block that is about to be taken away, or is doubted, is not
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple
 
 from netaddr import IPAddress, IPNetwork
 
-from backends.aws.gone import GONE, STALE, Gone
 from backends.aws.model import MADE_TAG, PRIMARY, Eni, overlaps
-
-log = logging.getLogger(__name__)
+from backends.cloud.gone import GONE
+from backends.cloud.intents import Intents, Journal
+from backends.cloud.withholding import Held
 
 JOURNAL: Final = "aws-eni"
 """The name of all this in the journal."""
 
+STALE: Final = 60.0
+"""Seconds by which EC2's own answers may lag behind its changes (eventual consistency)."""
+
 Kind = Literal["create", "assign", "unassign", "delete"]
-Held: TypeAlias = tuple[str, IPNetwork]
-"""A block on an interface, by its id: a block may go from one and come to another."""
 NEVER: Final = float("inf")
 
 
@@ -51,16 +50,6 @@ class Intent(NamedTuple):
     made: float = 0.0
 
 
-class Journal(Protocol):
-    """Where it is kept."""
-
-    def recall(self, name: str) -> str | None:
-        """What was kept under *name*."""
-
-    def remember(self, name: str, value: str) -> None:
-        """Keep it."""
-
-
 class Inventory:
     """One thread changes it; any may read. *clock* answers seconds since the boot, which *boot* names, *held* the
     addresses of pods.
@@ -76,28 +65,29 @@ class Inventory:
         boot: str = "",
         held: Callable[[], Collection[IPAddress]] = tuple,
     ) -> None:
-        self._journal = journal
         self._clock = clock
         self._started = clock()
         self._changed: dict[str, float] = {}
+        self._intents = Intents(journal, JOURNAL, read=_intent, clock=clock, boot=boot, held=held)
+        self._gone = self._intents.gone
         self.enis: Mapping[str, Eni] = {}
         """The interfaces attached to this node, by id."""
         self.doubted: frozenset[Held] = frozenset()
         """What nobody but the metadata has shown yet."""
         self.unclear_until: float = NEVER
         """When EC2's answer will be clear about what was in doubt in its last."""
-        text = journal.recall(JOURNAL)
-        self.is_new: bool = text is None
-        """Whether no agent has been here before."""
-        found = json.loads(text) if text is not None else {"intents": [], "gone": {}, "made": []}
-        self._boot = boot
-        self._instance: str = found.get("instance", "")
-        is_rebooted = found.get("boot", "") != boot
-        self.intents: tuple[Intent, ...] = tuple(_intent(one, is_rebooted) for one in found["intents"])
-        self._gone = Gone(dict.fromkeys(found["gone"], 0.0) if is_rebooted else found["gone"], clock, held)
-        self._made: frozenset[str] = frozenset(found["made"])
 
     # --- what it tells ----------------------------------------------------------------------------------------
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no agent has been here before."""
+        return self._intents.is_new
+
+    @property
+    def intents(self) -> tuple[Intent, ...]:
+        """The changes that may be under way."""
+        return self._intents.now
 
     @property
     def leaving(self) -> frozenset[Held]:
@@ -120,7 +110,7 @@ class Inventory:
         The cluster's tag alone says nothing: all interfaces that an instance was started with have it, too, where the
         launch template says so, which the IAM policy wants of the primary one.
         """
-        return not eni.is_unmanaged and (MADE_TAG in eni.tags or eni.id in self._made)
+        return not eni.is_unmanaged and (MADE_TAG in eni.tags or eni.id in self._intents.made)
 
     def is_busy(self, eni: str) -> bool:
         """Whether a change of *eni* may be under way."""
@@ -135,41 +125,37 @@ class Inventory:
         return max(0.0, STALE - self.age(eni))
 
     def arrived(self, instance: str) -> None:
-        """This is the instance of that id. What another began is not gone on with: this one was started from its disk
-        or image, and the interfaces are those of a node that lives."""
-        if self._instance not in ("", instance):
-            log.warning("another instance kept the journal: it is begun anew", extra={"instance": self._instance})
-            self._gone.times, self._made = {}, frozenset()
-            self.intents, self.is_new = (), True
-        self._instance = instance
+        """This is the instance of that id: the interfaces that another kept in the journal are those of a node that
+        lives."""
+        self._intents.arrived(instance)
 
     # --- what is about to happen, and what has ----------------------------------------------------------------
 
     def begin(self, intent: Intent) -> None:
         """Enter an intent."""
-        self._keep((*self.intents, intent))
+        self._intents.begin(intent)
 
     def change(self, old: Intent, new: Intent) -> None:
         """Enter more of an intent."""
-        self._keep(tuple(new if one == old else one for one in self.intents))
+        self._intents.change(old, new)
 
     def end(self, intent: Intent) -> None:
         """Strike out an intent: nothing has come of it, or all is entered."""
         if intent.kind == "create" and intent.eni in self.enis:
-            self._made |= {intent.eni}
-        self._keep(tuple(one for one in self.intents if one != intent))
+            self._intents.made |= {intent.eni}
+        self._intents.strike(intent)
 
     def given_back(self, intent: Intent) -> None:
         """Strike out an intent by which its blocks went, and with a whole interface that, too."""
         is_whole = intent.kind != "unassign"
         self._gone.add(intent.eni, intent.blocks, is_whole=is_whole)
         if is_whole:
-            self._made -= {intent.eni}
+            self._intents.made -= {intent.eni}
             self.drop(intent.eni)
         elif intent.eni in self.enis:
             one = self.enis[intent.eni]
             self._enter(replace(one, blocks=one.blocks.difference(map(IPNetwork, intent.blocks))))
-        self._keep(tuple(one for one in self.intents if one != intent))
+        self._intents.strike(intent)
 
     def put(self, eni: Eni) -> None:
         """It is attached, or is as it says now, by EC2's word on a change that was made here."""
@@ -244,7 +230,7 @@ class Inventory:
         if one.card != PRIMARY:  # what is on other network cards is not the agent's, and takes nothing from the first
             return False
         is_moving = any(intent.kind in ("create", "delete") and intent.eni == one.id for intent in self.intents)
-        return one.index is not None and not is_moving and not self._gone.has_eni(one.id, seconds)
+        return one.index is not None and not is_moving and not self._gone.has_whole(one.id, seconds)
 
     def _merged(self, one: Eni) -> Eni:
         blocks = self.shown(one)
@@ -265,12 +251,6 @@ class Inventory:
 
     def _pairs(self) -> frozenset[Held]:
         return frozenset((one.id, block) for one in self.enis.values() for block in one.blocks)
-
-    def _keep(self, intents: tuple[Intent, ...]) -> None:
-        document = {"intents": [one._asdict() for one in intents], "gone": self._gone.times, "made": sorted(self._made)}
-        self._journal.remember(JOURNAL, json.dumps({**document, "instance": self._instance, "boot": self._boot}))
-        self.intents = intents
-        self.is_new = False
 
 
 def _intent(kept: dict[str, Any], is_rebooted: bool) -> Intent:

@@ -12,32 +12,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from netaddr import IPNetwork
 
 from backends.aws.calls import DELETE, DETACH, UNASSIGN
-from backends.aws.gone import STALE
 from backends.aws.indexes import Indexes
-from backends.aws.inventory import Held, Intent, Inventory
+from backends.aws.inventory import STALE, Intent, Inventory
 from backends.aws.model import Eni, eni
 from backends.aws.refusals import NOT_FOUND
 from backends.cloud.asking import Cloud, Later
-from backends.cloud.failures import CloudError, Refused
+from backends.cloud.failures import Refused
 from backends.cloud.steps import Settle, Steps
+from backends.cloud.usage import Usage
+from backends.cloud.withholding import Held, Withholding
 
 log = logging.getLogger(__name__)
 
 KEPT: Final = 60.0
 """Seconds until it is thought of again to take away what had to stay."""
 NOT_ATTACHED: Final = "InvalidAttachmentID.NotFound"
-
-
-class Usage(Protocol):
-    """Who uses the addresses."""
-
-    def busy(self, block: IPNetwork) -> int:
-        """How many addresses of *block* are held or cooling down."""
 
 
 class Leaving:
@@ -53,8 +47,12 @@ class Leaving:
         self._clock = clock
         self._stays: dict[str, float] = {}
         self._let_go: dict[str, float] = {}
-        self.withheld: frozenset[Held] = frozenset()
-        """Blocks that are not offered, because somebody is finding out whether they can go."""
+        self._withholding = Withholding()
+
+    @property
+    def withheld(self) -> frozenset[Held]:
+        """Blocks that are not offered, because it is being found out whether they can go."""
+        return self._withholding.now
 
     def unassign(self, name: str, blocks: frozenset[IPNetwork]) -> Steps[None]:
         """Take blocks from an interface: those that nobody uses."""
@@ -188,24 +186,17 @@ class Leaving:
     ) -> Steps[tuple[Intent, Eni] | None]:
         """Nobody is given an address of *blocks* any more while EC2 says what there is, and *going* what of it may go;
         None: nothing may."""
-        pairs = frozenset((name, block) for block in blocks)
-        self.withheld |= pairs
-        try:
-            yield Settle()
-            found = yield from self.described(name)
-        except (CloudError, Later):
-            self.withheld -= pairs
-            yield Settle()
-            raise
-        intent = going(found)
-        if intent is not None and found is not None:
+
+        def begin(found: Eni | None) -> tuple[Intent, Eni] | None:
+            intent = going(found)
+            if intent is None or found is None:
+                self._keep(name)
+                return None
             self._inventory.begin(intent)
-            self.withheld -= pairs
             return intent, found
-        self.withheld -= pairs
-        self._keep(name)
-        yield Settle()
-        return None
+
+        pairs = frozenset((name, block) for block in blocks)
+        return (yield from self._withholding.begun(pairs, self.described(name), begin))
 
     def _keep(self, name: str) -> None:
         """It had to stay: what was believed of it is not so. EC2's full answer will say more."""

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final
 
-from netaddr import IPAddress, IPNetwork
+from netaddr import IPNetwork
 
 from backends.aws.calls import ASSIGN, ATTACH, CREATE
-from backends.aws.inventory import Held, Inventory
+from backends.aws.inventory import Inventory
 from backends.aws.leaving import Leaving
-from backends.aws.leaving import Usage as Busy
 from backends.aws.model import PRIMARY, Eni, Limits, Subnet
 from backends.aws.options import Options
 from backends.aws.refusals import PREFIXES, Refusals
+from backends.cloud.idle import Idle
+from backends.cloud.usage import Usage
+from backends.cloud.withholding import Held
 from backends.site import Interface
-from ipam.family import Counts
-from ipam.warmpool import Chunk, Pool
 from ipam.warmpool import Interface as Pooled
+from ipam.warmpool import Pool
 
 APPEARS: Final = 60.0
 """Seconds for an attached interface to appear as a device, at most: after these it is counted on no more."""
-
-
-class Usage(Busy, Protocol):
-    """Who uses the addresses, and who waits for one."""
-
-    def counts(self) -> Sequence[Counts]:
-        """The state of every block that is offered."""
-
-    def waiting(self) -> int:
-        """How many pods wait for an address."""
-
-    def addresses(self) -> Collection[IPAddress]:
-        """Those that pods have."""
 
 
 class Stock:
@@ -60,8 +48,7 @@ class Stock:
         self._obstacles = obstacles
         self._usage = usage
         self._devices = devices
-        self._clock = clock
-        self._idle_since: dict[str, float] = {}
+        self.idle = Idle(clock)
         self.limits: Limits | None = None
         self.subnets: Mapping[str, IPNetwork] = {}
         self.has_described = False
@@ -121,7 +108,7 @@ class Stock:
         for one, interface in self.interfaces():
             if interface.index < self._options.reserved or not self._is_for_pods(one):
                 continue
-            chunks = tuple(self._chunk(block, counts) for block in self._for_pods(one, barred))
+            chunks = tuple(self.idle.chunk(block, counts.get(block)) for block in self._for_pods(one, barred))
             slots = max(0, limits.slots - one.holds(4)) + len(chunks)
             is_fixed = one.index == PRIMARY or any(map(self._is_foreign, one.blocks))
             is_barred = self.is_barred(one)
@@ -165,20 +152,9 @@ class Stock:
         blocks = (block for block in one.blocks if block.version == 4 and not self._is_foreign(block))
         return sorted(block for block in blocks if (one.id, block) not in barred)
 
-    def note_idle(self, pool: Pool) -> None:
-        """Remember since when each block has not been used."""
-        now = self._clock()
-        self._idle_since = {one.name: self._idle_since.get(one.name, now) for one in pool.chunks if one.is_empty}
-
     def is_barred(self, one: Eni, action: str = ASSIGN) -> bool:
         """Whether it can have no more blocks now, by that *action*."""
         return self._inventory.is_busy(one.id) or self._obstacles.of(action, one.id, one.subnet) is not None
-
-    def _chunk(self, block: IPNetwork, counts: Mapping[IPNetwork, Counts]) -> Chunk:
-        name, now = str(block), self._clock()
-        found = counts.get(block)
-        used, cooling = (found.used, found.cooling) if found is not None else (0, 0)
-        return Chunk(name, int(block.size), used, cooling, now - self._idle_since.get(name, now))
 
     def _wired(self, one: Eni) -> frozenset[IPNetwork]:
         """Its blocks that are the pods', or were when a pod was given an address of them."""

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from netaddr import IPNetwork
 
-from backends.aws.gone import STALE
-from backends.aws.inventory import Intent
+from backends.aws.inventory import STALE, Intent
 from backends.aws.options import Options
 from backends.aws.sweep import AGE, INTERVAL
 from cni.errors import Exhausted, FabricRefused, TryAgain

@@ -1,0 +1,26 @@
+"""What a fabric is told of the pods: who uses the addresses, and who waits for one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from netaddr import IPAddress, IPNetwork
+
+from ipam.family import Counts
+
+
+class Usage(Protocol):
+    """Who uses the addresses, and who waits for one."""
+
+    def counts(self) -> Sequence[Counts]:
+        """The state of every block that is offered."""
+
+    def busy(self, block: IPNetwork) -> int:
+        """How many addresses of *block* are held or cooling down."""
+
+    def waiting(self) -> int:
+        """How many pods wait for an address."""
+
+    def addresses(self) -> Collection[IPAddress]:
+        """Those that pods have."""
