@@ -50,14 +50,16 @@ def refused(change: Change, number: int, words: str = "") -> Failure:
     """The failure that says that the kernel refused *change* with errno *number*."""
     if number in PASSING:
         return TryAgain(f"the kernel cannot do this now: {change}", _why(number, words))
-    why = _why(number, "; ".join(part for part in (words, _way_out(change, number)) if part))
+    why = _why(number, "; ".join(part for part in (words, _way_out(change, number, words)) if part))
     return KernelRefused(f"the kernel refused: {change}", why, number, change.item.key.kind)
 
 
-def _way_out(change: Change, number: int) -> str:
+def _way_out(change: Change, number: int, words: str) -> str:
     if number != errno.EEXIST or not isinstance(change.item, Veth | Vxlan):
         return ""
     name = change.item.name
+    if isinstance(change.item, Vxlan) and "VNI" in words:
+        return "see ip -d link show type vxlan: remove that device, or choose another vxlan.vni, on all nodes"
     return f"see ip link show {name}: rename it (ip link set {name} name OTHER) or remove it"
 
 

@@ -59,7 +59,8 @@ class Way(NamedTuple):
     def __str__(self) -> str:
         if self.kind != "unicast":
             return f"{self.kind}" + (f" (table {self.table})" if self.table else "")
-        return f"dev {self.dev}" + (f" via {self.via}" if self.via else "") + f" (table {self.table})"
+        table = f" (table {self.table})" if self.table else ""
+        return f"dev {self.dev}" + (f" via {self.via}" if self.via else "") + table
 
 
 def ways(packets: Iterable[Packet]) -> list[Way]:

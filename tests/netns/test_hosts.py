@@ -348,3 +348,22 @@ def test_where_no_setting_can_be_written_the_right_ones_are_right() -> None:
         with_pods(lab)
         assert [unreached(lab, family) for family in (4, 6)] == [[], []]
         assert [node.status()["problems"] for node in lab.nodes] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("other", "remedy"),
+    [
+        ("id 4096 dstport 4789 local 192.0.2.1", "remove that device, or choose another vxlan.vni"),
+        ("external dstport 4789", "choose another vxlan.port, on all nodes"),
+    ],
+)
+def test_an_overlay_of_another_program_is_told_with_the_remedy(other: str, remedy: str) -> None:
+    """Its device has our number or our port: it stays as it is, and status says what to do."""
+    with built(backend="vxlan", nodes=1, is_started=False) as lab:
+        (node,) = lab.nodes
+        node.place.ip(f"link add other type vxlan {other}")
+        node.place.ip("link set other up")
+        before = node.place.ip("-d link show other")
+        node.start()
+        eventually("it is told", lambda: remedy in str(node.status()["problems"]))
+        assert node.place.ip("-d link show other") == before
