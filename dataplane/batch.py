@@ -22,6 +22,7 @@ class Batch:
         self._indexes: dict[str, int] = {}
         self._messages: list[rtnl.Message] = []
         self._changes: list[Change] = []
+        self._kinds: set[type[Item]] = set()
 
     def add(self, change: Change) -> None:
         """One more change, in the kernel's words."""
@@ -44,11 +45,13 @@ class Batch:
         """More messages, all on behalf of *change*."""
         self._messages += messages
         self._changes += [change] * len(messages)
+        if change.new is not None:
+            self._kinds.add(type(change.new))
 
     def send_first(self, kind: type[Item]) -> None:
         """Send what was gathered if there is a change of that *kind* in it, so that what follows is not made if that is
         refused."""
-        if any(isinstance(change.new, kind) for change in self._changes):
+        if kind in self._kinds:
             self.send()
 
     def send(self) -> None:
@@ -60,6 +63,7 @@ class Batch:
         """
         messages, changes = self._messages, self._changes
         self._messages, self._changes, self._indexes = [], [], {}
+        self._kinds = set()
         if not messages:
             return
         with self._turn:

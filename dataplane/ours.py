@@ -68,10 +68,11 @@ def is_route(item: Route, metric: int) -> bool:
     for; and on the host one to a pod, to a peer or to nowhere, or in a table of ours."""
     if metric not in (0, 1024 if ":" in item.dst else 0):
         return False
-    if item.key.place != HOST or item.table in TABLES:
+    if item.place is not HOST or item.table in TABLES:
         return True
-    to_pod = has_pod_link_name(item.dev) and not item.via
-    return item.table == MAIN and (item.unreachable or item.nhid in NEXTHOPS or to_pod)
+    if item.table != MAIN:
+        return False
+    return item.unreachable or item.nhid in NEXTHOPS or (not item.via and has_pod_link_name(item.dev))
 
 
 def is_rule(item: Rule) -> bool:

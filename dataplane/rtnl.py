@@ -473,7 +473,7 @@ def is_foreign_nexthop(body: bytes) -> bool:
 def route(body: bytes, place: Place, names: Mapping[int, str]) -> Route | None:
     """Decode one RTM_NEWROUTE; None for one that is not ours."""
     family, _, _, _, _, protocol, _, _, _ = RTMSG.unpack_from(body)
-    if protocol != PROTOCOL or family not in _AF.values():  # of MPLS, say: anybody may write our number on it
+    if protocol != PROTOCOL or family not in (AF_INET, AF_INET6):  # of MPLS, say: anybody may write our number on it
         return None
     found = attrs(body, RTMSG.size, len(body))
     item = _any_route(body, found, place, names)
