@@ -49,7 +49,7 @@ from agent.supply import Use, supply
 from agent.survey import Surroundings, Survey
 from agent.switch import Switch
 from agent.verbs import Verbs
-from agent.way import JOURNAL, Way, restored
+from agent.way import Way
 from backends import nodeplan
 from cni.errors import Failure, NotReady, TryAgain
 from dataplane import preflight, uplink, ways
@@ -132,8 +132,8 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         forward = Forward()
         kernel = parts.enter_context(closing(Kernel(netns, nft, forward=forward)))
         restore.refuse_other_pods(store, config.backend)
-        way = Way(restored(store.recall(JOURNAL), config.backend, boot), chosen.wirings(config))
         source, fabric, growth = supply(config, use)
+        way = Way(restore.state(store, kernel, source, config.backend, boot), chosen.wirings(config))
         survey = Survey(
             node=config.node,
             uplink=config.uplink,

@@ -10,8 +10,9 @@ from pathlib import Path
 import backends
 from agent.adopt import adopted
 from agent.machine import claim, is_claimed, moment
-from agent.way import JOURNAL
+from agent.way import JOURNAL, State, restored, seen
 from backends.podlink import link_name
+from cluster.peers import Source
 from cni.errors import ConfigInvalid, StateCorrupt
 from cni.spec import Attachment
 from dataplane.items import Plan, Route, Veth
@@ -48,6 +49,20 @@ def renewed(path: Path, boot: str, clock: Callable[[], Moment] = moment, machine
     if aside is not None:
         log.warning("what was in the journal's place was set aside", extra={"file": str(aside)})
     return _claimed(Store(path, boot, clock(), machine))
+
+
+def state(store: Store, kernel: Dataplane, source: Source, configured: str, boot: str) -> State:
+    """Which backends wire the node: after the journal, or where that is lost, after what is in the kernel."""
+    text = store.recall(JOURNAL)
+    if text is not None:
+        return restored(text, configured, boot)
+    have = kernel.observe([Host()])
+    found = seen(have, (), configured)
+    if found.is_resting:
+        return found
+    log.warning("the journal was lost; the kernel knows the backend in use", extra={"backend": found.active})
+    source.refresh()
+    return seen(have, [peer.name for peer in source.nodes], configured)
 
 
 def refuse_other_pods(store: Store, backend: str) -> None:

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
-from backends import are_alike
+from backends import are_alike, nodeplan
 from backends.site import Site
 from backends.transition import Transition
 from backends.wiring import Wiring
 from cni.errors import ConfigInvalid
+from dataplane.items import VXLAN_LINK, Nexthop, Plan, Vxlan
 
 JOURNAL: Final = "backend"
 """The name of the state in the journal."""
@@ -80,6 +81,23 @@ def restored(text: str | None, configured: str, boot: str) -> State:
     if is_rebooted:
         return State(wanted, wanted, configured)  # nothing is programmed yet
     return state.towards(wanted)._replace(configured=configured)
+
+
+def seen(have: Plan, names: Iterable[str], configured: str) -> State:
+    """Where to go on where there is no journal: what the kernel *have* says of the nodes with these *names*. What else
+    than *configured* is in use there is left peer by peer, since other nodes may send to this one by it."""
+    reached = {item.id: _backend(item.dev) for item in have.values() if isinstance(item, Nexthop)}
+    others = {*reached.values(), *(_backend(item.name) for item in have.values() if isinstance(item, Vxlan))}
+    other = next((one for one in others if one != configured and are_alike(one, configured)), configured)
+    if other == configured:
+        return State(configured, configured, configured)
+    ids = {name: {nodeplan.nexthop_id(name, family) for family in (4, 6)} for name in names}
+    left = {name for name, own in ids.items() if other in {reached.get(number) for number in own}}
+    return State(other, configured, configured, frozenset(ids.keys() - left))
+
+
+def _backend(device: str) -> str:
+    return "vxlan" if device == VXLAN_LINK else "static"
 
 
 class Way:

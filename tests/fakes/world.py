@@ -20,7 +20,7 @@ from agent.repair import Repair
 from agent.schema import Config
 from agent.survey import Surroundings, Survey
 from agent.switch import Silence, Switch
-from agent.way import JOURNAL, Way, restored
+from agent.way import Way
 from backends.podcidrs import PodCidrs
 from backends.site import Options
 from cluster.peers import Peer
@@ -126,7 +126,8 @@ class World:
         """A new process: everything but the store's file and the kernel is forgotten."""
         self.close()
         self.store = self._wrap(restore.journal(self.path, self.boot, self.moment))
-        self.way = Way(restored(self.store.recall(JOURNAL), self.configured, self.boot), WIRINGS)
+        state = restore.state(self.store, self.kernel, self.nodes, self.configured, self.boot)
+        self.way = Way(state, WIRINGS)
         self.survey = Survey(
             node=self.here.name,
             uplink="",

@@ -124,9 +124,12 @@ class Cluster:
         world.switch.ask(backend, world.survey.now, is_dry=False, is_forced=False)
         self.rest(node)
 
-    def live(self, node: Peer, backend: str, spans: Collection[int], *, after: bool) -> None:
+    def live(
+        self, node: Peer, backend: str, spans: Collection[int], *, after: bool, keeps: Callable[[], bool] = lambda: True
+    ) -> None:
         """The same, by one process after the other: at the change of the kernel that each of *spans* says one dies,
-        before or *after* that took effect; the next goes on with what is in the journal then."""
+        before or *after* that took effect; the next goes on with what is in the journal then, or with nothing where
+        that is not what it *keeps*."""
         world = self.worlds[node.name]
         begin = partial(self.go, node, backend)
         for span in spans:
@@ -134,6 +137,8 @@ class Cluster:
             with suppress(Killed):
                 begin()
             self.turns.turn()
+            if not keeps():
+                world.lose_store()
             begin = partial(self.again, node, backend)
         world.kernel.forgive()
         begin()
@@ -198,7 +203,7 @@ def test_all_at_once_there_and_back(clusters: Callable[[Random], Cluster], chanc
     assert cluster.lost == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(chance=CHANCES, after=st.booleans())
 def test_processes_that_die_at_any_change(clusters: Callable[[Random], Cluster], chance: Random, after: bool) -> None:
     """Whoever dies, wherever, as often as it likes, and whatever the others do meanwhile: no packet is lost either."""
@@ -209,6 +214,40 @@ def test_processes_that_die_at_any_change(clusters: Callable[[Random], Cluster],
         cluster.arrived(backend)
         cluster.look()
     assert cluster.lost == []
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(chance=CHANCES, after=st.booleans())
+def test_journals_that_are_lost(clusters: Callable[[Random], Cluster], chance: Random, after: bool) -> None:
+    """The kernel knows by which way each peer is reached, and that is gone on from: no packet is lost either."""
+    cluster = clusters(chance)
+    for backend in BACKENDS:
+        spans = {node: [chance.randint(1, LIFE) for _ in range(chance.randint(0, 3))] for node in NODES}
+        keeps = partial(chance.choice, (False, True))
+        works = [partial(cluster.live, node, backend, spans[node], after=after, keeps=keeps) for node in NODES]
+        cluster.turns.run(works)
+        cluster.arrived(backend)
+        cluster.look()
+    assert cluster.lost == []
+
+
+@pytest.mark.parametrize("configured", BACKENDS)
+@pytest.mark.parametrize("used", BACKENDS)
+def test_a_lost_journal_at_rest(clusters: Callable[[Random], Cluster], used: str, configured: str) -> None:
+    """The node goes from what is used to what its configuration says, peer by peer, and waits for those that do not."""
+    cluster = clusters(Random(1))
+    cluster.turns.run([partial(cluster.go, node, used) for node in NODES])
+    world = cluster.worlds[HERE.name]
+    world.configured = configured
+    world.lose_store()
+    world.restart()
+    world.switch.advance()
+    cluster.look()
+    assert cluster.lost == []
+    progress = world.switch.progress()
+    assert (progress["from"], progress["to"]) == (used, configured)
+    cluster.turns.run([partial(cluster.go, node, configured) for node in NODES])
+    cluster.arrived(configured)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
