@@ -105,6 +105,7 @@ class Node:
         def answers() -> bool:
             assert self.agent is not None
             if self.agent.poll() is not None:
+                self.agent = None  # told herewith
                 raise Failed(f"the agent of {self.name} ended:\n{self.tail()}")
             with socket.socket(socket.AF_UNIX) as probe:
                 return probe.connect_ex(str(self.runtime.socket)) == 0
