@@ -7,12 +7,12 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
-from backends import are_alike, nodeplan
+from backends import BACKENDS, are_alike, load, nodeplan
 from backends.site import Site
 from backends.transition import Transition
 from backends.wiring import Wiring
 from cni.errors import ConfigInvalid
-from dataplane.items import VXLAN_LINK, Nexthop, Plan, Vxlan
+from dataplane.items import Plan, nexthop_key
 
 JOURNAL: Final = "backend"
 """The name of the state in the journal."""
@@ -86,18 +86,16 @@ def restored(text: str | None, configured: str, boot: str) -> State:
 def seen(have: Plan, names: Iterable[str], configured: str) -> State:
     """Where to go on where there is no journal: what the kernel *have* says of the nodes with these *names*. What else
     than *configured* is in use there is left peer by peer, since other nodes may send to this one by it."""
-    reached = {item.id: _backend(item.dev) for item in have.values() if isinstance(item, Nexthop)}
-    others = {*reached.values(), *(_backend(item.name) for item in have.values() if isinstance(item, Vxlan))}
-    other = next((one for one in others if one != configured and are_alike(one, configured)), configured)
-    if other == configured:
+    alike = [name for name in BACKENDS if name != configured and are_alike(name, configured)]
+    for other in alike:
+        shows = load(other).shows
+        if any(map(shows, have.values())):
+            break
+    else:
         return State(configured, configured, configured)
-    ids = {name: {nodeplan.nexthop_id(name, family) for family in (4, 6)} for name in names}
-    left = {name for name, own in ids.items() if other in {reached.get(number) for number in own}}
-    return State(other, configured, configured, frozenset(ids.keys() - left))
-
-
-def _backend(device: str) -> str:
-    return "vxlan" if device == VXLAN_LINK else "static"
+    ways = {name: [nexthop_key(nodeplan.nexthop_id(name, family)) for family in (4, 6)] for name in names}
+    left = {name for name, keys in ways.items() if any(key in have and shows(have[key]) for key in keys)}
+    return State(other, configured, configured, frozenset(ways.keys() - left))
 
 
 class Way:

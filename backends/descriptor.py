@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # who asks for a fact alone must not pay for what a wiring im
     from backends.site import Site
     from backends.wiring import Wiring
     from cluster.peers import Source
+    from dataplane.items import Item
     from ipam.family import Counts
 
 S = TypeVar("S", bound=Section)
@@ -119,6 +120,7 @@ class Backend(Generic[S]):
         needs_nodes: it must be told the other nodes; else its fabric knows all that it needs.
         has_pod_cidrs: pods' addresses are of the pod CIDRs in the list of nodes, so that a node can go from one such
             backend to another under running pods.
+        shows: whether an object of ours on the host shows that peers may be reached by this backend.
         instead_of_masquerade: what to use in the place of the table [masquerade], where that is not for it.
     """
 
@@ -131,4 +133,5 @@ class Backend(Generic[S]):
     commands: tuple[Command, ...] = ()
     needs_nodes: bool = True
     has_pod_cidrs: bool = True
+    shows: Callable[[Item], bool] = lambda item: False
     instead_of_masquerade: str = ""

@@ -10,6 +10,7 @@ from backends.section import Section
 if TYPE_CHECKING:
     from backends.site import Site
     from backends.wiring import Wiring
+    from dataplane.items import Item
 
 
 def _wiring(site: Site, table: Section) -> Wiring:
@@ -18,4 +19,10 @@ def _wiring(site: Site, table: Section) -> Wiring:
     return StaticWiring(site)
 
 
-BACKEND: Final = Backend(name="static", table=Section, wiring=_wiring)
+def _shows(item: Item) -> bool:
+    from dataplane.items import VXLAN_LINK, Nexthop
+
+    return isinstance(item, Nexthop) and item.dev != VXLAN_LINK
+
+
+BACKEND: Final = Backend(name="static", table=Section, wiring=_wiring, shows=_shows)

@@ -10,6 +10,7 @@ from backends.vxlan.table import Vxlan
 if TYPE_CHECKING:
     from backends.site import Site
     from backends.wiring import Wiring
+    from dataplane.items import Item
 
 
 def _wiring(site: Site, table: Vxlan) -> Wiring:
@@ -18,4 +19,10 @@ def _wiring(site: Site, table: Vxlan) -> Wiring:
     return VxlanWiring(site, table)
 
 
-BACKEND: Final = Backend(name="vxlan", table=Vxlan, wiring=_wiring)
+def _shows(item: Item) -> bool:
+    from dataplane.items import VXLAN_LINK
+
+    return VXLAN_LINK in (item.key.name, item.link)
+
+
+BACKEND: Final = Backend(name="vxlan", table=Vxlan, wiring=_wiring, shows=_shows)
