@@ -25,5 +25,6 @@ def load(name: str) -> Backend[Any]:
 
 
 def are_alike(one: str, other: str) -> bool:
-    """Whether a node can go from one backend to the other under running pods: the addresses stay what they are."""
-    return one == other or all(name in BACKENDS and load(name).has_pod_cidrs for name in (one, other))
+    """Whether a node can go from one backend to the other under running pods: the addresses stay what they are. Of one
+    that is not known here nothing else is."""
+    return one == other or all(name not in BACKENDS or load(name).has_pod_cidrs for name in (one, other))

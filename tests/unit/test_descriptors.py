@@ -69,8 +69,8 @@ def test_a_descriptor_is_of_its_name_and_has_a_page_and_a_sample(name: str) -> N
 
 
 def test_nodes_can_go_between_backends_that_share_the_list_of_nodes() -> None:
-    """And to no other, nor to one that a newer agent knew."""
-    names = (*backends.BACKENDS, "of tomorrow")
+    """And to no other."""
+    names = tuple(backends.BACKENDS)
     alike = {(one, other) for one in names for other in names if one != other and backends.are_alike(one, other)}
     assert alike == {("static", "vxlan"), ("vxlan", "static")}
 
