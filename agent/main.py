@@ -28,7 +28,6 @@ from agent import config as configuration
 from agent import outlet as outlets
 from agent import supervisor as supervisors
 from agent.control import Control
-from agent.errands import Errands
 from agent.http import Http
 from agent.lane import Together
 from agent.ledger import Ledger
@@ -45,12 +44,13 @@ from agent.schema import Config
 from agent.server import Server
 from agent.spool import Spool
 from agent.status import Status
-from agent.supply import Use, supply
+from agent.supply import Use, supply, waking
 from agent.survey import Surroundings, Survey
 from agent.switch import Switch
 from agent.verbs import Verbs
 from agent.way import Way
 from backends import nodeplan
+from backends.descriptor import Handles
 from cni.errors import Failure, NotReady, TryAgain
 from dataplane import preflight, uplink, ways
 from dataplane.events import Events
@@ -132,7 +132,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         forward = Forward()
         kernel = parts.enter_context(closing(Kernel(netns, nft, forward=forward)))
         restore.refuse_other_pods(store, config.backend)
-        source, fabric, growth = supply(config, use)
+        source, fabric, lively = supply(config, use)
         way = Way(restore.state(store, kernel, source, config.backend, boot), chosen.wirings(config))
         survey = Survey(
             node=config.node,
@@ -209,7 +209,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
             clock=time.monotonic,
             wall=time.time,
         )
-        errands = Errands(*growth, reconciler.settle, life.die) if growth is not None else None
+        own = lively(Handles(reconciler.settle, events.wake, life.die))
         server = Server(
             Path(paths.socket),
             Control(status, node, survey, switch, verbs.serve).serve,
@@ -220,7 +220,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
                 b"ADD": Together(verbs.add_together, most=ADDS),
                 b"DEL": Together(verbs.delete_together, company=COMPANY),
             },
-            on_wait=errands.wake if errands is not None else lambda: None,
+            on_wait=waking(own),
             patience={b"STATUS": STATUS_PATIENCE},
             room=room(limit),
         )
@@ -229,7 +229,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         server.take()
         https = port(config, registry, status, reconciler, life)
         reconciler.once(is_whole=True)
-        served: list[Part] = [server, reconciler, switch, *https, *([errands] if errands is not None else [])]
+        served: list[Part] = [server, reconciler, switch, *https, *own]
         live(life, served, ledger, config, reconciler)
     return life.code
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from agent.ledger import Ledger
 from agent.machine import boot_id, uptime
 from agent.schema import Config
 from agent.server import Server
-from backends.descriptor import Growth, Means
+from backends.descriptor import Handles, Means, Part
 from backends.fabric import Fabric
 from cluster.nodesfile import NodesFile
 from cluster.peers import Source
@@ -26,11 +26,11 @@ from ipam.store import Store
 
 
 class Supply(NamedTuple):
-    """The other nodes, the addresses, and what has more of these come, if anything does."""
+    """The other nodes, the addresses, and what makes the parts of the backend's that live."""
 
     source: Source
     fabric: Fabric
-    growth: Growth | None = None
+    parts: Callable[[Handles], Sequence[Part]]
 
 
 @dataclass(slots=True)
@@ -90,4 +90,14 @@ def supply(config: Config, use: Use) -> Supply:
         ),
     )
     kept = Path(config.paths.state).with_suffix(".nodes.toml")
-    return Supply(found.source or NodesFile(config.nodes.file, kept=kept), found.fabric, found.growth)
+    return Supply(found.source or NodesFile(config.nodes.file, kept=kept), found.fabric, found.parts)
+
+
+def waking(parts: Sequence[Part]) -> Callable[[], None]:
+    """What tells *parts* that pods wait for addresses."""
+
+    def wake() -> None:
+        for part in parts:
+            part.wake()
+
+    return wake

@@ -18,7 +18,6 @@ from backends.finding import Finding
 from backends.section import Section
 
 if TYPE_CHECKING:  # who asks for a fact alone must not pay for what a wiring imports
-    from backends.cloud.steps import Steps
     from backends.fabric import Fabric
     from backends.site import Site
     from backends.wiring import Wiring
@@ -73,21 +72,43 @@ class Means:
     environment: Mapping[str, str]
 
 
-class Growth(NamedTuple):
-    """What a fabric that grows needs done: see `agent.errands`."""
+class Handles(NamedTuple):
+    """What the agent does for a part of a backend's. Any thread may call.
 
-    life: Steps[None]
-    perform: Callable[[Any], Any]
-    failures: type[Exception]
+    *settle* answers whether the kernel has what is wanted, once a pass has seen to it. *look* has a pass come now,
+    which asks source and fabric what there is: who watches something calls it when that has changed. *on_death* is told
+    the name of a thread that ends unasked, and what of.
+    """
+
+    settle: Callable[[], bool]
+    look: Callable[[], None]
+    on_death: Callable[[str, BaseException], None]
+
+
+class Part(Protocol):
+    """What has a life of its own: the agent begins it last, watches it, and ends it; see `agent.life`."""
+
+    @property
+    def name(self) -> str:
+        """What it is called when it does not stop."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """End, and return when it has."""
+
+    def wake(self) -> None:
+        """Pods wait for addresses. Any thread may call."""
 
 
 class Supply(NamedTuple):
-    """The addresses, what has more of these come, if anything does, and the other nodes, where the backend itself knows
-    them."""
+    """The addresses; the other nodes, where the backend itself knows them; and what makes the parts that live, as one
+    that has more addresses come."""
 
     fabric: Fabric
-    growth: Growth | None = None
     source: Source | None = None
+    parts: Callable[[Handles], Sequence[Part]] = lambda handles: ()
 
 
 class Command(NamedTuple):

@@ -30,7 +30,8 @@ class Peer:
 
 
 class Source(Protocol):
-    """Where nodes come from. The whole set is passed, never a change to it."""
+    """Where nodes come from. The whole set is passed, never a change to it. Every pass asks ``refresh``, each
+    second; one that is told of changes, as by a watch, has the next pass come at once."""
 
     @property
     def nodes(self) -> frozenset[Peer]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from backends.aws import maxpods
 from backends.aws.table import Aws, contradictions, wanted
-from backends.descriptor import Backend, Growth, Means, Supply
+from backends.descriptor import Backend, Handles, Means, Part, Supply
 from backends.finding import Finding
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def _supply(aws: Aws, means: Means) -> Supply:
     """ConfigInvalid: the library is not installed."""
     from backends.aws import live
     from backends.aws.fabric import Fabric
+    from backends.cloud.errands import Errands
     from backends.cloud.failures import CloudError
     from dataplane import uplink
 
@@ -42,8 +43,12 @@ def _supply(aws: Aws, means: Means) -> Supply:
         random=means.random,
         token=live.token,
     )
-    growth = Growth(fabric.life(), live.Live(fabric, means.environment).perform, CloudError)
-    return Supply(fabric, growth, source=fabric)
+
+    def parts(handles: Handles) -> list[Part]:
+        perform = live.Live(fabric, means.environment).perform
+        return [Errands(fabric.life(), perform, CloudError, handles.settle, handles.on_death)]
+
+    return Supply(fabric, fabric, parts)
 
 
 def _check(aws: Aws, environment: Mapping[str, str]) -> Iterator[Finding]:

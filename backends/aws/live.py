@@ -17,7 +17,7 @@ from cni.errors import ConfigInvalid, FabricRefused
 
 
 class Live:
-    """Does what *fabric* wants of the cloud; see `agent.errands`. *environment* is the process's."""
+    """Does what *fabric* wants of the cloud; see `backends.cloud.errands`. *environment* is the process's."""
 
     def __init__(self, fabric: Fabric, environment: Mapping[str, str]) -> None:
         self.fabric = fabric

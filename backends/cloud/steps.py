@@ -1,4 +1,4 @@
-"""What a cloud's fabric yields, as values: see `agent.errands`, which has it done."""
+"""What a cloud's fabric yields, as values: see `backends.cloud.errands`, which has it done."""
 
 from __future__ import annotations
 

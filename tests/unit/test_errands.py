@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent import errands as module
-from agent.errands import Errands
+from backends.cloud import errands as module
+from backends.cloud.errands import Errands
 from backends.cloud.steps import Settle, Wait
 
 DEADLINE = 10.0

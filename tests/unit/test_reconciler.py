@@ -15,7 +15,7 @@ from agent.spool import Spool
 from agent.survey import Surroundings
 from cni.errors import KernelRefused
 from ipam.store import Record
-from tests.fakes.world import HERE, OTHER, Nodes, World
+from tests.fakes.world import HERE, OTHER, THIRD, Nodes, World
 
 DEADLINE = 10.0
 
@@ -62,6 +62,8 @@ class Case:
 
     def __init__(self, world: World, nodes: Unruly, directory: Path) -> None:
         self.nodes = nodes
+        self.survey = world.survey
+        self.offered = threading.Event()
         self.now = 1000.0
         self.deaths: list[str] = []
         self.events = Doorbell()
@@ -73,7 +75,7 @@ class Case:
             spool=Spool(directory / "spool", world.boot, lambda: world.now),
             serve_spooled=lambda spooled: [],
             events=self.events,
-            offered=lambda: None,
+            offered=self.offered.set,
             on_death=lambda thread, error: self.deaths.append(f"{thread}: {error!r}"),
             clock=lambda: self.now,
             wall=lambda: world.now,
@@ -104,6 +106,17 @@ def case(tmp_path: Path) -> Iterator[Case]:
     nodes.look = lambda: None
     one.reconciler.stop()
     world.close()
+
+
+def test_a_source_that_watches_has_its_news_looked_at_at_once(case: Case) -> None:
+    """It does no more than ring: here no pass comes by itself."""
+    assert case.reconciler.settle()
+    case.offered.clear()
+    case.nodes.set(HERE, OTHER, THIRD)
+    case.events.wake()
+    assert case.offered.wait(DEADLINE)
+    assert case.survey.now is not None
+    assert THIRD in case.survey.now.peers
 
 
 ERRORS = [
