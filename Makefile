@@ -4,7 +4,7 @@
 #   make demo BACKEND=aws-eni                                the same on an emulated VPC
 #   make demo SWITCH=1                                       the backend changes under running pods
 #   make test [TESTS="tests/unit -k spool"]                  lint, types, import contracts, all tests
-#   make coverage [TESTS="tests/contract"]                   the lines of the product that no test executes, by file
+#   make coverage [TESTS="tests/contract"]                   lines of the product that no test executes, and without a reason
 #   make clean                                               removes what set-up made here
 
 PYTHON ?= $$(command -v /usr/bin/python3 || command -v python3)
@@ -23,9 +23,10 @@ test: setup-test lint
 # See docs/coverage.md for what this cannot measure. It fails as the tests do, after the report.
 coverage: setup-test
 	@rm -rf .coverage.d && mkdir .coverage.d
-	@export COVERAGE_FILE=$(CURDIR)/.coverage.d/data; \
+	@export COVERAGE_FILE=$(CURDIR)/.coverage.d/data ROUTABLE_GCOV=$(CURDIR)/.coverage.d/c; \
 	nice $(BIN)/python -m demo.isolate $(BIN)/python -m coverage run -m pytest $(or $(TESTS),-n 2 --dist loadfile); \
-	code=$$?; $(BIN)/python -m coverage combine -q; $(BIN)/python -m coverage report; exit $$code
+	code=$$?; $(BIN)/python -m coverage combine -q; $(BIN)/python -m coverage json -q -o .coverage.d/all.json; \
+	$(BIN)/python -m tests.unexecuted .coverage.d; exit $$code
 
 lint: setup-test
 	$(BIN)/ruff check .

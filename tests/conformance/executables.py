@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,10 @@ SOURCE = Path(cni.relay.__file__)
 PYTHON = Path(getattr(sys, "_base_executable", sys.executable))
 STRICT = ("-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
 SANITIZED = ("-g", "-O1", *STRICT[1:], "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+COUNTING = ("-O0", "--coverage", "-D_exit=exit")
+"""Counts of executed lines are written by what `exit` calls and `_exit` does not."""
+MEASURED = os.environ.get("ROUTABLE_GCOV")
+"""The directory in which the C form leaves the lines that it executed; None: they are not counted."""
 FORMS = ("python", "c", "c-sanitized")
 PATIENCE = 60.0
 
@@ -32,8 +37,11 @@ def built(form: str, directory: Path) -> Path:
     """Return the executable in *form*, made in *directory*."""
     if form == "python":
         return install(directory, PYTHON, None).path
-    target = directory / f"routable-{form}"
-    flags = SANITIZED if form == "c-sanitized" else STRICT
+    flags: tuple[str, ...] = SANITIZED if form == "c-sanitized" else STRICT
+    if form == "c" and MEASURED is not None:
+        directory, flags = Path(MEASURED), COUNTING
+        directory.mkdir(exist_ok=True)
+    target = directory / f"routable-{form}-{os.getpid()}"
     source = str(SOURCE.with_suffix(".c"))
     done = subprocess.run(["cc", *flags, source, "-o", str(target)], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()

@@ -378,20 +378,54 @@ def test_del_that_cannot_be_kept_fails(executable: Path, site: Site) -> None:
     assert "ROUTABLE_SPOOL" in str(document["details"])
 
 
+@pytest.mark.parametrize("spool", ["/proc/none/spool", "/proc"])
+def test_a_spool_that_cannot_be_made_or_written_in_is_named(executable: Path, site: Site, spool: str) -> None:
+    """Neither a directory that cannot be made nor one that takes no file is passed over in silence."""
+    document = error(called(executable, site.environ("DEL", ROUTABLE_SPOOL=spool), CONF))
+    assert document["code"] == 11
+    assert str(document["msg"]).startswith(f"DEL could be neither served nor kept: writing to {spool} failed: ")
+    assert re.search(r" \(errno [0-9]+\)$", str(document["msg"]))
+
+
 def test_a_full_disk_leaves_no_half_a_request(executable: Path, site: Site) -> None:
     """If the file cannot be written whole, it is taken away and DEL fails."""
     done = subprocess.run(
         [str(executable)],
         env=site.environ("DEL"),
-        input=b"x" * 5000,
+        input=b"x" * 50_000,
         capture_output=True,
         timeout=PATIENCE,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )
     document = error(Outcome(done.returncode, done.stdout, done.stderr))
     assert document["code"] == 11
     assert "File too large (errno 27)" in str(document["msg"])
     assert list(site.spool.iterdir()) == []
+
+
+def test_what_is_not_set_is_as_documented(executable: Path) -> None:
+    """Without ROUTABLE_SOCKET and ROUTABLE_SPOOL the agent's own defaults hold, in a /var/lib of this test's own."""
+    script = 'mount -t tmpfs none /var/lib && "$0"; echo; cd /var/lib/routable/spool && ls'
+    environ = {"CNI_COMMAND": "DEL", "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, str(executable)],
+        env=environ,
+        input=CONF,
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert re.fullmatch(rb"\ndel-\S+\n", done.stdout)
+    status = error(called(executable, {b"CNI_COMMAND": b"STATUS", b"ROUTABLE_WAIT": b"0"}, CONF))
+    assert status["msg"] == "no pod can be added: no answer from routable-agent on /run/routable/agent.sock"
+
+
+def test_a_change_waits_for_ten_seconds_unless_it_is_told_otherwise(executable: Path, site: Site) -> None:
+    """An agent that starts within that time costs no ADD."""
+    environ = site.environ("ADD")
+    del environ[b"ROUTABLE_WAIT"], environ[b"ROUTABLE_TIMEOUT"]
+    document = error(called(executable, environ, CONF))
+    assert "connecting failed for 10 s (ROUTABLE_WAIT): No such file" in str(document["details"])
 
 
 # The agent fails half-way
@@ -512,6 +546,19 @@ def test_hostile_bytes_in_a_message_stay_json(executable: Path, site: Site) -> N
     assert document["msg"] == 'CNI_COMMAND is ""\\\n\x7f\\xff\\xc3\\xa4' + "y" * 193 + '..."'
 
 
+def test_without_a_descriptor_left_the_call_says_so(executable: Path, site: Site) -> None:
+    """A limit that is reached in the middle of a call is told as what it is, at once, and a DEL is not lost unsaid."""
+    with ScriptedAgent(site.socket), awaiting(executable, site, "DEL", subprocess.PIPE) as process:
+        assert process.stdin
+        process.stdin.write(b" " * 200_000)  # more than a pipe holds: it has begun to read
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, 3))
+        out, _ = process.communicate(timeout=PATIENCE)
+    document = error(Outcome(process.returncode, out, b""))
+    assert document["code"] == 11
+    assert "failed: Too many open files (errno 24)" in str(document["msg"])
+    assert "connecting failed: Too many open files (errno 24)" in str(document["details"])
+
+
 # Standard streams and signals
 
 
@@ -532,6 +579,22 @@ def test_closed_input_is_empty_input(executable: Path, site: Site) -> None:
     with ScriptedAgent(site.socket, answers(0, RESULT)) as agent:
         assert redirected(executable, site, "<&-") == Outcome(0, RESULT, b"")
     assert [request and request.stdin for request in agent.requests] == [b""]
+
+
+def test_a_closed_stream_that_cannot_be_occupied_is_told(executable: Path, site: Site) -> None:
+    """Without a /dev/null, as in a bare root directory, nothing may be written where an answer does not belong."""
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(site.socket))
+        script = f'mount --bind {site.socket} /dev/null && exec "$0" <&-'
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", script, str(executable)],
+            env=site.environ("ADD", PATH=os.environ["PATH"]),
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+    document = error(Outcome(done.returncode, done.stdout, done.stderr))
+    assert document["code"] == 5
+    assert document["msg"] == "/dev/null cannot be opened: No such device or address (errno 6)"
 
 
 def test_with_all_streams_closed_only_the_request_travels(executable: Path, site: Site) -> None:
@@ -632,12 +695,14 @@ def listening(path: Path) -> socket.socket:
     return listener
 
 
-def awaiting(executable: Path, site: Site) -> subprocess.Popen[bytes]:
-    """The executable, started for an ADD without standard input."""
+def awaiting(
+    executable: Path, site: Site, command: str = "ADD", stdin: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    """The executable, started for *command*, without standard input unless there is a pipe for it."""
     return subprocess.Popen(
         [str(executable)],
-        env=site.environ("ADD"),
-        stdin=subprocess.DEVNULL,
+        env=site.environ(command),
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
