@@ -20,7 +20,7 @@ from cni.errors import Failure
 from cni.spec import Attachment, Identity
 from ipam.allocator import Allocator
 from ipam.family import Counts
-from ipam.lease import Block
+from ipam.lease import Block, Lease
 from ipam.moment import Moment
 from ipam.schema import Damaged
 from ipam.store import PRUNED, Record, Store, Tenure
@@ -44,13 +44,19 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What an ADD asks for besides an attachment: see ``cni.call.Call``. *netns* is a path, *space* what is there."""
+    """What an ADD asks for besides an attachment: see ``cni.call.Call``. *netns* is a path, *space* what is there;
+    *beside* are the families in which it shall have no default route."""
 
     netns: str
     ips: Sequence[IPAddress] = ()
     mac: str = ""
     pod: str = ""
     space: Identity | None = None
+    beside: frozenset[int] = frozenset()
+
+    def beside_of(self, lease: Lease) -> tuple[int, ...]:
+        """See `ipam.store.Record.beside`."""
+        return tuple(address.version for address in lease.addresses if address.version in self.beside)
 
 
 class Stopwatch(Protocol):
@@ -227,7 +233,8 @@ class Ledger:
 
     def _allocated(self, who: Attachment, asked: Asked, mtu: int, now: Moment) -> Record:
         lease = self._allocator.allocate(who, now.up, asked.ips)
-        return Record(lease, asked.netns, asked.mac or pod_mac(lease.addresses), mtu, asked.pod, now, asked.space)
+        mac, beside = asked.mac or pod_mac(lease.addresses), asked.beside_of(lease)
+        return Record(lease, asked.netns, mac, mtu, asked.pod, now, asked.space, beside)
 
     def _save_new(self, records: Sequence[Record]) -> None:
         try:

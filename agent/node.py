@@ -83,7 +83,7 @@ class Node:
             ConfigInvalid, Exhausted, TryAgain: no address can be given; KernelRefused: no wire.
         """
         with self._keys.hold(who):
-            asked = self._found(asked)
+            asked = self._found(who, asked)
             wiring = self._wiring
             if wiring is None:
                 raise self._problem
@@ -114,7 +114,7 @@ class Node:
         try:
             wiring = self._wiring
             if wiring is not None:
-                new = {who: self._found(asked[who]) for who in free if self.ledger.held(who) is None}
+                new = {who: self._found(who, asked[who]) for who in free if self.ledger.held(who) is None}
                 records = self.ledger.lease_together(new, wiring.mtu)
             if wiring is not None and records:
                 with self._metrics.phase("ADD", "apply"):
@@ -167,9 +167,11 @@ class Node:
         if not {*asked.ips} <= {*record.lease.addresses}:
             self._remove([who])
             return None
-        if asked.mac and asked.mac != record.mac:
+        now = replace(record, mac=asked.mac or record.mac, beside=asked.beside_of(record.lease))
+        if now != record:
+            self._dataplane.apply(pods.outlived(record, have))
             self._dismantle(who)
-            record, is_there = replace(record, mac=asked.mac), False
+            record, is_there = now, False
             self.ledger.replace(record)
         if is_there:
             self._dataplane.apply(pods.faults(have, pods.expected(wiring, record, have)))
@@ -178,11 +180,13 @@ class Node:
             self._dataplane.apply(diff({}, wiring.pod(record)))
         return self.ledger.enter(record)
 
-    def _found(self, asked: Asked) -> Asked:
+    def _found(self, who: Attachment, asked: Asked) -> Asked:
         space = self._dataplane.identity(asked.netns)
         if space is None:
             raise EnvironmentInvalid(f"CNI_NETNS names nothing: {asked.netns!r}", "the path does not exist")
-        return replace(asked, space=space)
+        # The first network of a pod gives it its default routes. One that comes beside it leaves them out, as the
+        # specification of 0.4.0 has it, and says so in its result.
+        return replace(asked, space=space, beside=asked.beside | self._dataplane.defaults(asked.netns, who.ifname))
 
     def _met(self, record: Record, netns: str) -> Record | None:
         """The record with what is known of its pod's namespace, if that is the one at *netns*, and None if it is not.
@@ -199,6 +203,9 @@ class Node:
         if not is_it:
             return None
         met = replace(record, netns=netns, space=space)
+        if record.space is None:
+            others = self._dataplane.defaults(netns, record.lease.who.ifname)
+            met = replace(met, beside=Asked(netns, beside=others).beside_of(record.lease))
         if met != record:
             self.ledger.replace(met)
         return met

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from backends.podlink import link_name, place
+from backends.podlink import link_name, own_table, place
 from backends.wiring import Wiring
 from dataplane.diff import Change, diff
-from dataplane.items import HOST, Item, Key, Neigh, Plan, Port, Route, Sysctl
+from dataplane.items import HOST, Item, Key, Neigh, Plan, Port, Route, Rule, Sysctl
 from dataplane.observe import Pod, PodLink, Scope
 from ipam.store import Record
 
@@ -38,7 +38,7 @@ def scopes(record: Record, wiring: Wiring) -> tuple[Scope, ...]:
     inside = [item for item in wiring.pod(record).values() if item.key.place == netns]
     sysctls = tuple(item.path for item in inside if isinstance(item, Sysctl))
     neighbours = tuple(item.address for item in inside if isinstance(item, Neigh))
-    return link, Pod(netns, record.lease.who.ifname, sysctls, neighbours)
+    return link, Pod(netns, record.lease.who.ifname, sysctls, neighbours, has_rules=bool(record.beside))
 
 
 def end(record: Record) -> Pod | None:
@@ -61,6 +61,12 @@ def outdated(have: Plan, want: Plan) -> list[Change]:
         if key.place != HOST and isinstance(old, Route) and isinstance(new, Route) and old.mtu != new.mtu:
             changes += [Change(old, new)] if old._replace(mtu=new.mtu) == new else []
     return changes
+
+
+def outlived(record: Record, have: Plan) -> list[Change]:
+    """The removals of what does not go with the pod's link: rules, which lead to nowhere without it."""
+    table = own_table(link_name(record.lease.who))
+    return [Change(item, None) for item in have.values() if isinstance(item, Rule) and item.table == table]
 
 
 def seen(record: Record, have: Plan) -> Record:

@@ -71,7 +71,7 @@ class Verbs:
         asked: dict[Attachment, Asked] = {}
         for call, incoming in zip(calls, incomings, strict=True):
             if call is not None and not incoming.is_gone():
-                asked.setdefault(call.attachment, Asked(call.netns, call.ips, call.mac, call.pod))
+                asked.setdefault(call.attachment, _asked(call))
         addition = self._node.begin_addition(asked)
 
         def finish() -> list[Answer | None]:
@@ -213,9 +213,8 @@ class Verbs:
         if incoming.is_gone():
             # Its DEL may have been served before: what is added now nobody would remove.
             raise TryAgain("the runtime ended its call before the ADD began", "nothing was done")
-        asked = Asked(call.netns, call.ips, call.mac, call.pod)
         try:
-            record = self._node.add(call.attachment, asked)
+            record = self._node.add(call.attachment, _asked(call))
         except Failure as failure:
             if not isinstance(failure, NoneYet | NoneLeft) and self._node.wiring is not None:
                 raise
@@ -263,15 +262,21 @@ class Verbs:
 
 
 def added(record: Record, call: Call) -> Result:
-    """The result of an ADD: both ends of the link, the addresses on the pod's end, the default routes."""
+    """The result of an ADD: both ends of the link, the addresses on the pod's end, the default routes that it has."""
     ends = (
         Interface(link_name(record.lease.who), HOST_MAC, record.mtu),
         Interface(record.lease.who.ifname, record.mac, record.mtu, record.netns),
     )
     addresses = record.lease.addresses
     ips = (Ip(IPNetwork(address), GATEWAYS[address.version], 1) for address in addresses)
-    routes = (Route(_DEFAULT[address.version], GATEWAYS[address.version]) for address in addresses)
+    families = (address.version for address in addresses if address.version not in record.beside)
+    routes = (Route(_DEFAULT[family], GATEWAYS[family]) for family in families)
     return Result(ends, tuple(ips), tuple(routes), call.dns)
+
+
+def _asked(call: Call) -> Asked:
+    beside = frozenset() if call.has_default_route else frozenset((4, 6))
+    return Asked(call.netns, call.ips, call.mac, call.pod, beside=beside)
 
 
 def _pod_end(call: Call) -> Interface:

@@ -18,8 +18,8 @@ from netaddr import IPAddress
 from backends.site import Site
 from cluster.addresses import MTU_MIN
 from cni.spec import Attachment
-from dataplane.items import HOST, POD_LINK_PREFIX, Addr, Item, Key, Neigh, Port, Route, Space, Sysctl, Veth, plan
-from dataplane.ours import ALIAS
+from dataplane.items import HOST, POD_LINK_PREFIX, Addr, Item, Key, Neigh, Port, Route, Rule, Space, Sysctl, Veth, plan
+from dataplane.ours import ALIAS, RULES
 from ipam.store import Record
 
 GATEWAYS: Final[Mapping[int, IPAddress]] = MappingProxyType({4: IPAddress("169.254.1.1"), 6: IPAddress("fe80::1")})
@@ -28,6 +28,8 @@ HOST_MAC: Final = "ee:ee:ee:ee:ee:ee"
 """The host's end of every pod's link: locally administered, and the links do not share a segment."""
 DEFAULT: Final[Mapping[int, str]] = MappingProxyType({4: "0.0.0.0/0", 6: "::/0"})
 BITS: Final[Mapping[int, int]] = MappingProxyType({4: 32, 6: 128})
+_TABLES: Final = 1 << 30
+"""The first number of a routing table in a pod: beyond those that people choose."""
 _ALIAS_MAX: Final = 255
 """IFALIASZ less the terminating NUL (linux/if.h)."""
 
@@ -64,6 +66,11 @@ def parse_alias(text: str) -> Named | None:
     if not text.startswith(ALIAS) or len(words) < 3 or not all(words[:3]):
         return None
     return Named(Attachment(*words[:3]), words[3] if len(words) == 4 else "")
+
+
+def own_table(link: str) -> int:
+    """The routing table in a pod that is this attachment's alone; *link* is the host's end."""
+    return _TABLES | int(link.removeprefix(POD_LINK_PREFIX), 16) % _TABLES
 
 
 def pod_mac(addresses: Sequence[IPAddress]) -> str:
@@ -122,4 +129,10 @@ def _items(record: Record, path_mtu: int, site: Site) -> Iterator[Item]:
             yield Sysctl(netns, f"net/ipv6/conf/{ifname}/disable_ipv6", "0")
         yield Addr(netns, ifname, text)
         yield Neigh(netns, ifname, gateway, HOST_MAC)
-        yield Route(netns, DEFAULT[family], dev=ifname, via=gateway, onlink=True, mtu=route_mtu)
+        default = Route(netns, DEFAULT[family], dev=ifname, via=gateway, onlink=True, mtu=route_mtu)
+        if family in record.beside:
+            # What has this address goes by this link: answers, and what is sent from it. By another network's the host
+            # would drop it for forged. The rest of the pod's ways is not ours.
+            default = default._replace(table=own_table(link))
+            yield Rule(family, RULES.start, default.table, src=text, place=netns)
+        yield default

@@ -47,7 +47,8 @@ class Call:
     *version* is the configuration's ``cniVersion``, in which the answer is written; *args* are CNI_ARGS; *pod* is
     "namespace/name" where Kubernetes calls. *ips* and *mac* are what is asked for the pod's end, *dns* is to be passed
     on, *prev* the result of the plugins before (of the ADD, in CHECK). *valid*, of GC, are the attachments to keep:
-    container id and interface name. *ignored*, of ADD, are keys of the configuration that change nothing.
+    container id and interface name. *ignored*, of ADD, are keys of the configuration that change nothing;
+    *has_default_route*: the interface shall be the pod's way to everywhere, unless it has one.
     """
 
     verb: Verb
@@ -63,6 +64,7 @@ class Call:
     prev: Result | None = None
     valid: frozenset[tuple[str, str]] | None = None
     ignored: tuple[str, ...] = ()
+    has_default_route: bool = True
 
     @property
     def attachment(self) -> Attachment:
@@ -118,6 +120,7 @@ def parse(request: Request) -> Call:
         _object(document, "dns"),
         _prev(document),
         ignored=keys.ignored(document, runtime),
+        has_default_route=_flag(document, "defaultRoute"),
     )
 
 
@@ -323,6 +326,13 @@ def _object(document: Mapping[str, Any], key: str, where: str = "") -> Mapping[s
     if not isinstance(value, dict):
         raise ConfigInvalid(f"{where or key} is {_shown(value)}", "allowed: an object")
     return value
+
+
+def _flag(document: Mapping[str, Any], key: str) -> bool:
+    value = document.get(key)
+    if not isinstance(value, bool | None):
+        raise ConfigInvalid(f"{key} is {_shown(value)}", "allowed: true or false")
+    return value is not False
 
 
 def _string(document: Mapping[str, Any], key: str, where: str = "") -> str:

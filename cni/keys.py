@@ -14,7 +14,7 @@ from cni.errors import FieldUnsupported
 
 KNOWN: Final = frozenset(
     (
-        *("cniVersion", "name", "type", "args", "capabilities", "dns", "prevResult", "runtimeConfig"),
+        *("cniVersion", "name", "type", "args", "capabilities", "dns", "prevResult", "runtimeConfig", "defaultRoute"),
         # Of the list as a whole, not of a plugin; some runtimes pass them on.
         *("cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "plugins"),
     )
@@ -35,7 +35,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
         (*("ipam", "subnet", "subnets", "ranges", "rangeStart", "rangeEnd", "gateway", "gw", "podCidr"), "addresses"),
         _ADDRESSES,
     ),
-    **dict.fromkeys(("routes", "addroutes", "delroutes", "flushroutes"), "a pod has default routes alone"),
+    **dict.fromkeys(("routes", "addroutes", "delroutes", "flushroutes"), "a pod has default routes alone, or none"),
     **dict.fromkeys(("ips", "ip"), "ask for it as runtimeConfig.ips, with the capability ips"),
     "mac": "ask for it as runtimeConfig.mac, with the capability mac",
     **dict.fromkeys(

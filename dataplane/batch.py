@@ -8,7 +8,7 @@ import threading
 
 from dataplane import observe, ours, rtnl
 from dataplane.diff import Change
-from dataplane.items import Item, Port, Veth, Vxlan
+from dataplane.items import HOST, Item, Port, Rule, Veth, Vxlan
 from dataplane.netlink import Socket
 from dataplane.refusal import ALREADY_GONE, VANISHED, refused
 
@@ -70,6 +70,9 @@ class Batch:
             refusals = self._sock.transact(messages)
         for refusal in refusals:
             change = changes[refusal.position]
+            # A rule is what it says: one that a link of before left in a pod is the same.
+            if isinstance(change.new, Rule) and change.item.key.place != HOST and refusal.errno == errno.EEXIST:
+                continue
             if change.new is not None or refusal.errno not in ALREADY_GONE:
                 raise refused(change, refusal.errno, refusal.words)
 

@@ -40,7 +40,7 @@ from pyroute2.netlink.rtnl import (
 )
 
 from dataplane import rtnl
-from dataplane.items import PROTOCOL, VXLAN_LINK
+from dataplane.items import HOST, PROTOCOL, VXLAN_LINK
 from dataplane.netlink import messages
 from dataplane.ours import NEXTHOPS, has_pod_link_name
 from dataplane.refusal import translated
@@ -169,7 +169,7 @@ class Events:
         return route is not None and not has_pod_link_name(route.dev)
 
     def _of_rule(self, kind: int, body: bytes) -> bool:
-        return rtnl.rule(body) is not None
+        return rtnl.rule(body, HOST) is not None
 
     def _of_nexthop(self, kind: int, body: bytes) -> bool:
         # Another program's in the place of one of ours, too.

@@ -352,7 +352,7 @@ class Route(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A rule of the host's: a packet of the family, from *src*, to *dst* and with *mark* under *mask*, where these are
+    """A rule: a packet of the family, from *src*, to *dst* and with *mark* under *mask*, where these are
     given, is looked up in *table*; a route found there by a link of the group *suppress* counts as none.
 
     It is its whole content, so a change is another rule beside the old one, and then the old one's end.
@@ -366,6 +366,7 @@ class Rule(NamedTuple):
     mark: int = 0
     mask: int = 0
     suppress: int | None = None
+    place: Place = HOST
 
     @property
     def rank(self) -> int:
@@ -373,14 +374,14 @@ class Rule(NamedTuple):
 
     @property
     def key(self) -> Key:
-        return Key(HOST, "rule", str(self))
+        return Key(self.place, "rule", str(self))
 
     @property
     def link(self) -> str:
         return ""
 
     def __str__(self) -> str:
-        words = [f"rule ipv{self.family} {self.priority}: from {self.src or 'all'}"]
+        words = [f"{_in(self.place)}rule ipv{self.family} {self.priority}: from {self.src or 'all'}"]
         words += [f"to {self.dst}"] if self.dst else []
         words += [f"fwmark {self.mark:#x}/{self.mask:#x}"] if self.mask else []
         words += [f"lookup {'main' if self.table == MAIN else self.table}"]

@@ -65,6 +65,9 @@ class Dataplane(Protocol):
     def leads_to(self, link: str, netns: str) -> bool:
         """Whether the other end of the host's *link* is in the namespace at the path *netns*."""
 
+    def defaults(self, netns: str, ifname: str) -> frozenset[int]:
+        """The families (4, 6) in which the namespace at *netns* has a default route by another link than *ifname*."""
+
     def observe(self, scopes: Collection[Scope]) -> dict[Key, Item]:
         """What is ours and there, within *scopes*; a namespace that is gone holds nothing, and neither does a link.
 
@@ -157,6 +160,19 @@ class Kernel:
                     return observe.leads_to(sock, link, descriptor)
             finally:
                 os.close(descriptor)
+
+    def defaults(self, netns: str, ifname: str) -> frozenset[int]:
+        """See `Dataplane.defaults`."""
+        with translated(f"look at the routes in {netns}"), ExitStack() as parts:
+            try:
+                descriptor = self._netns.open(netns)
+            except FileNotFoundError:
+                return frozenset()
+            parts.callback(os.close, descriptor)
+            with self._netns.inside(descriptor):
+                sock = self._connect()
+            parts.callback(sock.close)
+            return observe.defaults(sock, ifname)
 
     # --- observing ------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, TypeAlias
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETNSID, RTM_GETROUTE, RTM_GETRULE
 
 from dataplane import ethtool, ours, rtnl
-from dataplane.items import HOST, MAIN, PROTOCOL, Addr, Item, Place, Sysctl
+from dataplane.items import HOST, MAIN, PROTOCOL, Addr, Item, Place, Rule, Sysctl
 from dataplane.netlink import Socket
 from dataplane.refusal import VANISHED
 
@@ -80,14 +80,15 @@ class Device(NamedTuple):
 
 class Pod(NamedTuple):
     """One pod's namespace: the named interface and, unless *is_link_alone*, its addresses, our routes on it, and the
-    named sysctls and neighbours. What a pod fills its namespace with costs nobody else: nothing is asked for that may
-    be without bound, or the look is ended at `MOST`."""
+    named sysctls and neighbours; with *has_rules* our rules. What a pod fills its namespace with costs nobody else:
+    nothing is asked for that may be without bound, or the look is ended at `MOST`."""
 
     netns: str
     ifname: str
     sysctls: tuple[str, ...] = ()
     neighbours: tuple[str, ...] = ()
     is_link_alone: bool = False
+    has_rules: bool = False
 
     def __str__(self) -> str:
         return f"link {self.ifname} in {self.netns}"
@@ -107,7 +108,7 @@ def host(sock: Socket) -> list[Item]:
     items += _neighbours(sock, 0, own, HOST)
     items += sock.dump(rtnl.RTM_GETNEXTHOP, _ANY_NEXTHOP, lambda body: rtnl.nexthop(body, names))
     items += _routes(sock, 0, names, HOST, 0)
-    items += sock.dump(RTM_GETRULE, rtnl.RULE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0), rtnl.rule)
+    items += _rules(sock, HOST)
     return items
 
 
@@ -163,7 +164,16 @@ def _pod(sock: Socket, scope: Pod) -> Iterable[Item]:
     yield from _addresses(sock, link.ifindex, names, place, MOST)
     asked = [_neighbour(address, link.ifindex) for address in scope.neighbours]
     yield from filter(None, sock.get(RTM_GETNEIGH, asked, lambda body: rtnl.neigh(body, place, names)))
-    yield from _routes(sock, link.ifindex, names, place, most=MOST)
+    yield from _routes(sock, link.ifindex, names, place, 0, MOST)
+    yield from _rules(sock, place, MOST) if scope.has_rules else ()
+
+
+def defaults(sock: Socket, ifname: str) -> frozenset[int]:
+    """The families (4, 6) in which the namespace that *sock* is open in has a default route by another link."""
+    link = _one_link(sock, ifname)
+    asked = rtnl.RTMSG.pack(AF_UNSPEC, 0, 0, 0, MAIN, 0, 0, 0, 0)
+    but = link.ifindex if link is not None else 0
+    return frozenset(sock.dump(RTM_GETROUTE, asked, lambda body: rtnl.default_route(body, but), MOST))
 
 
 def _unless_vanished(items: Iterable[Item]) -> list[Item]:
@@ -240,6 +250,11 @@ def _neighbours(sock: Socket, index: int, names: Mapping[int, str], place: Place
     if index:
         asked += rtnl.attr(_NDA_IFINDEX, index.to_bytes(4, "little"))
     return list(sock.dump(RTM_GETNEIGH, asked, lambda body: rtnl.neigh(body, place, names)))
+
+
+def _rules(sock: Socket, place: Place, most: int = 0) -> list[Rule]:
+    asked = rtnl.RULE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0)
+    return sock.dump(RTM_GETRULE, asked, lambda body: rtnl.rule(body, place), most)
 
 
 def _fdb(sock: Socket, vxlan: rtnl.Link) -> list[Item]:

@@ -56,6 +56,7 @@ NDA_DST, NDA_LLADDR, NUD_PERMANENT, NTF_SELF = 1, 2, 0x80, 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE, RTA_NH_ID, RTAX_MTU = (
     1, 4, 5, 6, 7, 8, 15, 30, 2,
 )  # fmt: skip
+RTPROT_KERNEL: Final = 2
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_UNREACHABLE, RTNH_F_ONLINK, LOCAL = 0, 253, 1, 7, 4, 255
 FRA_DST, FRA_SRC, FRA_PRIORITY, FRA_FWMARK, FRA_SUPPRESS_IFGROUP, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = (
     1, 2, 6, 10, 13, 15, 16, 21,
@@ -498,7 +499,19 @@ def _any_route(body: bytes, found: Mapping[int, bytes], place: Place, names: Map
     return Route(place, dst, dev, via, onlink=onlink, mtu=mtu, table=table, src=src)
 
 
-def rule(body: bytes) -> Rule | None:
+def default_route(body: bytes, but: int) -> int | None:
+    """The family (4, 6) of one RTM_NEWROUTE that is a default route of the main table, by another link than that with
+    the index *but*; None for any other route, and for the kernel's own that says there is none."""
+    family, length, _, _, table, protocol, _, kind, _ = RTMSG.unpack_from(body)
+    is_nothing = protocol == RTPROT_KERNEL and kind != RTN_UNICAST
+    if length or table != MAIN or is_nothing or family not in _AF.values():
+        return None
+    found = attrs(body, RTMSG.size, len(body))
+    oif = _U32.unpack(found[RTA_OIF])[0] if RTA_OIF in found else 0
+    return None if oif == but != 0 else (4 if family == AF_INET else 6)
+
+
+def rule(body: bytes, place: Place) -> Rule | None:
     """Decode one RTM_NEWRULE; None for one that is not ours."""
     family, dst, src, _, table, _, _ = RULE.unpack_from(body)
     found = attrs(body, RULE.size, len(body))
@@ -518,6 +531,7 @@ def rule(body: bytes) -> Rule | None:
         number(FRA_FWMARK),
         number(FRA_FWMASK) if number(FRA_FWMARK) else 0,
         None if suppress == _NONE else suppress,
+        place,
     )
     return item if ours.is_rule(item) else None
 

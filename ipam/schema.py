@@ -30,7 +30,7 @@ APPLICATION: Final = int.from_bytes(b"rtbl", "big")
 # 10.0.0.10 comes before 10.0.0.9. "boot" is the boot during which a tenure began: a lease of an earlier boot
 # has no pod behind it any more. "began" and "ended" are the same times as "since" and "until" by that boot's own
 # clock (CLOCK_BOOTTIME), which nobody sets: what came first is told by these. "space" is which network namespace it
-# was, for a path may name another later.
+# was, for a path may name another later. "beside" has the families' digits in which the default route is another's.
 TABLES: Final = """
 CREATE TABLE tenure (
     id        INTEGER PRIMARY KEY,
@@ -51,7 +51,8 @@ CREATE TABLE tenure (
     until     REAL,
     began     REAL,
     ended     REAL,
-    space     TEXT
+    space     TEXT,
+    beside    TEXT
 ) STRICT;
 CREATE INDEX tenure_address ON tenure (address);
 CREATE UNIQUE INDEX tenure_one_holder ON tenure (address) WHERE until IS NULL;
@@ -67,7 +68,7 @@ CREATE VIEW history AS
     FROM tenure ORDER BY place, id DESC;
 """
 
-ADDED: Final = (("began", "REAL"), ("ended", "REAL"), ("space", "TEXT"))
+ADDED: Final = (("began", "REAL"), ("ended", "REAL"), ("space", "TEXT"), ("beside", "TEXT"))
 """Columns that files of earlier agents lack. They may be NULL, so the version stays and such an agent can be gone back
 to: it leaves them out, and knows the rest."""
 

@@ -41,7 +41,8 @@ class Record:
     known: nothing is then done but on the host.
 
     *netns* is the path that the runtime gave, *mac* the pod's hardware address, *mtu* in bytes, *pod* the
-    Kubernetes "namespace/name", empty without Kubernetes.
+    Kubernetes "namespace/name", empty without Kubernetes. *beside* are the families (4, 6) in which the pod's default
+    route is not by this attachment, but by another network's or none.
     """
 
     lease: Lease
@@ -51,6 +52,7 @@ class Record:
     pod: str
     since: Moment
     space: Identity | None = None
+    beside: tuple[int, ...] = ()
 
     @property
     def is_certain(self) -> bool:
@@ -164,7 +166,8 @@ class Store:
     def load(self) -> list[Record]:
         """Every live lease, in the order in which they were first saved."""
         rows: dict[Attachment, list[tuple[Any, ...]]] = {}
-        for row in self._read(f"SELECT {_TENURE}, mtu, began, space FROM tenure WHERE until IS NULL ORDER BY id"):
+        columns = f"{_TENURE}, mtu, began, space, beside"
+        for row in self._read(f"SELECT {columns} FROM tenure WHERE until IS NULL ORDER BY id"):
             rows.setdefault(Attachment(*row[4:7]), []).append(row)
         return [self._record(who, sorted(of, key=_family)) for who, of in rows.items()]
 
@@ -288,14 +291,16 @@ class Store:
             *(str(address), place, str(block.network), block.reserve, block.owner, *who),
             *(record.netns, record.mac, record.mtu, record.pod, self._boot, record.since.wall, record.since.up),
             ":".join(map(str, record.space)) if record.space is not None else None,
+            "".join(map(str, record.beside)) or None,
         )
         # The same columns either way: a row that is there keeps its id, and with it its place in the order.
         query = (
             "INSERT INTO tenure (id, address, place, block, reserve, owner, network, container, ifname,"
-            " netns, mac, mtu, pod, boot, since, began, space) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+            " netns, mac, mtu, pod, boot, since, began, space, beside) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
             " ON CONFLICT (id) DO UPDATE SET block = excluded.block, reserve = excluded.reserve,"
             " owner = excluded.owner, netns = excluded.netns, mac = excluded.mac, mtu = excluded.mtu,"
-            " pod = excluded.pod, since = excluded.since, began = excluded.began, space = excluded.space"
+            " pod = excluded.pod, since = excluded.since, began = excluded.began, space = excluded.space,"
+            " beside = excluded.beside"
         )
         try:
             self._database.execute(query, (row, *values))
@@ -311,9 +316,10 @@ class Store:
         )
 
     def _record(self, who: Attachment, rows: list[tuple[Any, ...]]) -> Record:
-        *_, netns, mac, pod, since, mtu, began, text = rows[0]
+        *_, netns, mac, pod, since, mtu, began, text, beside = rows[0]
         space = Identity(*map(int, text.split(":"))) if text is not None else None
-        return Record(Lease(who, tuple(map(self._leased, rows))), netns, mac, mtu, pod, Moment(began, since), space)
+        lease, families = Lease(who, tuple(map(self._leased, rows))), tuple(map(int, beside or ""))
+        return Record(lease, netns, mac, mtu, pod, Moment(began, since), space, families)
 
     def _tenure(self, row: tuple[Any, ...]) -> Tenure:
         one = self._leased(row)

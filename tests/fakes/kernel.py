@@ -16,6 +16,7 @@ from dataplane.diff import Change
 from dataplane.forward import Accept
 from dataplane.items import (
     HOST,
+    MAIN,
     VXLAN_LINK,
     Addr,
     Item,
@@ -25,6 +26,7 @@ from dataplane.items import (
     Place,
     Port,
     Route,
+    Rule,
     Space,
     Sysctl,
     Veth,
@@ -155,6 +157,17 @@ class FakeKernel:
         with self._lock:
             return netns in self._netns and self._peer.get(link, ("", ""))[0] == netns
 
+    def defaults(self, netns: str, ifname: str) -> frozenset[int]:
+        """See `dataplane.kernel.Dataplane.defaults`."""
+        with self._lock:
+            self._called()
+            return frozenset(
+                6 if ":" in item.dst else 4
+                for item in self._state.values()
+                if isinstance(item, Route) and item.place == netns and item.dst.endswith("/0") and item.table == MAIN
+                if item.dev != ifname
+            )
+
     def _is_there(self, place: str) -> bool:
         number = self._netns.get(place)
         return number is not None and (not isinstance(place, Space) or place.identity.cookie in (0, number))
@@ -214,7 +227,7 @@ class FakeKernel:
             raise refused(change, errno.EEXIST)
         if isinstance(item, Nexthop) and key in self._foreign:
             raise refused(change, errno.EEXIST)
-        if change.old is None and key in self._state and not isinstance(item, Neigh | Sysctl):
+        if change.old is None and key in self._state and not isinstance(item, Neigh | Sysctl | Rule):
             raise refused(change, errno.EEXIST)
         self._state[key] = item
 
@@ -288,10 +301,13 @@ class FakeKernel:
 
 def _in_scope(scope: Scope, key: Key, item: Item) -> bool:
     if isinstance(scope, Pod):
-        if key.place != scope.netns or scope.ifname not in (item.link, key.name):
+        is_on_link = scope.ifname in (item.link, key.name)
+        if key.place != scope.netns or not (is_on_link or isinstance(item, Rule)):
             return False
         if isinstance(item, Neigh):
             return item.address in scope.neighbours
+        if isinstance(item, Rule):
+            return scope.has_rules
         wanted = key.kind != "sysctl" or key.name in scope.sysctls
         return wanted and (key.kind == "link" or not scope.is_link_alone)
     if key.place != HOST or key.kind in ("sysctl", "nft"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 from netaddr import IPAddress
@@ -11,7 +12,7 @@ from netaddr import IPAddress
 from agent.ledger import Asked
 from cni.errors import InterfaceExists
 from cni.spec import Attachment
-from dataplane.items import Port
+from dataplane.items import MAIN, Item, Port, Route
 from tests.fakes.world import World
 
 WHO = Attachment("pods", "c1", "eth0")
@@ -55,6 +56,25 @@ def test_another_hardware_address_alone_leaves_the_lease(world: World) -> None:
     assert world.problems() == []
     world.restart()
     assert world.node.ledger.records()[WHO].mac == "0a:58:01:02:03:04"
+
+
+def test_one_that_asks_for_no_default_route_now_has_none(world: World) -> None:
+    """Nor does one beside another network's; with the lease that it had."""
+    before = world.node.ledger.records()[WHO]
+    record = world.node.add(WHO, Asked(NETNS, beside=frozenset((4,))))
+    assert (record.lease, record.beside) == (before.lease, (4,))
+    assert [item.dst for item in world.kernel.ours().values() if is_default(item)] == ["::/0"]
+    assert world.problems() == []
+    world.restart()
+    assert world.node.ledger.records()[WHO].beside == (4,)
+    assert world.node.add(WHO, Asked(NETNS)).beside == ()
+    assert [item.dst for item in world.kernel.ours().values() if is_default(item)] == ["0.0.0.0/0", "::/0"]
+    assert world.problems() == []
+
+
+def is_default(item: Item) -> TypeGuard[Route]:
+    """Whether it is a default route of a pod's."""
+    return isinstance(item, Route) and item.place == NETNS and item.dst.endswith("/0") and item.table == MAIN
 
 
 def test_one_that_asks_for_nothing_gets_what_there_is(world: World) -> None:

@@ -56,6 +56,8 @@ def path(tmp_path: Path) -> Path:
 def test_saved_records_are_loaded_as_they_were(path: Path) -> None:
     """What was saved is there for the next process, field by field, in the order of saving."""
     records = [record(pod(2), "10.1.0.9", "fd00::a"), record(pod(1), "10.1.0.5"), record(pod(3), "10.1.0.10")]
+    records += [replace(record(pod(4), "10.1.0.4", "fd00::4"), beside=(6,))]
+    records += [replace(record(pod(5), "10.1.0.6", "fd00::6"), beside=(4, 6))]
     with closing(Store(path, "boot-1", at(0.0))) as store:
         for each in records:
             store.save(each)
