@@ -25,13 +25,13 @@ def _wiring(site: Site, aws: Aws) -> Wiring:
 def _supply(aws: Aws, means: Means) -> Supply:
     """ConfigInvalid: the library is not installed."""
     from backends.aws import live
-    from backends.aws.fabric import Fabric
+    from backends.aws.fabric import EniFabric
     from backends.cloud.errands import Errands
     from backends.cloud.failures import CloudError
     from dataplane import uplink
 
     live.refuse_without_library()
-    fabric = Fabric(
+    fabric = EniFabric(
         node=means.node,
         options=wanted(aws),
         journal=means.pool,

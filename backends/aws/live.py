@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from backends.aws import limits
-from backends.aws.fabric import Fabric
+from backends.aws.fabric import EniFabric
 from backends.aws.imds import ENDPOINT, Imds
 from backends.aws.model import Limits, Seen
 from backends.cloud.failures import CloudError, Lost
@@ -19,7 +19,7 @@ from cni.errors import ConfigInvalid, FabricRefused
 class Live:
     """Does what *fabric* wants of the cloud; see `backends.cloud.errands`. *environment* is the process's."""
 
-    def __init__(self, fabric: Fabric, environment: Mapping[str, str]) -> None:
+    def __init__(self, fabric: EniFabric, environment: Mapping[str, str]) -> None:
         self.fabric = fabric
         self._imds = metadata(environment)
         self._call: Callable[[Call], dict[str, Any]] | None = None

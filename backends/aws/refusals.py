@@ -5,10 +5,10 @@ Who knows a way around a refusal (fewer addresses, another moment) is not held u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from backends.aws.calls import ASSIGN, ASSIGN6, ATTACH, CREATE, is_about_credentials
+from backends.aws.calls import ASSIGN, ASSIGN6, ATTACH, CREATE, DELETE, DETACH, UNASSIGN, is_about_credentials
 from backends.cloud.failures import Refused
 from backends.cloud.obstacles import AT_ONCE, CREDENTIALS, FOR_NOW, SOON, SOONEST, Obstacles
 from cni.errors import Exhausted, FabricRefused, Failure
@@ -34,6 +34,15 @@ PREFIXES: Final = "prefixes"
 """Stands for prefixes: where a subnet has none, single addresses do everywhere."""
 _GROWTH: Final = (CREDENTIALS, ADDRESSES, ASSIGN, CREATE, ATTACH, ASSIGN6)
 """What more addresses take: first what keeps pods waiting."""
+
+
+_TAKES: Final[Mapping[str, tuple[str, ...]]] = {
+    "create": (ATTACH,),
+    "assign": (ASSIGN,),
+    "unassign": (UNASSIGN,),
+    "delete": (DETACH, DELETE),
+}
+"""Which actions a change takes, by its kind: all of what it may not be is left for later."""
 
 
 class Refusals(Obstacles):
@@ -93,6 +102,11 @@ class Refusals(Obstacles):
         """An interface that was made could not be attached: no other one is made for nothing."""
         if self.of(ATTACH) is None:
             self.put(ATTACH, "", FOR_NOW, self._denied(error), error.code)
+
+    def is_refused(self, kind: str, name: str) -> bool:
+        """Whether EC2 refused lately what a change of that *kind* takes, on the interface *name*, so that it need not
+        even be asked what there is."""
+        return any(self.of(action, name) is not None for action in _TAKES[kind])
 
     @staticmethod
     def _denied(error: Refused) -> FabricRefused:

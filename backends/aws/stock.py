@@ -58,6 +58,11 @@ class Stock:
         """How many interfaces may be attached; 0 while that is not known."""
         return min(self._options.interfaces, self.limits.interfaces) if self.limits is not None else 0
 
+    @property
+    def is_unsure(self) -> bool:
+        """Whether the metadata alone says what there is, and EC2 may soon."""
+        return bool(self._inventory.doubted) and not self.has_described
+
     def has_at_most(self, *, addresses: int | None = None, interfaces: int | None = None) -> None:
         """EC2 refused more *addresses* per interface, or more *interfaces*, than these: where the limits were only
         assumed, they are that; where they are known, something else takes the place, and it passes."""

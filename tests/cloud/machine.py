@@ -16,7 +16,7 @@ from netaddr import IPAddress, IPNetwork
 
 from backends.aws import model
 from backends.aws.calls import failed
-from backends.aws.fabric import Fabric
+from backends.aws.fabric import EniFabric
 from backends.aws.model import Seen
 from backends.aws.options import Options
 from backends.cloud.failures import Lost
@@ -106,7 +106,7 @@ class Machine:
 
     def start(self) -> None:
         """A new process."""
-        self.fabric = Fabric(
+        self.fabric = EniFabric(
             node=self.instance,
             options=self.options,
             journal=self.journal,

@@ -108,7 +108,7 @@ def test_a_block_on_two_interfaces_is_given_to_nobody_and_told(place: Place) -> 
     place.region.call("UnassignPrivateIpAddresses", move)
     place.region.call("AssignPrivateIpAddresses", {"NetworkInterfaceId": new.id, "Ipv4PrefixCount": 1})
     assert block in new.blocks
-    machine.fabric._describe_at = 0.0
+    machine.fabric._turns.ask()
     machine.run(3)
     assert {pair[0] for pair in machine.fabric.inventory.conflicts} == {old.id, new.id}
     assert block not in {one.network for one in machine.fabric.supplied(machine.here).blocks}
