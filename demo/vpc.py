@@ -163,6 +163,7 @@ class Vpc:
     subnet: str
     imds: dict[str, Imds] = field(default_factory=dict)
     ec2: list[Ec2] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def nic(self, node: Node, index: int) -> Nic:
         """The interface of *node* with that device index, as soon as it is attached."""
@@ -175,13 +176,15 @@ class Vpc:
         return nic
 
     def follow(self) -> None:
-        """Once."""
-        wanted = {
-            nic.id: (node.place, nic)
-            for node in self.nodes
-            for nic in self.region.attached(self.instances[node.name])
-        }
-        self.router.follow(wanted)
+        """Once: afterwards the network is what EC2 said before the call, as else it is a moment later. Any thread may
+        call."""
+        with self._lock:
+            wanted = {
+                nic.id: (node.place, nic)
+                for node in self.nodes
+                for nic in self.region.attached(self.instances[node.name])
+            }
+            self.router.follow(wanted)
 
 
 @contextmanager

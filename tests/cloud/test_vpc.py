@@ -236,6 +236,7 @@ def test_packets_to_outside_of_the_vpc_take_the_nodes_address() -> None:
         (node,) = vpc.nodes
         for _ in range(8):
             node.add()
+        vpc.follow()
         primary = str(vpc.nic(node, 0).address)
         for pod in by_interface(vpc, node).values():
             own = pod.addresses[0]
@@ -251,6 +252,7 @@ def test_pods_with_both_families() -> None:
     """An IPv6 prefix beside the IPv4 prefix: every pod is reached by both from everywhere."""
     with built(settings={"aws": {"ipv6": True}}) as vpc:
         one, other = (node.add() for node in vpc.nodes)
+        vpc.follow()
         assert [":" in address for address in one.addresses] == [False, True]
         for address in other.addresses:
             source = one.address(6 if ":" in address else 4)
