@@ -40,9 +40,9 @@ from pyroute2.netlink.rtnl import (
 )
 
 from dataplane import rtnl
-from dataplane.items import HOST, PROTOCOL, VXLAN_LINK
+from dataplane.items import HOST, PROTOCOL
 from dataplane.netlink import messages
-from dataplane.ours import NEXTHOPS, has_pod_link_name
+from dataplane.ours import DEVICES, NEXTHOPS, has_pod_link_name
 from dataplane.refusal import translated
 
 RTM_NEWNETCONF: Final = 80
@@ -162,7 +162,7 @@ class Events:
 
     def _of_neigh(self, kind: int, body: bytes) -> bool:
         _, index, state, _, _ = rtnl.NDMSG.unpack_from(body)
-        return self._names.get(index) == VXLAN_LINK and (kind == RTM_DELNEIGH or bool(state & rtnl.NUD_PERMANENT))
+        return self._names.get(index) in DEVICES and (kind == RTM_DELNEIGH or bool(state & rtnl.NUD_PERMANENT))
 
     def _of_route(self, kind: int, body: bytes) -> bool:
         route = rtnl.route(body, "", self._names)
@@ -183,7 +183,7 @@ class Events:
     def _is_ours(self, name: str) -> bool:
         if has_pod_link_name(name):
             return False
-        return name == VXLAN_LINK or name in self._watched or not self._watched
+        return name in DEVICES or name in self._watched or not self._watched
 
 
 _NETCONFA_IFINDEX: Final = 1

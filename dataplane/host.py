@@ -11,9 +11,9 @@ from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETRULE
 
 from dataplane import rtnl
 from dataplane.forward import Chain, Forward
-from dataplane.items import PROTOCOL, VXLAN_LINK
+from dataplane.items import PROTOCOL
 from dataplane.netlink import Socket
-from dataplane.ours import has_pod_link_name
+from dataplane.ours import has_our_name
 from dataplane.refusal import translated, unable
 
 _MAIN_PRIORITY: Final = 32766
@@ -116,7 +116,7 @@ def _name(index: int) -> str:
         name = if_indextoname(index)
     except OSError:
         return ""
-    return "" if name == VXLAN_LINK or has_pod_link_name(name) else name
+    return "" if has_our_name(name) else name
 
 
 def _sysctl(path: str) -> str:

@@ -5,7 +5,7 @@ A link may go while one looks at it: then it is not there, and neither is what h
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from socket import AF_BRIDGE, AF_UNSPEC, inet_pton
 from typing import Final, NamedTuple, TypeAlias
@@ -103,8 +103,8 @@ def host(sock: Socket) -> list[Item]:
     names = {link.ifindex: link.name for link in links}
     own = {link.ifindex: link.name for link in links if is_ours(link)}
     items: list[Item] = [link.veth() for link in links if link.is_pod_link]
-    for vxlan in (link for link in links if link.is_overlay):
-        items += _unless_vanished(_overlay(sock, vxlan))
+    for link in (one for one in links if one.is_device):
+        items += _unless_vanished(_OF_KIND[link.kind](sock, link))
     items += _neighbours(sock, 0, own, HOST)
     items += sock.dump(rtnl.RTM_GETNEXTHOP, _ANY_NEXTHOP, lambda body: rtnl.nexthop(body, names))
     items += _routes(sock, 0, names, HOST, 0)
@@ -210,13 +210,17 @@ def leads_to(sock: Socket, name: str, descriptor: int) -> bool:
 
 def is_ours(link: rtnl.Link) -> bool:
     """Whether a link of the host's is ours."""
-    return link.is_pod_link or link.is_overlay
+    return link.is_pod_link or link.is_device
 
 
-def _overlay(sock: Socket, vxlan: rtnl.Link) -> Iterable[Item]:
+def _vxlan(sock: Socket, vxlan: rtnl.Link) -> Iterable[Item]:
     yield vxlan.vxlan(ethtool.is_tx_checksum_on(sock, vxlan.name))
     yield from _addresses(sock, vxlan.ifindex, {vxlan.ifindex: vxlan.name}, HOST)
     yield from _fdb(sock, vxlan)
+
+
+_OF_KIND: Final[Mapping[str, Callable[[Socket, rtnl.Link], Iterable[Item]]]] = {"vxlan": _vxlan}
+"""What there is of a backend's device, by its kind: see `dataplane.ours.DEVICES`."""
 
 
 def _skip_stats(index: int) -> bytes:

@@ -1,7 +1,7 @@
 """What tells ours from everybody else's: pure, and asked before anything is changed or removed.
 
 Never a prefix. A link is ours by its whole name *and* a mark that it has from its creation on: a pod's by a link group
-of ours or the alias, the overlay's by its hardware address or the alias. One of such a name without a mark is
+of ours or the alias, a backend's device by its hardware address or the alias. One of such a name without a mark is
 somebody's, and is told, not touched. A number that anybody may choose, as a protocol's, is no mark by itself either:
 routes, nexthops and rules have, besides, the form that only ours have. What hangs on a link of ours is ours.
 """
@@ -9,6 +9,8 @@ routes, nexthops and rules have, besides, the form that only ours have. What han
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from dataplane.items import HOST, MAIN, POD_GROUP, POD_LINK_PREFIX, VXLAN_LINK, Nexthop, Route, Rule
@@ -19,8 +21,11 @@ DYING: Final = 0x52 << 24
 """The first of the link groups that links are put into for being deleted together: one of many for each deletion, by
 chance, so that nobody else's link is in it."""
 DYING_BITS: Final = 24
-VTEP_MAC: Final = "02:52:"
-"""What the hardware address of the overlay's device begins with: locally administered, and 'R'."""
+DEVICES: Final[Mapping[str, str]] = MappingProxyType({VXLAN_LINK: "vxlan"})
+"""The devices that backends have on the host, by their whole name: the kind. All of them, whichever backend is chosen,
+since what another one left is removed."""
+DEVICE_MAC: Final = "02:52:"
+"""What the hardware address of such a device begins with: locally administered, and 'R'."""
 NEXTHOPS: Final = range(1 << 30, 1 << 31)
 """The ids of our nexthop objects."""
 RULES: Final = range(8200, 8300)
@@ -40,7 +45,7 @@ def has_pod_link_name(name: str) -> bool:
 
 def has_our_name(name: str) -> bool:
     """Whether a link is called as one of ours on the host is."""
-    return name == VXLAN_LINK or has_pod_link_name(name)
+    return name in DEVICES or has_pod_link_name(name)
 
 
 def is_group(group: int) -> bool:
@@ -53,9 +58,9 @@ def is_pod_link(name: str, kind: str, alias: str, group: int) -> bool:
     return kind == "veth" and has_pod_link_name(name) and (alias.startswith(ALIAS) or is_group(group))
 
 
-def is_overlay(name: str, kind: str, alias: str, mac: str) -> bool:
-    """Whether that is the VXLAN device of ours."""
-    return (name, kind) == (VXLAN_LINK, "vxlan") and (alias.startswith(ALIAS) or mac.startswith(VTEP_MAC))
+def is_device(name: str, kind: str, alias: str, mac: str) -> bool:
+    """Whether that is a device of a backend's."""
+    return DEVICES.get(name) == kind and (alias.startswith(ALIAS) or mac.startswith(DEVICE_MAC))
 
 
 def is_nexthop(item: Nexthop) -> bool:

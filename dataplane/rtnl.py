@@ -344,9 +344,9 @@ class Link(NamedTuple):
         return ours.is_pod_link(self.name, self.kind, self.alias, self.group)
 
     @property
-    def is_overlay(self) -> bool:
-        """Whether it is ours: the VXLAN device."""
-        return ours.is_overlay(self.name, self.kind, self.alias, self.mac)
+    def is_device(self) -> bool:
+        """Whether it is ours: a backend's device."""
+        return ours.is_device(self.name, self.kind, self.alias, self.mac)
 
     def veth(self) -> Veth:
         guarded, off = self._settings()

@@ -27,7 +27,7 @@ from backends.wiring import Unserved, Wired
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
 from dataplane.items import HOST, VXLAN_LINK, Addr, Fdb, Item, Key, Neigh, Nexthop, Sysctl, Vxlan, plan
-from dataplane.ours import VTEP_MAC
+from dataplane.ours import DEVICE_MAC
 from ipam.lease import Block
 from ipam.store import Record
 
@@ -121,7 +121,7 @@ def vtep_mac(address: IPAddress) -> str:
     """The hardware address of the VTEP at *address*: 02:52 (locally administered, 'R') and the IPv4 address, or four
     bytes of an IPv6 address's hash."""
     octets = address.packed if address.version == 4 else hashlib.sha256(address.packed).digest()[:4]
-    return VTEP_MAC + octets.hex(":")
+    return DEVICE_MAC + octets.hex(":")
 
 
 def link_local(mac: str) -> IPAddress:

@@ -33,7 +33,7 @@ from dataplane.items import (
     Vxlan,
 )
 from dataplane.observe import Device, Filter, Pod, PodLink, Scope, Settings, Strangers
-from dataplane.ours import has_our_name, has_pod_link_name, is_overlay, is_pod_link
+from dataplane.ours import has_our_name, has_pod_link_name, is_device, is_pod_link
 from dataplane.refusal import refused
 
 SYSCTLS = {
@@ -324,7 +324,7 @@ def _in_scope(scope: Scope, key: Key, item: Item) -> bool:
 def _is_ours(item: Veth | Vxlan) -> bool:
     if isinstance(item, Veth):
         return is_pod_link(item.name, "veth", item.alias, item.group)
-    return is_overlay(item.name, "vxlan", item.alias, item.mac)
+    return is_device(item.name, "vxlan", item.alias, item.mac)
 
 
 def _is_stranger(item: Item) -> bool:
