@@ -3,6 +3,10 @@
 boto3 retries by itself unless it is told not to, also what is not idempotent. Credentials are its own affair: the
 instance's role, a web identity, files, the environment. It renews those that say when they end; what it reads from a
 file it keeps for good, so after credentials were refused the next call has a new client, which reads all anew.
+
+What stands before EC2 may answer in its stead, with pages of its own and whatever status: what is no answer of EC2's is
+as good as none. botocore raises an error of its parser's for such a page, which is not of the kind of its others, or,
+where the page happens to be XML, takes it for an answer that has nothing; EC2's always have the request's id.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import boto3
 from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ParamValidationError
+from botocore.parsers import ResponseParserError
 
 from backends.aws.calls import failed, is_about_credentials
 from backends.cloud.failures import Lost, Refused
@@ -25,6 +30,8 @@ READ: Final = 20.0
 """Seconds for an answer."""
 _UNSURE: Final = 599
 """What stands for the status of an answer that never came."""
+_SHOWN: Final = 300
+"""Characters of an error: it may quote a whole page."""
 
 
 class Ec2:
@@ -62,6 +69,8 @@ class Ec2:
             raise Refused(call.action, type(error).__name__, str(error)) from error
         except (NoRegionError, ParamValidationError) as error:
             raise Refused(call.action, type(error).__name__, str(error)) from error
-        except BotoCoreError as error:
-            raise Lost(call.action, type(error).__name__, str(error)) from error
+        except (BotoCoreError, ResponseParserError) as error:
+            raise Lost(call.action, type(error).__name__, str(error)[:_SHOWN]) from error
+        if "RequestId" not in answer.get("ResponseMetadata", {}):
+            raise Lost(call.action, "NoAnswer", "what came is not of EC2, but of something that stands before it")
         return answer
