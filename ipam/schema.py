@@ -143,7 +143,8 @@ def refuse_others(path: Path) -> None:
     if application is None:
         raise _damaged(path, "file is not a database")
     if application == 0:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", PATIENCE, uri=True)) as database:
+        where = f"{path.absolute().as_uri()}?mode=ro"
+        with translated(path), closing(sqlite3.connect(where, PATIENCE, uri=True)) as database:
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema")}
         is_ours = "tenure" in tables or not tables
     else:

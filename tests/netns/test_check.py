@@ -132,6 +132,10 @@ def text_for_state(lab: Lab) -> None:
     (lab.nodes[0].directory / "state.db").write_text("what somebody wrote")
 
 
+def half_a_database_for_state(lab: Lab) -> None:
+    (lab.nodes[0].directory / "state.db").write_bytes(b"SQLite format 3\0".ljust(100, b"\0") + b"\xff" * 4000)
+
+
 def directory_for_state(lab: Lab) -> None:
     (lab.nodes[0].directory / "state.db").mkdir()
 
@@ -166,6 +170,7 @@ def read_only(lab: Lab) -> None:
         (chosen(backend="aws-eni"), ["metadata: IMDS", "169.254.169.254"]),
         (chosen(backend="vxlna"), ["configuration: ", "agent.toml, line 2: backend is", 'did you mean "vxlan"?']),
         (text_for_state, ["journal: paths.state is ", "which is no journal of the agent's: it begins with b'what som"]),
+        (half_a_database_for_state, ["journal: paths.state is ", "it begins with b'SQLite format 3"]),
         (directory_for_state, ["journal: paths.state is ", "which is a directory"]),
         (file_for_socket, ["socket: paths.socket is ", "which is a regular file"]),
         (others_in_spool, ["spool: paths.spool is ", "which has letter in it"]),

@@ -21,7 +21,7 @@ from cni.errors import Failure, StateCorrupt, TryAgain
 from cni.spec import Attachment
 from ipam.lease import Block, Lease, Leased
 from ipam.moment import Moment
-from ipam.schema import Damaged, failure, set_aside, translated
+from ipam.schema import Damaged, failure, refuse_others, set_aside, translated
 from ipam.store import Record, Store, Tenure
 from tests.fakes.descriptors import descriptors
 
@@ -367,6 +367,19 @@ def test_a_damaged_store_is_refused(path: Path) -> None:
         file.write(b"\xff" * 4096)
     with pytest.raises(StateCorrupt, match="damaged"):
         Store(path, "boot-1", at(0.0))
+
+
+def test_a_damaged_database_without_our_mark_is_told_as_that(path: Path) -> None:
+    """Whose it was cannot be asked any more; whoever only looks at it, without opening it as ours, is told, too."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE song (title)")
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 4096)
+    for look in (refuse_others, lambda path: Store(path, "boot-1", at(0.0))):
+        with pytest.raises(Damaged, match="damaged or not a database"):
+            look(path)
 
 
 def test_a_row_that_is_no_address_is_named(path: Path) -> None:
