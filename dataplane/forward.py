@@ -12,6 +12,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -153,7 +154,9 @@ class Forward:
         done = self._iptables[chain].done(["-w", "5", "-S", "FORWARD"], "", f"list {chain}")
         if done.code:
             raise KernelRefused(f"{chain} cannot be listed", done.complained)
-        yield from map(shlex.split, done.said.splitlines())
+        for line in done.said.splitlines():
+            with suppress(ValueError):  # a quote in a name that iptables does not quote: not ours, nor a policy
+                yield shlex.split(line)
 
     def _is_there(self, family: int) -> bool:
         """Whether there is a chain of the form nft: iptables, asked for one that is not, might make it."""

@@ -44,11 +44,15 @@ class Hooks:
         with translated("ask for nftables' generation"):
             asked = (self._generation(), frozenset(networks), is_asymmetric)
         if self._known is None or asked[0] is None or self._known[0] != asked:
-            chains = self._listed("list chains")
-            found = list(self._dropping(chains, networks))
-            found += self._checking(chains) if is_asymmetric else ()
-            self._known = asked, found
+            self._known = asked, self._found(networks, is_asymmetric)
         return self._known[1]
+
+    def _found(self, networks: Collection[IPNetwork], is_asymmetric: bool) -> list[Failure]:
+        try:
+            chains = self._listed("list chains")
+            return [*self._dropping(chains, networks), *(self._checking(chains) if is_asymmetric else ())]
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise KernelRefused("nft's answer cannot be read: chains of others", repr(error)) from error
 
     def _dropping(self, chains: Listing, networks: Collection[IPNetwork]) -> Iterator[Failure]:
         for one in _base(chains, "forward"):
@@ -96,17 +100,23 @@ def _base(chains: Listing, hook: str) -> Iterator[Mapping[str, Any]]:
             yield chain
 
 
+def _expressions(rule: Mapping[str, Any]) -> list[Any]:
+    """What a rule consists of; one that a program made without nft may have nothing, and is listed without that key."""
+    return list(rule.get("expr", ()))
+
+
 def _is_final(rule: Mapping[str, Any]) -> bool:
     """Whether nothing passes the rule."""
-    words = [one for one in rule["expr"] if "counter" not in one and "log" not in one]
+    words = [one for one in _expressions(rule) if "counter" not in one and "log" not in one]
     return len(words) == 1 and ("drop" in words[0] or "reject" in words[0])
 
 
 def _is_source_check(rule: Mapping[str, Any]) -> bool:
     """Whether the rule drops what has no way back by the link that it came in by, as nft(8) shows for ``fib``."""
-    lefts = [one["match"]["left"] for one in rule["expr"] if "match" in one]
+    expressions = _expressions(rule)
+    lefts = [one["match"]["left"] for one in expressions if "match" in one]
     flags = [set(left["fib"].get("flags", ())) for left in lefts if isinstance(left, dict) and "fib" in left]
-    return any({"saddr", "iif"} <= one for one in flags) and any("drop" in one for one in rule["expr"])
+    return any({"saddr", "iif"} <= one for one in flags) and any("drop" in one for one in expressions)
 
 
 def _speaks_of(table: Listing, networks: Collection[IPNetwork]) -> bool:

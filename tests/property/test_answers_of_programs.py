@@ -1,0 +1,106 @@
+"""Whatever nft and iptables say of other programs' rules: it is understood, or a failure says that it was not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from netaddr import IPNetwork
+
+from cni.errors import KernelRefused
+from dataplane.forward import Chain, Forward
+from dataplane.hooks import Hooks
+from dataplane.items import NftTable
+from dataplane.nft import Nft
+from dataplane.program import Done, Program
+
+NETWORKS = [IPNetwork("10.244.1.0/24"), IPNetwork("2001:db8::/64")]
+leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=4)
+words = st.sampled_from(["drop", "counter", "match", "fib", "left", "flags", "saddr", "iif", "addr", "len", "prefix"])
+anything = st.recursive(
+    leaves | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=6,
+)
+statements = st.one_of(
+    anything,
+    st.sampled_from([{"drop": None}, {"counter": {}}, "synproxy"]),
+    st.fixed_dictionaries({"match": st.fixed_dictionaries({}, optional={"left": anything, "right": anything})}),
+)
+rules = st.fixed_dictionaries({}, optional={"expr": st.lists(statements, max_size=3) | anything, "handle": anything})
+whole = st.fixed_dictionaries(
+    {
+        "family": st.sampled_from(["ip", "inet", "bridge"]),
+        "table": st.sampled_from(["filter", "x"]),
+        "name": st.sampled_from(["FORWARD", "c"]),
+        "hook": st.sampled_from(["forward", "prerouting"]),
+        "type": st.just("filter"),
+        "policy": st.sampled_from(["drop", "accept"]),
+    }
+)
+keys = st.sampled_from(["family", "table"])
+damaged = st.builds(lambda chain, key, value: {**chain, key: value}, whole, keys, anything)
+entries = st.one_of(
+    st.fixed_dictionaries({"chain": whole | damaged}), st.fixed_dictionaries({"rule": rules | anything}), anything
+)
+answers = st.fixed_dictionaries({"nftables": st.lists(entries, max_size=4) | anything}) | anything
+
+
+def saying(*answers: str) -> Program:
+    """A program that says these, one after the other, and the last one for ever."""
+    left = list(answers)
+
+    def run(arguments: Sequence[str], text: str) -> Done:
+        return Done(0, left.pop(0) if len(left) > 1 else left[0], "")
+
+    return Program("nft", "nftables", run)
+
+
+@given(st.lists(st.fixed_dictionaries({"chain": whole}), max_size=2), st.lists(answers, min_size=1, max_size=3))
+def test_whatever_nft_lists_of_others_ends_nothing(chains: list[object], said: list[object]) -> None:
+    """Whoever looks after the host's chains must not end with what stands in them."""
+    texts = [json.dumps(one) for one in ({"nftables": chains}, *said)]
+    hooks = Hooks(saying(*texts), lambda: None)
+    forward = Forward(saying(*texts), {Chain(4, "nft"): saying(""), Chain(6, "nft"): saying("")}, lambda: None)
+    for look in (lambda: hooks.look(NETWORKS, is_asymmetric=True), forward.look):
+        try:
+            look()
+        except KernelRefused as failure:
+            assert "answer cannot be read" in str(failure)
+
+
+@given(answers)
+def test_whatever_nft_lists_in_place_of_our_table(said: object) -> None:
+    """It is read as something else than ours, or told."""
+    nft = Nft(lambda arguments, text: Done(0, json.dumps(said), ""))
+    try:
+        found = nft.read("inet", "routable")
+    except KernelRefused as failure:
+        assert "answer cannot be read" in str(failure)
+    else:
+        assert found is None or isinstance(found, NftTable)
+
+
+def test_a_rule_without_any_expression_passes_everything() -> None:
+    """Who speaks to the kernel without nft can make one, and nft lists it without that key."""
+    chain = {"family": "inet", "table": "x", "name": "c", "type": "filter", "policy": "accept"}
+    rule = {"family": "inet", "table": "x", "chain": "c", "handle": 2}
+    for hook in ("forward", "prerouting"):
+        said = json.dumps({"nftables": [{"chain": {**chain, "hook": hook}}, {"rule": rule}]})
+        assert Hooks(saying(said), lambda: 1).look(NETWORKS, is_asymmetric=True) == []
+
+
+@pytest.mark.parametrize("words", ["hashlimit --hashlimit-name it's", 'recent --name "'])
+def test_a_rule_of_others_that_no_shell_would_take(tmp_path: Path, words: str) -> None:
+    """Some of iptables' modules print names as they are: such a rule is not ours, and what is around it is seen."""
+    (tmp_path / "ip_tables_names").write_text("filter\n")
+    chain = Chain(4, "legacy")
+    ours = "-A FORWARD -s 10.1.0.0/24 -i rt+ -m comment --comment routable -j ACCEPT"
+    said = f"-P FORWARD DROP\n-A FORWARD -m {words} -j DROP\n{ours}\n"
+    seen = Forward(saying('{"nftables": []}'), {chain: saying(said)}, lambda: 1, tmp_path).look()
+    assert seen.dropping == {chain}
+    assert [str(one) for one in seen.accepts] == [f"accept from pods of 10.1.0.0/24 in {chain}"]
