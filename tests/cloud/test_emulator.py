@@ -179,7 +179,7 @@ def test_how_many_pods_is_told_by_the_table_or_by_ec2(
     assert said.pop() == ""
     assert run("--instance-type", "m5.large", "--reserved-enis", "0", "--mode", "prefix") == "0 110"
     assert cloud.region.calls.total() == 0
-    assert run("--instance-type", "p4d.24xlarge", "--region", "eu-west-1", "--uncapped") == "0 688"
+    assert run("--instance-type", "z9.24xlarge", "--region", "eu-west-1", "--uncapped") == "0 688"
     assert run("--instance-type", "m5.large", "--region", "eu-west-1", "--ask") == "0 20"
     assert cloud.region.calls == {("DescribeInstanceTypes", ""): 2}
     document = json.loads(run("--instance-type", "t3.medium", "--json")[2:])
