@@ -7,7 +7,8 @@ VNI tells; one in which it cannot be seen, the first fragment of a datagram cut 
 What a node *forwards* to a peer is held to the same: it might masquerade, and the peer would take a pod's packets for
 the node's own. On the way out of the overlay nothing has a link-local source, since every neighbour there is permanent.
 
-Tables: one address per peer, in a set: a packet costs one look-up there, and one in the routing table.
+Tables: one address per peer, in a set: a packet costs one look-up there, and one in the routing table. A change of the
+list writes the whole anew in one transaction.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _VNI: Final = "@th,96,24"
 def table(vni: int, port: int, version: int, peers: Collection[IPAddress]) -> NftTable:
     """The table for an underlay of IP *version*, over which *peers* send to *port*."""
     word, kind = ("ip", "ipv4_addr") if version == 4 else ("ip6", "ipv6_addr")
-    found = ", ".join(str(address) for address in sorted(peers))
+    found = ", ".join(str(address) for address in sorted(set(peers)))
     elements = f"\n\t\telements = {{ {found} }}" if found else ""
     text = f"""\
 	set peers {{

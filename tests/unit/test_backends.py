@@ -18,7 +18,8 @@ from backends.wiring import Wiring
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
 from cni.spec import Attachment, Identity
-from dataplane.items import Addr, Item, Key, Nexthop, NftTable, Route
+from dataplane.host import Facts
+from dataplane.items import HOST, Addr, Item, Key, Nexthop, NftTable, Route, Veth
 from dataplane.uplink import Uplink
 from ipam.lease import Block, Lease, Leased
 from ipam.moment import Moment
@@ -71,6 +72,39 @@ def test_a_pods_plan() -> None:
         f"{inside}route ::/0 via fe80::1 dev eth0 onlink",
     ]
     assert len(name) == 13
+
+
+def test_a_pod_beside_another_network() -> None:
+    """Where it has a default route elsewhere: a rule for what has its address, and a table of the link's own."""
+    table = podlink.own_table(podlink.link_name(Attachment("pods", "c1", "eth0")))
+    usual = lines(StaticWiring(SITE).pod(record()))
+    inside, default = "[/run/netns/x] ", "0.0.0.0/0 via 169.254.1.1 dev eth0 onlink"
+    assert table >= 1 << 30
+    assert set(lines(StaticWiring(SITE).pod(replace(record(), beside=(4,))))) ^ set(usual) == {
+        f"{inside}route {default}",
+        f"{inside}route {default} table {table}",
+        f"{inside}rule ipv4 8200: from 10.1.1.5/32 lookup {table}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("is_off", "families", "mtu", "wanted"),
+    [
+        (False, (4, 6), 1500, False),
+        (True, (4, 6), 1500, False),
+        (True, (4,), 1500, True),
+        (True, (4,), 1279, False),
+        (False, (4,), 1500, False),
+    ],
+)
+def test_ipv6_of_a_pods_link(is_off: bool, families: tuple[int, ...], mtu: int, wanted: bool) -> None:
+    """A pod with an IPv6 address has it on; another as the host has it, where the link can have any."""
+    whole = record(mtu)
+    lease = replace(whole.lease, leased=tuple(one for one in whole.lease.leased if one.address.version in families))
+    site = replace(SITE, host=Facts(is_ipv6_off=is_off))
+    (veth,) = (one for one in StaticWiring(site).pod(replace(whole, lease=lease)).values() if isinstance(one, Veth))
+    assert veth.is_ipv6_off is wanted
+    assert veth.is_guarded
 
 
 def test_a_pod_whose_link_carries_more_than_the_way_is_told_by_its_route() -> None:
@@ -158,6 +192,27 @@ def test_vxlan_wraps_for_every_peer() -> None:
         f"nexthop id {six} via fe80::52:c0ff:fe00:202 dev routable-vxlan onlink",
     ]
     assert wired.unserved == ()
+
+
+def test_vxlan_takes_encapsulated_packets_from_the_peers_of_the_list() -> None:
+    """By the address of theirs that carries, each once, and not from this node itself; the others are whoever."""
+    over6 = VxlanWiring(SITE, Vxlan(vni=7, port=8472, underlay="ipv6"))
+    six = over6.node({HERE, NEAR, FAR}).plan[Key(HOST, "nft", "inet routable-overlay")]
+    assert isinstance(six, NftTable)
+    for line in (
+        "elements = { 2001:db8::2 }",
+        "meta nfproto ipv6 udp dport 8472 jump encapsulated",
+        "@th,96,24 != 7 return",
+        "ip6 saddr != @peers drop",
+    ):
+        assert f"\t\t{line}\n" in six.text
+    wiring = VxlanWiring(SITE)
+    tables = []
+    for nodes in ({HERE, NEAR, FAR}, {HERE, FAR}, {HERE}):
+        (table,) = (item for item in wiring.node(nodes).plan.values() if item.key.name == "inet routable-overlay")
+        assert isinstance(table, NftTable)
+        tables.append(next((line.strip() for line in table.text.splitlines() if "elements" in line), ""))
+    assert tables == ["elements = { 192.0.2.2, 198.51.100.3 }", "elements = { 198.51.100.3 }", ""]
 
 
 def test_vxlan_of_ipv4_pods_wants_nothing_of_ipv6() -> None:
