@@ -35,8 +35,8 @@ class Supply(NamedTuple):
 
 @dataclass(slots=True)
 class Use:
-    """`backends.descriptor.Pool`, of parts that are made after the fabric. *store* is read
-    at the start; what is to be kept goes through the ledger, which may have another store by then."""
+    """`backends.cloud.usage.Usage` and the fabric's journal, of parts that are made after it. *store* is read at the
+    start; what is to be kept goes through the ledger, which may have another store by then."""
 
     store: Store
     ledger: Ledger | None = None
@@ -81,7 +81,8 @@ def supply(config: Config, use: Use) -> Supply:
         config.of(backend),
         Means(
             node=config.node,
-            pool=use,
+            usage=use,
+            journal=use,
             boot=boot_id(),
             uptime=uptime,
             wall=time.time,

@@ -12,18 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
-from netaddr import IPAddress, IPNetwork
-
 from backends.finding import Finding
 from backends.section import Section
 
 if TYPE_CHECKING:  # who asks for a fact alone must not pay for what a wiring imports
+    from backends.cloud.intents import Journal
+    from backends.cloud.usage import Usage
     from backends.fabric import Fabric
     from backends.site import Site
     from backends.wiring import Wiring
     from cluster.peers import Source
     from dataplane.items import Item
-    from ipam.family import Counts
 
 S = TypeVar("S", bound=Section)
 """The type of a backend's table in the configuration."""
@@ -37,34 +36,14 @@ class Wrong(NamedTuple):
     value: object = None
 
 
-class Pool(Protocol):
-    """What a fabric wants to know of the addresses that are in use, and where it keeps what must outlive the agent."""
-
-    def counts(self) -> Sequence[Counts]:
-        """How full each block is, and how many more have been asked for."""
-
-    def busy(self, block: IPNetwork) -> int:
-        """How many addresses of *block* are not free."""
-
-    def waiting(self) -> int:
-        """How many requests wait for an address."""
-
-    def addresses(self) -> list[IPAddress]:
-        """The addresses that pods have."""
-
-    def recall(self, name: str) -> str | None:
-        """What was kept under *name*."""
-
-    def remember(self, name: str, value: str) -> None:
-        """Keep it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the agent on *node* lends a fabric: see `agent.machine` for *uptime* and *boot*."""
+    """What the agent on *node* lends a fabric: see `agent.machine` for *uptime* and *boot*. What is in the *journal*
+    outlives the agent."""
 
     node: str
-    pool: Pool
+    usage: Usage
+    journal: Journal
     boot: str
     uptime: Callable[[], float]
     wall: Callable[[], float]

@@ -22,9 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from backends.aws.options import Options
+from backends.aws.options import EniOptions
 from bench.curves import Curve, drawn
-from ipam.warmpool import PREFIX_SIZE, Settings
+from ipam.warmpool import PREFIX_SIZE, Targets
 from tests.cloud.machine import Clock, Machine
 from tests.cloud.region import BUCKETS, Region
 
@@ -97,14 +97,14 @@ def simulated(name: str, nodes: int, pods: int) -> Outcome:
     subnets = [region.add_subnet(vpc, f"10.{number}.0.0/16") for number in range(8)]
     prefixes = -(-pods // PREFIX_SIZE) if name == GIVEN else 0
     kind, warm = {
-        ALL: (Machine, Settings()),
-        ONE: (OneByOne, Settings(False, warm_addresses=0)),
-        GIVEN: (Machine, Settings(minimum_addresses=pods)),
+        ALL: (Machine, Targets()),
+        ONE: (OneByOne, Targets(False, warm_addresses=0)),
+        GIVEN: (Machine, Targets(minimum_addresses=pods)),
     }[name]
     begin = clock.now
     instances = [region.run_instance(TYPE, subnets[number % 8], wanted=(0, prefixes)) for number in range(nodes)]
     machines = [
-        kind(region, clock, instance, Options(warm=warm), seed=number) for number, instance in enumerate(instances)
+        kind(region, clock, instance, EniOptions(warm=warm), seed=number) for number, instance in enumerate(instances)
     ]
     gc.freeze()
     for machine in machines:

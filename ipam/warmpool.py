@@ -44,9 +44,9 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Interface:
-    """One interface: *slots* for chunks, besides its own address. A *fixed* one came with the machine and stays; a
-    *barred* one can have no more chunks now, whatever its slots."""
+class Pooled:
+    """An interface as the pool counts it: *slots* for chunks, besides its own address. A *fixed* one came with the
+    machine and stays; a *barred* one can have no more chunks now, whatever its slots."""
 
     name: str
     slots: int
@@ -72,7 +72,7 @@ class Pool:
     have *slots_of_new* slots, and *interfaces_left* more can be had; *has_prefixes*: prefixes can be had now.
     """
 
-    interfaces: tuple[Interface, ...]
+    interfaces: tuple[Pooled, ...]
     waiting: int = 0
     coming: int = 0
     slots_of_new: int = 0
@@ -93,12 +93,12 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Targets:
     """What the operator wants ready. *warm_addresses* and *minimum_addresses*, if one is set, stand in for the others;
     *warm_prefixes* are whole ones; *warm_interfaces* as many addresses as that many further interfaces have.
 
-    With *is_prefix_mode* chunks are prefixes as long as these can be had. *delay*: seconds for which a chunk must have
-    been idle before it is given back. ValueError: a number is negative.
+    With *is_prefix_mode* chunks are prefixes, of *prefix_size* addresses, as long as these can be had. *delay*: seconds
+    for which a chunk must have been idle before it is given back. ValueError: a number is negative.
     """
 
     is_prefix_mode: bool = True
@@ -107,6 +107,7 @@ class Settings:
     warm_prefixes: int = 1
     warm_interfaces: int = 0
     delay: float = 60.0
+    prefix_size: int = PREFIX_SIZE
 
     def __post_init__(self) -> None:
         for name in ("warm_addresses", "minimum_addresses", "warm_prefixes", "warm_interfaces", "delay"):
@@ -146,13 +147,13 @@ class Delete(NamedTuple):
 Action: TypeAlias = Assign | Create | Unassign | Delete
 
 
-def actions(pool: Pool, settings: Settings) -> list[Action]:
+def actions(pool: Pool, targets: Targets) -> list[Action]:
     """What to do now: more, or less, or nothing."""
-    growing = list(_growth(pool, settings))
+    growing = list(_growth(pool, targets))
     if pool.waiting or pool.coming:
         return growing
-    growing = growing or list(_moving(pool, settings))
-    return growing + list(_shrinking(pool, settings, growing))
+    growing = growing or list(_moving(pool, targets))
+    return growing + list(_shrinking(pool, targets, growing))
 
 
 def shortfall(pool: Pool, attached: int, interfaces_max: int) -> str:
@@ -169,52 +170,52 @@ def shortfall(pool: Pool, attached: int, interfaces_max: int) -> str:
 # --- what is wanted -------------------------------------------------------------------------------------------
 
 
-def _warm(pool: Pool, settings: Settings) -> int:
+def _warm(pool: Pool, targets: Targets) -> int:
     """How many free addresses are wanted besides those for pods that wait."""
-    warm, least = settings.warm_addresses, settings.minimum_addresses
+    warm, least = targets.warm_addresses, targets.minimum_addresses
     if warm is not None or least is not None:
         return max(warm or 0, (least or 0) - pool.used - pool.waiting)
-    size = PREFIX_SIZE if settings.is_prefix_mode else 1
-    prefixes = settings.warm_prefixes * PREFIX_SIZE if settings.is_prefix_mode else 0
-    return max(prefixes, settings.warm_interfaces * pool.slots_of_new * size)
+    size = targets.prefix_size if targets.is_prefix_mode else 1
+    prefixes = targets.warm_prefixes * targets.prefix_size if targets.is_prefix_mode else 0
+    return max(prefixes, targets.warm_interfaces * pool.slots_of_new * size)
 
 
-def _counts_whole(settings: Settings) -> bool:
+def _counts_whole(targets: Targets) -> bool:
     """Whether a prefix counts as warm only while it is whole."""
-    is_by_address = settings.warm_addresses is not None or settings.minimum_addresses is not None
-    return settings.is_prefix_mode and not is_by_address
+    is_by_address = targets.warm_addresses is not None or targets.minimum_addresses is not None
+    return targets.is_prefix_mode and not is_by_address
 
 
-def _is_stopgap(chunk: Chunk, pool: Pool, settings: Settings) -> bool:
+def _is_stopgap(chunk: Chunk, pool: Pool, targets: Targets) -> bool:
     """Whether it was taken only because there was no prefix, and now there are some."""
-    return _counts_whole(settings) and pool.has_prefixes and chunk.size < PREFIX_SIZE
+    return _counts_whole(targets) and pool.has_prefixes and chunk.size < targets.prefix_size
 
 
-def _ready(pool: Pool, settings: Settings) -> int:
+def _ready(pool: Pool, targets: Targets) -> int:
     """How many free addresses count as warm."""
-    if _counts_whole(settings):
-        return sum(one.size for one in pool.chunks if one.is_empty and not _is_stopgap(one, pool, settings))
+    if _counts_whole(targets):
+        return sum(one.size for one in pool.chunks if one.is_empty and not _is_stopgap(one, pool, targets))
     return pool.free
 
 
-def _spare(pool: Pool, settings: Settings) -> int:
+def _spare(pool: Pool, targets: Targets) -> int:
     """How many addresses count as warm beyond those wanted; less than 0: too few do."""
-    return _ready(pool, settings) - _warm(pool, settings)
+    return _ready(pool, targets) - _warm(pool, targets)
 
 
-def _missing(pool: Pool, settings: Settings) -> int:
+def _missing(pool: Pool, targets: Targets) -> int:
     """How many more addresses are wanted. Pods that wait take the broken chunks' free addresses first."""
-    free, ready = pool.free, _ready(pool, settings)
+    free, ready = pool.free, _ready(pool, targets)
     for_waiting = pool.waiting - (free - ready)
-    return max(0, pool.waiting - free, max(0, for_waiting) + _warm(pool, settings) - ready) - pool.coming
+    return max(0, pool.waiting - free, max(0, for_waiting) + _warm(pool, targets) - ready) - pool.coming
 
 
 # --- more -----------------------------------------------------------------------------------------------------
 
 
-def _growth(pool: Pool, settings: Settings) -> Iterator[Action]:
-    size = _size(pool, settings)
-    left = -(-max(0, _missing(pool, settings)) // size)
+def _growth(pool: Pool, targets: Targets) -> Iterator[Action]:
+    size = _size(pool, targets)
+    left = -(-max(0, _missing(pool, targets)) // size)
     for assign in _assigns(pool.interfaces, left, size):
         yield assign
         left -= assign.chunks
@@ -225,28 +226,28 @@ def _growth(pool: Pool, settings: Settings) -> Iterator[Action]:
             left -= chunks
 
 
-def _moving(pool: Pool, settings: Settings) -> Iterator[Assign]:
+def _moving(pool: Pool, targets: Targets) -> Iterator[Assign]:
     """What the interface that is to go next has warm, on others: then the next turn takes it away."""
     order = _by_use(pool)
-    if (settings.is_prefix_mode and not pool.has_prefixes) or not order or order[0].is_fixed:
+    if (targets.is_prefix_mode and not pool.has_prefixes) or not order or order[0].is_fixed:
         return
     leaving, *others = order
-    if len(_idlest(leaving.chunks, settings.delay)) < len(leaving.chunks):
+    if len(_idlest(leaving.chunks, targets.delay)) < len(leaving.chunks):
         return
-    held = sum(chunk.size for chunk in leaving.chunks if not _is_stopgap(chunk, pool, settings))
-    missed = held - _spare(pool, settings)
-    size = _size(pool, settings)
+    held = sum(chunk.size for chunk in leaving.chunks if not _is_stopgap(chunk, pool, targets))
+    missed = held - _spare(pool, targets)
+    size = _size(pool, targets)
     chunks = -(-missed // size)
     if 0 < chunks <= sum(interface.room for interface in others):
         yield from _assigns(others, chunks, size)
 
 
-def _size(pool: Pool, settings: Settings) -> int:
+def _size(pool: Pool, targets: Targets) -> int:
     """How many addresses a new chunk has."""
-    return PREFIX_SIZE if settings.is_prefix_mode and pool.has_prefixes else 1
+    return targets.prefix_size if targets.is_prefix_mode and pool.has_prefixes else 1
 
 
-def _assigns(interfaces: Sequence[Interface], chunks: int, size: int) -> Iterator[Assign]:
+def _assigns(interfaces: Sequence[Pooled], chunks: int, size: int) -> Iterator[Assign]:
     """As many of *chunks* as there is room for, the roomiest first: fewest calls."""
     for interface in sorted(interfaces, key=lambda one: -one.room):
         share = min(chunks, interface.room)
@@ -258,16 +259,16 @@ def _assigns(interfaces: Sequence[Interface], chunks: int, size: int) -> Iterato
 # --- less -----------------------------------------------------------------------------------------------------
 
 
-def _shrinking(pool: Pool, settings: Settings, growing: Sequence[Action]) -> Iterator[Action]:
+def _shrinking(pool: Pool, targets: Targets, growing: Sequence[Action]) -> Iterator[Action]:
     """Where more is wanted, nothing is spare, and only interfaces go that have no chunk and get none."""
     used = {action.interface for action in growing if isinstance(action, Assign)}
-    spare = _spare(pool, settings)
+    spare = _spare(pool, targets)
     for interface in _by_use(pool):
         if interface.name in used:
             continue
         gone: list[Chunk] = []
-        for chunk in _idlest(interface.chunks, settings.delay):
-            if _is_stopgap(chunk, pool, settings):
+        for chunk in _idlest(interface.chunks, targets.delay):
+            if _is_stopgap(chunk, pool, targets):
                 if not growing:
                     gone.append(chunk)
             elif chunk.size <= spare:
@@ -279,7 +280,7 @@ def _shrinking(pool: Pool, settings: Settings, growing: Sequence[Action]) -> Ite
             yield Unassign(interface.name, tuple(chunk.name for chunk in gone))
 
 
-def _by_use(pool: Pool) -> list[Interface]:
+def _by_use(pool: Pool) -> list[Pooled]:
     """In which order they give back: the least used first, of unused ones those that can go before those that stay."""
     return sorted(pool.interfaces, key=lambda one: (one.used, one.is_fixed, len(one.chunks), one.name))
 

@@ -18,7 +18,7 @@ from backends.aws.indexes import Indexes
 from backends.aws.inventory import STALE, Intent, Inventory
 from backends.aws.leaving import Leaving
 from backends.aws.model import CLUSTER_TAG, MADE_TAG, NODE_TAG, PRIMARY, Eni, Subnet, assigned, eni, tag_specifications
-from backends.aws.options import Options
+from backends.aws.options import EniOptions
 from backends.aws.refusals import FULL, NO_SLOT, NOT_FOUND, Refusals
 from backends.cloud.asking import Cloud, Later
 from backends.cloud.failures import Refused
@@ -43,7 +43,7 @@ class Changes:
     def __init__(
         self,
         *,
-        options: Options,
+        options: EniOptions,
         inventory: Inventory,
         cloud: Cloud,
         obstacles: Refusals,

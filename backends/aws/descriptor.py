@@ -34,8 +34,8 @@ def _supply(aws: Aws, means: Means) -> Supply:
     fabric = EniFabric(
         node=means.node,
         options=wanted(aws),
-        journal=means.pool,
-        usage=means.pool,
+        journal=means.journal,
+        usage=means.usage,
         devices=uplink.by_mac,
         clock=means.uptime,
         wall=means.wall,

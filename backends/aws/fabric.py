@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from netaddr import IPAddress, IPSet
 
-from backends.aws.options import Options
+from backends.aws.options import EniOptions
 from backends.aws.parts import assembled
 from backends.aws.turns import Turns
 from backends.cloud.intents import Journal
@@ -36,7 +36,7 @@ class EniFabric:
         self,
         *,
         node: str,
-        options: Options,
+        options: EniOptions,
         journal: Journal,
         usage: Usage,
         devices: Callable[[], Mapping[str, str]],

@@ -14,7 +14,7 @@ from typing import Final
 from backends.aws.calls import MODIFY
 from backends.aws.inventory import Inventory
 from backends.aws.model import Seen
-from backends.aws.options import Options
+from backends.aws.options import EniOptions
 from backends.aws.placement import Placement
 from backends.cloud.asking import Cloud, Later
 from backends.cloud.failures import Refused
@@ -33,7 +33,7 @@ class Guards:
 
     def __init__(
         self,
-        options: Options,
+        options: EniOptions,
         inventory: Inventory,
         placement: Placement,
         cloud: Cloud,

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from netaddr import IPNetwork
 
-from ipam.warmpool import Settings
+from ipam.warmpool import Targets
 
 MOST: int = 15
 """Interfaces that can be told apart by the bits of a packet's mark that are ours; more than any network card has."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class EniOptions:
     """*cluster* is the value of the tag of every interface that is made; *warm* what is kept ready.
 
     Interfaces are made in one of *subnets*, or in one that has all of *subnet_tags*, or else in the instance's own;
@@ -24,7 +24,7 @@ class Options:
     """
 
     cluster: str = "routable"
-    warm: Settings = field(default_factory=Settings)
+    warm: Targets = field(default_factory=Targets)
     interfaces: int = MOST
     reserved: int = 0
     subnets: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from backends.aws.guards import Guards
 from backends.aws.indexes import Indexes
 from backends.aws.inventory import Inventory
 from backends.aws.leaving import Leaving
-from backends.aws.options import Options
+from backends.aws.options import EniOptions
 from backends.aws.placement import Placement
 from backends.aws.refusals import Refusals
 from backends.aws.stock import Stock
@@ -27,7 +27,7 @@ from backends.cloud.usage import Usage
 class Parts:
     """Each is what its class says."""
 
-    options: Options
+    options: EniOptions
     usage: Usage
     obstacles: Refusals
     cloud: Cloud
@@ -43,7 +43,7 @@ class Parts:
 
 def assembled(
     *,
-    options: Options,
+    options: EniOptions,
     journal: Journal,
     usage: Usage,
     devices: Callable[[], Mapping[str, str]],

@@ -8,7 +8,7 @@ from typing import Any
 from backends.aws import model
 from backends.aws.calls import pages
 from backends.aws.model import Seen, Subnet
-from backends.aws.options import Options
+from backends.aws.options import EniOptions
 from backends.cloud.asking import Cloud
 from backends.cloud.steps import Steps
 
@@ -16,7 +16,7 @@ from backends.cloud.steps import Steps
 class Placement:
     """As *options* say. What has a tag is looked up each time: it may have been made a moment ago."""
 
-    def __init__(self, options: Options, cloud: Cloud) -> None:
+    def __init__(self, options: EniOptions, cloud: Cloud) -> None:
         self._options = options
         self._cloud = cloud
 

@@ -11,14 +11,13 @@ from backends.aws.calls import ASSIGN, ATTACH, CREATE
 from backends.aws.inventory import Inventory
 from backends.aws.leaving import Leaving
 from backends.aws.model import PRIMARY, Eni, Limits, Subnet
-from backends.aws.options import Options
+from backends.aws.options import EniOptions
 from backends.aws.refusals import PREFIXES, Refusals
 from backends.cloud.idle import Idle
 from backends.cloud.usage import Usage
 from backends.cloud.withholding import Held
 from backends.site import Interface
-from ipam.warmpool import Interface as Pooled
-from ipam.warmpool import Pool
+from ipam.warmpool import Pool, Pooled
 
 APPEARS: Final = 60.0
 """Seconds for an attached interface to appear as a device, at most: after these it is counted on no more."""
@@ -34,7 +33,7 @@ class Stock:
     def __init__(
         self,
         *,
-        options: Options,
+        options: EniOptions,
         inventory: Inventory,
         leaving: Leaving,
         obstacles: Refusals,

@@ -9,10 +9,10 @@ import msgspec
 from msgspec import Meta
 from netaddr import IPNetwork
 
-from backends.aws.options import Options
+from backends.aws.options import EniOptions
 from backends.descriptor import Wrong
 from backends.section import Cidr, Flag, Section
-from ipam.warmpool import Settings
+from ipam.warmpool import Targets
 
 SPARE: Final = 4
 """Free addresses kept ready in mode "address" where nothing is said: without any, every pod would wait for EC2."""
@@ -68,12 +68,12 @@ def contradictions(aws: Aws) -> Iterator[Wrong]:
             yield Wrong(f"aws.{tags}", f"is given together with aws.{names}; allowed: one of the two")
 
 
-def wanted(aws: Aws) -> Options:
+def wanted(aws: Aws) -> EniOptions:
     """The table as the fabric wants to know it."""
     has_nothing_warm = aws.mode == "address" and not (aws.minimum_addresses or aws.warm_enis)
-    return Options(
+    return EniOptions(
         cluster=aws.cluster,
-        warm=Settings(
+        warm=Targets(
             is_prefix_mode=aws.mode == "prefix",
             warm_addresses=aws.warm_addresses or (SPARE if has_nothing_warm else None),
             minimum_addresses=aws.minimum_addresses or None,

@@ -18,7 +18,7 @@ from backends.aws import model
 from backends.aws.calls import failed
 from backends.aws.fabric import EniFabric
 from backends.aws.model import Seen
-from backends.aws.options import Options
+from backends.aws.options import EniOptions
 from backends.cloud.failures import Lost
 from backends.cloud.steps import Call, Look, Settle, Step, Steps, Wait
 from cluster.peers import Peer
@@ -81,12 +81,12 @@ class Machine:
     """An instance of *region* with an agent's fabric on it."""
 
     def __init__(
-        self, region: Region, clock: Clock, instance: str, options: Options | None = None, seed: int = 0
+        self, region: Region, clock: Clock, instance: str, options: EniOptions | None = None, seed: int = 0
     ) -> None:
         self.region = region
         self.clock = clock
         self.instance = instance
-        self.options = options or Options()
+        self.options = options or EniOptions()
         self.blows = Blows()
         self.journal = Journal(self.blows)
         self.allocator = Allocator(30.0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from netaddr import IPNetwork
 
-from backends.aws.options import Options
-from ipam.warmpool import Settings
+from backends.aws.options import EniOptions
+from ipam.warmpool import Targets
 from tests.cloud.machine import Clock, Machine
 from tests.cloud.region import Nic, Region
 
@@ -18,7 +18,7 @@ LOOKED = 700.0
 class Scene:
     """A machine whose pods are on three interfaces."""
 
-    def __init__(self, options: Options | None = None, pods: int = 300) -> None:
+    def __init__(self, options: EniOptions | None = None, pods: int = 300) -> None:
         self.clock = Clock()
         self.region = Region(self.clock)
         self.region.attach_delay = self.region.detach_delay = 2.0
@@ -33,7 +33,7 @@ class Scene:
         found = {nic.attachment.index: nic for nic in self.region.attached(self.machine.instance) if nic.attachment}
         return found[index]
 
-    def restarted(self, options: Options) -> None:
+    def restarted(self, options: EniOptions) -> None:
         self.machine.options = options
         self.machine.crash()
 
@@ -50,7 +50,7 @@ def test_changed_security_groups_become_those_of_what_is_there(is_by_tag: bool) 
     """Of all interfaces that the agent made, not of the primary one; pods keep theirs meanwhile."""
     scene = Scene()
     group = scene.region.add_group(scene.vpc, {"for": "pods"})
-    scene.restarted(Options(group_tags={"for": "pods"}) if is_by_tag else Options(groups=(group,)))
+    scene.restarted(EniOptions(group_tags={"for": "pods"}) if is_by_tag else EniOptions(groups=(group,)))
     scene.machine.run(LOOKED)
     assert [scene.nic(index).groups for index in range(3)] == [["sg-1"], [group], [group]]
     assert scene.machine.unserved() == set()
@@ -78,7 +78,7 @@ def test_groups_that_are_refused_keep_nothing_from_going_on() -> None:
         return not (action == "ModifyNetworkInterfaceAttribute" and "Groups" in str(parameters))
 
     scene.region.authorize = is_allowed
-    scene.restarted(Options(groups=("sg-9",)))
+    scene.restarted(EniOptions(groups=("sg-9",)))
     scene.machine.run(7200)
     assert scene.region.calls["ModifyNetworkInterfaceAttribute", "UnauthorizedOperation"] <= 40
     scene.machine.delete(300)
@@ -135,13 +135,13 @@ def test_a_primary_interface_with_the_tag_is_not_for_pods() -> None:
 
 def test_foreign_addresses_are_not_the_pods() -> None:
     """Something else on the node uses them: no pod gets one, they are not given back, and they take their slots."""
-    scene = Scene(Options(warm=Settings(is_prefix_mode=False, warm_addresses=2)), pods=0)
+    scene = Scene(EniOptions(warm=Targets(is_prefix_mode=False, warm_addresses=2)), pods=0)
     address, prefix = IPNetwork("10.0.9.9/32"), IPNetwork("10.0.8.16/28")
     nic = scene.nic(0)
     for block in (address, prefix):
         nic.blocks.append(block)
     scene.restarted(
-        Options(warm=Settings(is_prefix_mode=False, warm_addresses=2), foreign=(address, IPNetwork("10.0.8.0/24")))
+        EniOptions(warm=Targets(is_prefix_mode=False, warm_addresses=2), foreign=(address, IPNetwork("10.0.8.0/24")))
     )
     scene.machine.add(7)
     scene.machine.run(60)
@@ -159,9 +159,9 @@ def test_foreign_addresses_are_not_the_pods() -> None:
 
 def test_an_address_that_becomes_foreign_stays_its_pods() -> None:
     """Declared foreign while a pod has it: the pod keeps its way until it goes."""
-    scene = Scene(Options(warm=Settings(is_prefix_mode=False, warm_addresses=0)), pods=1)
+    scene = Scene(EniOptions(warm=Targets(is_prefix_mode=False, warm_addresses=0)), pods=1)
     (address,) = scene.machine.addresses()
-    scene.restarted(Options(warm=Settings(is_prefix_mode=False, warm_addresses=0), foreign=(IPNetwork(address),)))
+    scene.restarted(EniOptions(warm=Targets(is_prefix_mode=False, warm_addresses=0), foreign=(IPNetwork(address),)))
     scene.machine.run(30)
     (one,) = scene.machine.fabric.supplied(scene.machine.here).interfaces
     assert IPNetwork(address) in one.blocks

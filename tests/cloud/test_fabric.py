@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from netaddr import IPNetwork
 
 from backends.aws.inventory import STALE, Intent
-from backends.aws.options import Options
+from backends.aws.options import EniOptions
 from backends.aws.sweep import AGE, INTERVAL
 from cni.errors import Exhausted, FabricRefused, TryAgain
-from ipam.warmpool import Settings
+from ipam.warmpool import Targets
 from tests.cloud.machine import Clock, Killed, Machine, together
 from tests.cloud.region import Region
 
@@ -32,7 +32,7 @@ class Place:
         self.vpc = self.region.add_vpc("10.0.0.0/16")
         self.subnet = self.region.add_subnet(self.vpc, cidr, cidr6)
 
-    def machine(self, type_: str = "m5.large", options: Options | None = None, seed: int = 0) -> Machine:
+    def machine(self, type_: str = "m5.large", options: EniOptions | None = None, seed: int = 0) -> Machine:
         instance = self.region.run_instance(type_, self.subnet)
         return Machine(self.region, self.clock, instance, options, seed)
 
@@ -170,7 +170,7 @@ class Arrival:
 def test_pods_may_come_at_any_moment_while_addresses_are_given_back(place: Place, when: str, nth: int) -> None:
     """Between steps, within calls, before passes: they are given addresses that stay, or wait for new ones; nobody has
     one of a block that is on its way out."""
-    machine = place.machine(options=Options(warm=Settings(warm_prefixes=0)))
+    machine = place.machine(options=EniOptions(warm=Targets(warm_prefixes=0)))
     machine.run(5)
     machine.add(300)
     machine.run(60)
@@ -196,7 +196,7 @@ def test_pods_may_come_at_any_moment_while_addresses_are_given_back(place: Place
 def test_the_primary_interface_stays_whatever_its_tags_say(place: Place) -> None:
     """The IAM policy wants the cluster's tag on it, too: by that it is not one that an agent made."""
     instance = place.region.run_instance("m5.large", place.subnet, tags={"routable:cluster": "routable"})
-    machine = Machine(place.region, place.clock, instance, Options(warm=Settings(warm_prefixes=0)))
+    machine = Machine(place.region, place.clock, instance, EniOptions(warm=Targets(warm_prefixes=0)))
     machine.add(250)
     machine.run(60)
     machine.delete(200)
@@ -209,8 +209,8 @@ def test_the_primary_interface_stays_whatever_its_tags_say(place: Place) -> None
 
 def test_addresses_instead_of_prefixes(place: Place) -> None:
     """With mode "address", and on types without Nitro, slots hold single addresses."""
-    warm = Settings(is_prefix_mode=False, warm_addresses=2, minimum_addresses=8)
-    machine = place.machine(options=Options(warm=warm))
+    warm = Targets(is_prefix_mode=False, warm_addresses=2, minimum_addresses=8)
+    machine = place.machine(options=EniOptions(warm=warm))
     machine.run(5)
     (nic,) = place.region.nics.values()
     assert sorted(block.prefixlen for block in nic.blocks) == [32] * 8
@@ -225,7 +225,7 @@ def test_addresses_instead_of_prefixes(place: Place) -> None:
 
 def test_reserved_interfaces_are_not_for_pods(place: Place) -> None:
     """The primary one's addresses are left alone."""
-    machine = place.machine(options=Options(reserved=1))
+    machine = place.machine(options=EniOptions(reserved=1))
     machine.run(20)
     blocks = {nic.attachment.index: nic.blocks for nic in place.region.attached(machine.instance) if nic.attachment}
     assert not blocks[0]
@@ -237,7 +237,7 @@ def test_reserved_interfaces_are_not_for_pods(place: Place) -> None:
 def test_ipv6_makes_every_pod_dual_stack() -> None:
     """No pod gets an address before there is one of each family."""
     place = Place(cidr6="2001:db8:0:1::/64")
-    machine = place.machine(options=Options(ipv6=True))
+    machine = place.machine(options=EniOptions(ipv6=True))
     machine.add(1)
     machine.run(5)
     (lease,) = machine.allocator.leases.values()
@@ -265,7 +265,7 @@ def test_the_instances_limit_is_named() -> None:
 def test_a_fragmented_subnet_gives_single_addresses_for_now() -> None:
     """And prefixes again when there are some."""
     place = Place("10.0.0.0/26")
-    others = [place.machine("m5.large", Options(warm=Settings(False, warm_addresses=0))) for _ in range(2)]
+    others = [place.machine("m5.large", EniOptions(warm=Targets(False, warm_addresses=0))) for _ in range(2)]
     holes = []
     for block in range(3):  # one address of each /28 is somebody's
         address = next(one for one in IPNetwork("10.0.0.0/26")[16 * block + 8 :])
@@ -294,7 +294,7 @@ def test_a_full_subnet_is_named_and_another_is_used() -> None:
     """Interfaces are made where most addresses are free; with none left, the pod is told which subnet is full."""
     place = Place("10.0.0.0/27")
     second = place.region.add_subnet(place.vpc, "10.0.1.0/27", tags={"pods": "yes"})
-    machine = place.machine("m5.xlarge", Options(subnet_tags={"pods": "yes"}))
+    machine = place.machine("m5.xlarge", EniOptions(subnet_tags={"pods": "yes"}))
     machine.add(80)
     machine.run(60)
     assert {nic.subnet.id for nic in place.region.attached(machine.instance)} == {place.subnet, second}
@@ -309,12 +309,12 @@ def test_security_groups_by_tag(place: Place) -> None:
     group = place.region.add_group(place.vpc, {"pods": "yes"})
     place.region.add_group(place.vpc, {"pods": "no"})
     place.region.add_group(place.region.add_vpc("10.9.0.0/16"), {"pods": "yes"})
-    machine = place.machine(options=Options(group_tags={"pods": "yes"}))
+    machine = place.machine(options=EniOptions(group_tags={"pods": "yes"}))
     machine.add(150)
     machine.run(30)
     (nic,) = [one for one in place.region.nics.values() if one.attachment and one.attachment.index == 1]
     assert nic.groups == [group]
-    other = place.machine(options=Options(group_tags={"pods": "perhaps"}), seed=1)
+    other = place.machine(options=EniOptions(group_tags={"pods": "perhaps"}), seed=1)
     other.add(150)
     other.run(30)
     assert len(place.region.instances[other.instance].nics) == 1
@@ -334,7 +334,7 @@ def test_an_interface_that_was_begun_is_the_one_that_was_asked_for(place: Place)
     fault = place.region.fail("CreateNetworkInterface", 1, "lost_after")
     while not fault.is_consumed:
         machine.run(0.5)
-    machine.options = Options(groups=("sg-2",))
+    machine.options = EniOptions(groups=("sg-2",))
     machine.crash()
     machine.run(60)
     assert {error for action, error in place.region.calls if action == "CreateNetworkInterface"} == {""}
@@ -347,7 +347,7 @@ def test_subnets_by_tag_are_those_of_this_vpc(place: Place) -> None:
     """Another VPC's may have the same tags: nothing there could be attached here."""
     place.region.add_subnet(place.region.add_vpc("10.9.0.0/16"), "10.9.0.0/16", tags={"pods": "yes"})
     mine = place.region.add_subnet(place.vpc, "10.0.64.0/24", tags={"pods": "yes"})
-    machine = place.machine(options=Options(subnet_tags={"pods": "yes"}))
+    machine = place.machine(options=EniOptions(subnet_tags={"pods": "yes"}))
     machine.add(150)
     machine.run(30)
     assert {nic.subnet.id for nic in place.region.nics.values()} == {place.subnet, mine}

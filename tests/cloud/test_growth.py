@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from netaddr import IPNetwork
 
-from backends.aws.options import Options
+from backends.aws.options import EniOptions
 from cni.errors import Exhausted
-from ipam.warmpool import Settings
+from ipam.warmpool import Targets
 from tests.cloud.machine import Machine
 from tests.cloud.test_fabric import NO_ADDRESS, REST, Place, well
 
-SINGLES = Options(warm=Settings(is_prefix_mode=False, warm_addresses=4))
+SINGLES = EniOptions(warm=Targets(is_prefix_mode=False, warm_addresses=4))
 
 
 def served(machine: Machine, seconds: float) -> int:
@@ -57,7 +57,7 @@ def test_a_pod_waits_for_the_last_interface_that_comes() -> None:
 def test_pods_are_served_while_an_interface_is_let_go_of() -> None:
     """Detaching takes half a minute, and nobody waits for it."""
     place = Place()
-    machine = place.machine(options=Options(warm=Settings(warm_prefixes=0)))
+    machine = place.machine(options=EniOptions(warm=Targets(warm_prefixes=0)))
     machine.run(5)
     machine.add(300)
     machine.run(60)
@@ -113,7 +113,7 @@ def test_an_interface_that_never_appears_makes_no_storm() -> None:
 def test_the_last_free_addresses_of_a_subnet_are_found_and_used() -> None:
     """Throttled in between: it goes on from where it was, and a full subnet is told as that within seconds."""
     place = Place("10.0.0.0/26")
-    machine = place.machine("m5.4xlarge", Options(warm=Settings(is_prefix_mode=False, warm_addresses=1)))
+    machine = place.machine("m5.4xlarge", EniOptions(warm=Targets(is_prefix_mode=False, warm_addresses=1)))
     machine.run(5)
     subnet = place.region.subnets[place.subnet].addresses
     for address in list(IPNetwork("10.0.0.0/26"))[16:]:

@@ -15,15 +15,15 @@ from netaddr import IPAddress
 
 from backends.aws.inventory import Intent
 from backends.aws.model import Seen
-from backends.aws.options import Options
-from ipam.warmpool import Settings
+from backends.aws.options import EniOptions
+from ipam.warmpool import Targets
 from tests.cloud.machine import Clock, Killed, Machine, together
 from tests.cloud.region import Region
 from tests.cloud.test_fabric import REST, well
 from tests.cloud.unkind import KIND, Unkind, worst
 
-PREFIXES = Options()
-SINGLES = Options(warm=Settings(is_prefix_mode=False, warm_addresses=4))
+PREFIXES = EniOptions()
+SINGLES = EniOptions(warm=Targets(is_prefix_mode=False, warm_addresses=4))
 
 
 class Place:
@@ -36,7 +36,7 @@ class Place:
         self.vpc = self.region.add_vpc("10.0.0.0/16")
         self.subnet = self.region.add_subnet(self.vpc, cidr)
 
-    def machine(self, options: Options, seed: int = 0, type_: str = "m5.large") -> Watched:
+    def machine(self, options: EniOptions, seed: int = 0, type_: str = "m5.large") -> Watched:
         return Watched(self.region, self.clock, self.region.run_instance(type_, self.subnet), options, seed)
 
 
@@ -67,7 +67,7 @@ class Watched(Machine):
 
 @pytest.mark.parametrize(("options", "pods"), [(SINGLES, 22), (PREFIXES, 200)], ids=["addresses", "prefixes"])
 @pytest.mark.parametrize("pause", [0.0, 20.0, 70.0])
-def test_pods_after_a_drain_keep_what_came_back(options: Options, pods: int, pause: float) -> None:
+def test_pods_after_a_drain_keep_what_came_back(options: EniOptions, pods: int, pause: float) -> None:
     """Pods, a drain, pods again, a restart: what was given back has come again, and is theirs."""
     place = Place()
     machine, other = place.machine(options), place.machine(options, seed=1)

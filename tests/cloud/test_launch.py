@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backends.aws.options import Options
-from ipam.warmpool import Settings
+from backends.aws.options import EniOptions
+from ipam.warmpool import Targets
 from tests.cloud.machine import Clock, Machine, together
 from tests.cloud.region import Region
 
@@ -13,19 +13,20 @@ QUIET = 240.0
 """Seconds in which EC2 is not asked for the whole of what there is, not even the first time."""
 
 
-def started(clock: Clock, count: int, prefixes: int, warm: Settings) -> list[Machine]:
+def started(clock: Clock, count: int, prefixes: int, warm: Targets) -> list[Machine]:
     """That many instances that were started with so many prefixes each."""
     region = Region(clock)
     subnet = region.add_subnet(region.add_vpc("10.0.0.0/16"), "10.0.0.0/18")
     instances = [region.run_instance("m5.large", subnet, wanted=(0, prefixes)) for _ in range(count)]
     return [
-        Machine(region, clock, instance, Options(warm=warm), seed=number) for number, instance in enumerate(instances)
+        Machine(region, clock, instance, EniOptions(warm=warm), seed=number)
+        for number, instance in enumerate(instances)
     ]
 
 
 def test_the_first_pods_need_no_call_at_all() -> None:
     """Nor do those that come and go later, as long as the minimum is enough for them; on no node."""
-    machines = started(clock := Clock(), 20, 2, Settings(minimum_addresses=20))
+    machines = started(clock := Clock(), 20, 2, Targets(minimum_addresses=20))
     for one in machines:
         one.add(20)
     together(machines, 5, clock)
@@ -43,15 +44,15 @@ def test_the_first_pods_need_no_call_at_all() -> None:
 @pytest.mark.parametrize(
     ("prefixes", "warm", "left"),
     [
-        (1, Settings(), 1),
-        (3, Settings(warm_prefixes=3), 3),
-        (3, Settings(minimum_addresses=40), 3),
-        (3, Settings(warm_addresses=20), 2),
-        (3, Settings(), 1),
-        (0, Settings(), 1),
+        (1, Targets(), 1),
+        (3, Targets(warm_prefixes=3), 3),
+        (3, Targets(minimum_addresses=40), 3),
+        (3, Targets(warm_addresses=20), 2),
+        (3, Targets(), 1),
+        (0, Targets(), 1),
     ],
 )
-def test_they_are_kept_within_the_warm_target(prefixes: int, warm: Settings, left: int) -> None:
+def test_they_are_kept_within_the_warm_target(prefixes: int, warm: Targets, left: int) -> None:
     """What is wanted stays as it was, after EC2's own word and a restart, too; what is beyond that is given back."""
     (machine,) = started(Clock(), 1, prefixes, warm)
     nic = machine.region.instances[machine.instance].nics[0]

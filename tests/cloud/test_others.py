@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from netaddr import IPNetwork
 
-from backends.aws.options import Options
-from ipam.warmpool import Settings
+from backends.aws.options import EniOptions
+from ipam.warmpool import Targets
 from tests.cloud.machine import Machine
 from tests.cloud.test_fabric import REST, Place, well
 
@@ -95,7 +95,7 @@ def test_metadata_that_cannot_be_read_disturbs_nothing(place: Place) -> None:
 def test_a_block_on_two_interfaces_is_given_to_nobody_and_told(place: Place) -> None:
     """Unassigned by hand, assigned to another of ours, while EC2's answer may be older: none of the two offers it, and
     when that is clear again the one that has it does."""
-    machine = place.machine(options=Options(warm=Settings(delay=1e9)))
+    machine = place.machine(options=EniOptions(warm=Targets(delay=1e9)))
     machine.run(5)
     machine.add(150)
     machine.run(20)

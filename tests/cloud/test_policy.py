@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.aws.options import Options
+from backends.aws.options import EniOptions
 from backends.aws.sweep import AGE, INTERVAL
 from tests.cloud.machine import Clock, Machine
 from tests.cloud.policy import Authority, Policy
@@ -31,7 +31,7 @@ class Scene:
         self.instance = self.region.run_instance("m5.large", subnet, tags=tags)
         self.region.authorize = self.authority
         self.region.add_group(vpc, {"for": "pods"})
-        options = Options(cluster=cluster, ipv6=True, group_tags={"for": "pods"})
+        options = EniOptions(cluster=cluster, ipv6=True, group_tags={"for": "pods"})
         self.machine = Machine(self.region, self.clock, self.instance, options)
 
     def live(self) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from backends.aws.options import Options
+from backends.aws.options import EniOptions
 from cni.errors import Exhausted
-from ipam.warmpool import Settings
+from ipam.warmpool import Targets
 from tests.cloud.machine import Clock, Machine
 from tests.cloud.region import Refusal, Region
 from tests.cloud.shapes import TYPES, Shape
 
-SINGLE = Options(warm=Settings(is_prefix_mode=False, warm_addresses=0))
+SINGLE = EniOptions(warm=Targets(is_prefix_mode=False, warm_addresses=0))
 Refuse = Callable[[str, Mapping[str, Any]], Refusal | None]
 
 
@@ -37,7 +37,7 @@ class Strict(Region):
 class Scene:
     """A machine in a region that refuses."""
 
-    def __init__(self, kind: str = "m5.large", options: Options = SINGLE) -> None:
+    def __init__(self, kind: str = "m5.large", options: EniOptions = SINGLE) -> None:
         self.clock = Clock()
         self.region = Strict(self.clock)
         self.region.attach_delay = self.region.detach_delay = 2.0

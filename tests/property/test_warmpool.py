@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ipam import warmpool
-from ipam.warmpool import PREFIX_SIZE, Assign, Chunk, Create, Delete, Interface, Pool, Settings, Unassign
+from ipam.warmpool import PREFIX_SIZE, Assign, Chunk, Create, Delete, Pool, Pooled, Targets, Unassign
 
 DELAY = 60.0
 
@@ -24,10 +24,10 @@ def chunks(draw: st.DrawFn, name: str) -> Chunk:
 
 
 @st.composite
-def interfaces(draw: st.DrawFn, name: str) -> Interface:
+def interfaces(draw: st.DrawFn, name: str) -> Pooled:
     slots = draw(st.integers(1, 8))
     count = draw(st.integers(0, slots))
-    return Interface(name, slots, tuple(draw(chunks(f"{name}/{one}")) for one in range(count)), name == "eni-0")
+    return Pooled(name, slots, tuple(draw(chunks(f"{name}/{one}")) for one in range(count)), name == "eni-0")
 
 
 @st.composite
@@ -44,7 +44,7 @@ def pools(draw: st.DrawFn) -> Pool:
 
 
 TARGETS = st.builds(
-    Settings,
+    Targets,
     is_prefix_mode=st.booleans(),
     warm_addresses=st.none() | st.integers(0, 40),
     minimum_addresses=st.none() | st.integers(0, 60),
@@ -54,7 +54,7 @@ TARGETS = st.builds(
 )
 
 
-FULL_OF_SINGLES = Interface("eni-0", 7, tuple(Chunk(f"{n}", 1, cooling=n > 1) for n in range(6)), is_fixed=True)
+FULL_OF_SINGLES = Pooled("eni-0", 7, tuple(Chunk(f"{n}", 1, cooling=n > 1) for n in range(6)), is_fixed=True)
 
 
 def done(pool: Pool, actions: list[warmpool.Action]) -> Pool:
@@ -68,7 +68,7 @@ def done(pool: Pool, actions: list[warmpool.Action]) -> Pool:
             found[one.name] = replace(one, chunks=one.chunks + more)
         elif isinstance(action, Create):
             more = tuple(Chunk(f"new-{number}-{index}", action.size) for index in range(action.chunks))
-            found[f"new-{number}"] = Interface(f"new-{number}", pool.slots_of_new, more)
+            found[f"new-{number}"] = Pooled(f"new-{number}", pool.slots_of_new, more)
             left -= 1
         elif isinstance(action, Unassign):
             one = found[action.interface]
@@ -80,14 +80,14 @@ def done(pool: Pool, actions: list[warmpool.Action]) -> Pool:
     return replace(pool, interfaces=tuple(found.values()), interfaces_left=left)
 
 
-@example(Pool((FULL_OF_SINGLES, Interface("eni-1", 1)), slots_of_new=1), Settings(warm_prefixes=3, delay=DELAY))
+@example(Pool((FULL_OF_SINGLES, Pooled("eni-1", 1)), slots_of_new=1), Targets(warm_prefixes=3, delay=DELAY))
 @example(
-    Pool((Interface("eni-0", 1, (Chunk("a", 1),), is_fixed=True),), slots_of_new=1),
-    Settings(warm_prefixes=0, warm_interfaces=1, delay=DELAY),
+    Pool((Pooled("eni-0", 1, (Chunk("a", 1),), is_fixed=True),), slots_of_new=1),
+    Targets(warm_prefixes=0, warm_interfaces=1, delay=DELAY),
 )
 @settings(max_examples=600)
 @given(pool=pools(), targets=TARGETS)
-def test_it_comes_to_rest(pool: Pool, targets: Settings) -> None:
+def test_it_comes_to_rest(pool: Pool, targets: Targets) -> None:
     """Growing and shrinking never take turns without end: who has grown grows again only so that an interface can go
     in the turn after, or in the stead of what has gone in the turn before, since there are prefixes again. At rest no
     interface is left whose warm addresses the others have room for."""
@@ -115,7 +115,7 @@ def later(pool: Pool) -> Pool:
     )
 
 
-def is_dispensable(interface: Interface, pool: Pool, targets: Settings) -> bool:
+def is_dispensable(interface: Pooled, pool: Pool, targets: Targets) -> bool:
     """Whether the others could hold all that this one does, and none of it is used."""
     is_idle = all(chunk.is_empty and chunk.idle >= targets.delay for chunk in interface.chunks)
     rest = [one for one in pool.interfaces if one is not interface]
@@ -126,7 +126,7 @@ def is_dispensable(interface: Interface, pool: Pool, targets: Settings) -> bool:
 
 @settings(max_examples=600)
 @given(pool=pools(), targets=TARGETS)
-def test_limits_hold_and_nothing_in_use_is_touched(pool: Pool, targets: Settings) -> None:
+def test_limits_hold_and_nothing_in_use_is_touched(pool: Pool, targets: Targets) -> None:
     """Slots and interfaces; what is used or cools down, or has not been idle for long, stays; so does the first one."""
     actions = warmpool.actions(pool, targets)
     after = done(pool, actions)
@@ -140,7 +140,7 @@ def test_limits_hold_and_nothing_in_use_is_touched(pool: Pool, targets: Settings
 
 @settings(max_examples=600)
 @given(pool=pools(), targets=TARGETS)
-def test_pods_that_wait_come_first_in_few_calls(pool: Pool, targets: Settings) -> None:
+def test_pods_that_wait_come_first_in_few_calls(pool: Pool, targets: Targets) -> None:
     """They get addresses as far as there is room anywhere; nothing is given back meanwhile; one call per interface."""
     actions = warmpool.actions(pool, targets)
     after = done(pool, actions)
@@ -160,7 +160,7 @@ def test_pods_that_wait_come_first_in_few_calls(pool: Pool, targets: Settings) -
 
 @settings(max_examples=300)
 @given(pool=pools(), targets=TARGETS)
-def test_what_is_given_back_is_not_missed(pool: Pool, targets: Settings) -> None:
+def test_what_is_given_back_is_not_missed(pool: Pool, targets: Targets) -> None:
     """Fewer addresses than wanted are never left by it: the minimum holds, and the warm ones."""
     actions = warmpool.actions(pool, targets)
     if any(isinstance(action, Unassign | Delete) for action in actions):
@@ -169,54 +169,63 @@ def test_what_is_given_back_is_not_missed(pool: Pool, targets: Settings) -> None
         assert after.used + after.free >= (targets.minimum_addresses or 0)
 
 
-FIRST = Interface("eni-0", 5, (Chunk("a", 16, used=3),), is_fixed=True)
+FIRST = Pooled("eni-0", 5, (Chunk("a", 16, used=3),), is_fixed=True)
+
+
+def test_prefixes_have_the_size_that_is_wanted() -> None:
+    """Clouds differ in it; what is smaller stood in for one, and goes when there are some."""
+    nic = Pooled("nic0", 150, (Chunk("a", 16, idle=61),), is_fixed=True)
+    targets = Targets(warm_prefixes=2, prefix_size=64)
+    assert warmpool.actions(Pool((nic,)), targets) == [Assign("nic0", 2, 64)]
+    full = replace(nic, chunks=(*nic.chunks, Chunk("b", 64), Chunk("c", 64)))
+    assert warmpool.actions(Pool((full,)), targets) == [Unassign("nic0", ("a",))]
 
 
 def test_a_burst_is_one_call() -> None:
     """Forty pods: three prefixes in one call, and one more that is warm."""
     pool = Pool((FIRST,), waiting=40, slots_of_new=5, interfaces_left=2)
-    assert warmpool.actions(pool, Settings(warm_prefixes=1)) == [Assign("eni-0", 3, 16)]
-    assert warmpool.actions(pool, Settings(warm_prefixes=2)) == [Assign("eni-0", 4, 16)]
+    assert warmpool.actions(pool, Targets(warm_prefixes=1)) == [Assign("eni-0", 3, 16)]
+    assert warmpool.actions(pool, Targets(warm_prefixes=2)) == [Assign("eni-0", 4, 16)]
 
 
 def test_more_than_one_interface_can_hold() -> None:
     """The room of what is there first; then interfaces that have their share from the start."""
     pool = Pool((FIRST,), waiting=200, slots_of_new=5, interfaces_left=3)
-    answer = warmpool.actions(pool, Settings(warm_prefixes=0))
+    answer = warmpool.actions(pool, Targets(warm_prefixes=0))
     assert answer == [Assign("eni-0", 4, 16), Create(5, 16), Create(3, 16)]
 
 
 def test_without_prefixes_single_addresses_for_now() -> None:
     """And prefixes again as soon as these can be had: nothing is remembered."""
     pool = Pool((FIRST,), waiting=15, has_prefixes=False)
-    assert warmpool.actions(pool, Settings(warm_prefixes=0)) == [Assign("eni-0", 2, 1)]
+    assert warmpool.actions(pool, Targets(warm_prefixes=0)) == [Assign("eni-0", 2, 1)]
     again = replace(pool, has_prefixes=True)
-    assert warmpool.actions(again, Settings(warm_prefixes=0)) == [Assign("eni-0", 1, 16)]
+    assert warmpool.actions(again, Targets(warm_prefixes=0)) == [Assign("eni-0", 1, 16)]
 
 
 def test_what_is_under_way_is_not_asked_for_again() -> None:
     """A slow call is followed by no second one."""
     pool = Pool((FIRST,), waiting=20, coming=16)
-    assert warmpool.actions(pool, Settings(warm_prefixes=0)) == []
+    assert warmpool.actions(pool, Targets(warm_prefixes=0)) == []
 
 
 def test_idle_chunks_go_and_with_the_last_the_interface() -> None:
     """The least used interface first, after the delay; a warm prefix stays."""
     idle = Chunk("i", 16, idle=61)
-    second = Interface("eni-1", 5, (replace(idle, name="x"), replace(idle, name="y")))
-    third = Interface("eni-2", 5, (replace(idle, name="z"), Chunk("u", 16, used=1)))
+    second = Pooled("eni-1", 5, (replace(idle, name="x"), replace(idle, name="y")))
+    third = Pooled("eni-2", 5, (replace(idle, name="z"), Chunk("u", 16, used=1)))
     pool = Pool((FIRST, second, third), slots_of_new=5, interfaces_left=1)
-    assert warmpool.actions(pool, Settings(warm_prefixes=1)) == [Delete("eni-1")]
-    assert warmpool.actions(pool, Settings(warm_prefixes=0)) == [Delete("eni-1"), Unassign("eni-2", ("z",))]
-    assert warmpool.actions(pool, Settings(warm_prefixes=1, delay=62)) == []
+    assert warmpool.actions(pool, Targets(warm_prefixes=1)) == [Delete("eni-1")]
+    assert warmpool.actions(pool, Targets(warm_prefixes=0)) == [Delete("eni-1"), Unassign("eni-2", ("z",))]
+    assert warmpool.actions(pool, Targets(warm_prefixes=1, delay=62)) == []
 
 
 def test_no_interface_stays_for_warm_addresses_that_others_have_room_for() -> None:
     """Found in the demo: what the first one had idled longer and went, and the second was kept for one warm address."""
-    first = Interface("eni-0", 5, is_fixed=True)
-    second = Interface("eni-1", 5, (Chunk("x", 1, idle=61),))
+    first = Pooled("eni-0", 5, is_fixed=True)
+    second = Pooled("eni-1", 5, (Chunk("x", 1, idle=61),))
     pool = Pool((first, second), slots_of_new=5, interfaces_left=1)
-    targets = Settings(is_prefix_mode=False, warm_addresses=1)
+    targets = Targets(is_prefix_mode=False, warm_addresses=1)
     assert warmpool.actions(pool, targets) == [Assign("eni-0", 1, 1)]
     moved = replace(pool, interfaces=(replace(first, chunks=(Chunk("y", 1),)), second))
     assert warmpool.actions(moved, targets) == [Delete("eni-1")]
@@ -226,8 +235,8 @@ def test_no_interface_stays_for_warm_addresses_that_others_have_room_for() -> No
 
 def test_minimum_and_warm_addresses() -> None:
     """As MINIMUM_IP_TARGET and WARM_IP_TARGET: they stand in for warm prefixes."""
-    pool = Pool((Interface("eni-0", 14, tuple(Chunk(f"{one}", 1, used=1) for one in range(4)), is_fixed=True),))
-    targets = Settings(is_prefix_mode=False, warm_addresses=2, minimum_addresses=10)
+    pool = Pool((Pooled("eni-0", 14, tuple(Chunk(f"{one}", 1, used=1) for one in range(4)), is_fixed=True),))
+    targets = Targets(is_prefix_mode=False, warm_addresses=2, minimum_addresses=10)
     assert warmpool.actions(pool, targets) == [Assign("eni-0", 6, 1)]
     assert warmpool.actions(pool, replace(targets, minimum_addresses=None)) == [Assign("eni-0", 2, 1)]
 
@@ -242,4 +251,4 @@ def test_why_no_more_can_be_had_is_told_in_numbers() -> None:
 def test_a_negative_target_is_refused() -> None:
     """By name."""
     with pytest.raises(ValueError, match="warm_prefixes is -1"):
-        Settings(warm_prefixes=-1)
+        Targets(warm_prefixes=-1)

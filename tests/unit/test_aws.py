@@ -26,8 +26,7 @@ from cluster.peers import Peer
 from cni.errors import Exhausted, FabricRefused
 from dataplane.items import Item, Key, NftTable
 from dataplane.uplink import Uplink
-from ipam.warmpool import Interface as Pooled
-from ipam.warmpool import Pool, actions
+from ipam.warmpool import Pool, Pooled, actions
 
 # --- how many pods ----------------------------------------------------------------------------------------------
 
