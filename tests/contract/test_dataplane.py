@@ -33,7 +33,7 @@ from dataplane.items import (
 from dataplane.kernel import Dataplane, Kernel
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import Device, Host, Pod, PodLink, Settings
+from dataplane.observe import Device, Host, Pod, PodLink, Scope, Settings
 from demo.place import Place, run
 from tests.fakes.kernel import FakeKernel
 
@@ -341,6 +341,29 @@ def test_an_object_changes_in_place(world: World, changed: object) -> None:
         same(seen(world, netns), other)
         world.dataplane.apply(diff(other, want))
     same(seen(world, netns), want)
+
+
+def test_a_network_beside_another(world: World) -> None:
+    """Which default routes a pod has by another link is told; a rule of ours with its table is made, seen and removed,
+    and one that is there already is no error."""
+    netns = world.netns()
+    assert world.dataplane.defaults(netns, "eth0") == frozenset()
+    world.dataplane.apply(diff({}, pod(netns)))
+    assert world.dataplane.defaults(netns, "eth0") == frozenset()
+    assert world.dataplane.defaults(netns, "net1") == {4, 6}
+    usual = Route(netns, "::/0", "eth0", "fe80::1", onlink=True)
+    rule = Rule(6, 8200, 0x40000007, src="2001:db8:1::5/128", place=netns)
+    beside = {key: item for key, item in pod(netns).items() if item != usual}
+    beside |= plan(usual._replace(table=rule.table), rule)
+    world.dataplane.apply(diff(pod(netns), beside))
+    assert world.dataplane.defaults(netns, "net1") == {4}
+    whole: list[Scope] = [PodLink(LINK), Pod(netns, "eth0", (IPV6,), GATEWAYS, has_rules=True)]
+    same(world.dataplane.observe(whole), beside)
+    world.dataplane.apply([Change(None, rule)])
+    same(world.dataplane.observe(whole), beside)
+    world.dataplane.apply(diff(beside, pod(netns)))
+    same(world.dataplane.observe(whole), pod(netns))
+    assert world.dataplane.defaults("/run/netns/nothing", "eth0") == frozenset()
 
 
 def test_an_interface_of_the_machine(world: World) -> None:
