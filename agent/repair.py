@@ -37,6 +37,8 @@ BURST: Final = 10
 """Repairs of one object that are made at once; then it has to wait for the rest of a `PERIOD`."""
 PERIOD: Final = 60.0
 """Seconds."""
+AGAIN: Final = 5.0
+"""Seconds after which what the kernel refused is tried once more, however often it was."""
 ROUNDS: Final = 3
 """How often a pass looks again after it changed something: a link that is made anew loses what hung on it."""
 COURTESY: Final = 0.5
@@ -82,7 +84,7 @@ class Repair:
         self._clock = clock
         self._wall = wall
         self._pause = pause
-        self._limiter = Limiter(BURST, PERIOD)
+        self._limiter = Limiter(BURST, PERIOD, AGAIN)
         self._settled: Plan = {}
         self._is_settled = False
         self._followed: Wiring | None = None
@@ -182,6 +184,7 @@ class Repair:
             except Failure as failure:
                 refused.add(change.item.key)
                 self._refused[change.item.key] = failure
+                self._limiter.refuse(change.item.key, self._clock())
                 self._fail(str(change.item), failure, failing)
                 self._give_way(change, failure)
                 return False
@@ -252,17 +255,20 @@ class Repair:
         wiring = self._node.wiring
         # What differs because pods are wired in another way now is nobody's doing.
         is_drift = wiring is self._followed
-        refused: list[Change] = []
+        allowed: list[Key] = []
+        withheld: list[Key] = []
 
         def is_allowed(change: Change) -> bool:
-            if not is_drift or self._limiter.allow((who, change.item.key), self._clock()):
-                return True
-            refused.append(change)
-            return False
+            key = change.item.key
+            may_be = not is_drift or self._limiter.allow((who, key), self._clock())
+            (allowed if may_be else withheld).append(key)
+            return may_be
 
         try:
             changes = self._node.mend(who, is_allowed, is_wired_anew=self._told.get(who) is not wiring)
         except Failure as failure:
+            for key in allowed:
+                self._limiter.refuse((who, key), self._clock())
             self._fail(f"{OF_POD}{who}", failure, failing)
             return
         except Exception as error:
@@ -271,8 +277,9 @@ class Repair:
                 log.exception("a bug")
             self._fail(f"{OF_POD}{who}", bug(error), failing)
             return
-        if refused:
-            self._fail(f"{OF_POD}{who}", _fought(f"{refused[0].item.key.kind} {refused[0].item.key.name}"), failing)
+        if withheld:
+            what = f"{OF_POD}{who}"
+            self._fail(what, self.failing.get(what) or _fought(f"{withheld[0].kind} {withheld[0].name}"), failing)
         if changes is not None and wiring is not None:
             self._told[who] = wiring
         if is_drift:

@@ -90,6 +90,12 @@ class FakeKernel:
             self._state[item.key] = item
             self._foreign.add(item.key)
 
+    def remove_foreign(self, key: Key) -> None:
+        """It is there no more."""
+        with self._lock:
+            self._foreign.discard(key)
+            del self._state[key]
+
     def drift(self, key: Key, item: Item | None) -> None:
         """Somebody changes or removes one of our objects."""
         with self._lock:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.repair import BURST
+from agent.repair import AGAIN, BURST
 from backends import nodeplan
 from cni.errors import KernelRefused
 from cni.spec import Attachment
@@ -124,6 +124,48 @@ def test_a_link_that_comes_late_has_its_settings_at_once(tmp_path: Path) -> None
         world.repair.quick()
     world.reconcile()
     assert world.kernel.observe([settings]) == plan(*wanted)
+    assert world.repair.failing == {}
+    world.close()
+
+
+def test_what_was_refused_for_long_comes_soon_after_the_reason_went(tmp_path: Path) -> None:
+    """Not a minute later, as what others undo: nobody undid it, though every event had it tried."""
+    world = World(tmp_path, nodes=(HERE, OTHER, THIRD))
+    cidr = str(OTHER.pod_cidrs[0])
+    key = Key(HOST, "route", cidr)
+    world.kernel.drift(key, None)
+    world.kernel.add_foreign(Route(HOST, cidr, "eth0"))
+    for _ in range(2 * BURST):
+        world.now += 0.1
+        world.reconcile()
+    assert "the kernel refused" in "".join(map(str, world.repair.failing.values()))
+    world.kernel.remove_foreign(key)
+    world.now += AGAIN
+    world.reconcile()
+    assert key in world.kernel.ours()
+    world.reconcile()
+    assert world.problems() == []
+    world.close()
+
+
+def test_a_pod_that_is_refused_for_long_comes_soon_after_the_reason_went(tmp_path: Path) -> None:
+    """It says all the while what the kernel refused, and not that somebody fought over it."""
+    world = World(tmp_path)
+    world.kernel.add_netns(NETNS)
+    who = Attachment("pods", "c1", "eth0")
+    world.add(who, NETNS)
+    (link,) = [item for item in world.kernel.ours().values() if isinstance(item, Veth)]
+    world.kernel.drift(link.key, None)
+    port = Port(NETNS, "eth0", 1500, "0a:58:00:00:00:01")
+    world.kernel.add_foreign(port)
+    for _ in range(2 * BURST):
+        world.now += 0.1
+        world.reconcile()
+        assert "the kernel refused" in str(world.repair.failing[f"pod {who}"])
+    world.kernel.remove_foreign(port.key)
+    world.now += AGAIN
+    world.reconcile()
+    assert link.key in world.kernel.ours()
     assert world.repair.failing == {}
     world.close()
 
