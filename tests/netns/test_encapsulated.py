@@ -156,6 +156,7 @@ def test_a_peers_address_does_not_help_by_another_link(underlay: int) -> None:
             place.ip(f"address add {beside[1]}/{beside[2]} dev eth0 {flags}")
             place.ip("link set eth0 up")
             place.ip(f"-{underlay} route add default via {beside[0]}")
+            assert traffic.seen_by_udp(place, node.place, node.address(underlay)) == beside[1]
             target = Target(lab, underlay, node)
 
             def attack(address: str, payload: bytes) -> None:
@@ -163,7 +164,6 @@ def test_a_peers_address_does_not_help_by_another_link(underlay: int) -> None:
 
             assert target.heard(attack) == []
             assert target.heard(by_udp(place)) == []
-            assert traffic.seen_by_udp(place, node.place, node.address(underlay)) == beside[1]
         finally:
             place.remove()
 
