@@ -170,7 +170,8 @@ class Changes:
             **_wanted(intent.chunks, intent.size),
         )
         made = eni(answer["NetworkInterface"])
-        known = intent._replace(eni=made.id)
+        # From now on, not from when it was asked for first, it is waited for until it is known everywhere.
+        known = intent._replace(eni=made.id, since=self._clock())
         self._inventory.change(intent, known)
         self._retries.later(_name(known))
         yield from self._attached(instance, known, made)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from netaddr import IPNetwork
 
+from backends.aws.inventory import STALE
 from backends.aws.options import EniOptions
 from cni.errors import Exhausted
 from ipam.warmpool import Targets
@@ -88,6 +89,25 @@ def test_an_interface_that_is_not_known_yet_is_attached_when_it_is(seconds: floa
     assert place.calls("CreateNetworkInterface") == 1
     assert place.region.calls["AttachNetworkInterface", "InvalidNetworkInterfaceID.NotFound"] < 8
     machine.run(REST)
+    well(machine)
+
+
+def test_how_long_an_interface_has_not_been_seen_counts_from_when_it_was_made() -> None:
+    """Not from when that was first asked for: EC2 gave no answer for two minutes, and then made it."""
+    place = Place()
+    machine = place.machine()
+    machine.run(5)
+    faults = [place.region.fail("CreateNetworkInterface", nth, "error503") for nth in range(1, 8)]
+    machine.add(200)
+    begun = place.clock.now
+    while not all(one.is_consumed for one in faults):
+        machine.run(1)
+    assert place.clock.now - begun > STALE
+    place.region.become(unseen=(3.0, 3.0))
+    machine.run(120)
+    assert place.region.calls["AttachNetworkInterface", "InvalidNetworkInterfaceID.NotFound"]
+    assert place.calls("DeleteNetworkInterface") == 0
+    assert len(machine.pods) == 200
     well(machine)
 
 
