@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
+from math import inf
 
 
 class Limiter:
@@ -27,7 +28,7 @@ class Limiter:
         if len(times) == self._burst and now - times[0] < self._period:
             is_time = refused is not None and now >= refused + self._again
             if is_time:
-                del self._refused[key]
+                self._refused[key] = inf
             return is_time
         times.append(now)
         return True
@@ -35,6 +36,11 @@ class Limiter:
     def refuse(self, key: Hashable, now: float) -> None:
         """The repair that was allowed could not be made."""
         self._refused[key] = now
+
+    def made(self, key: Hashable) -> None:
+        """The repair that was allowed was made: what was refused before nobody undid, so the count begins anew."""
+        if self._refused.pop(key, None) is not None:
+            self._times.pop(key, None)
 
     def fought_over(self, now: float) -> list[Hashable]:
         """What may not be repaired at *now*; what had peace for a whole period is forgotten."""

@@ -9,7 +9,7 @@ from subprocess import SubprocessError
 from typing import Final, Protocol
 
 from agent.node import Node
-from agent.repair import Repair
+from agent.repair import AGAIN, Repair
 from agent.spool import Serve, Spool
 from agent.survey import Surroundings, Survey
 from cni.errors import Failure, NotReady, bug
@@ -138,7 +138,8 @@ class Reconciler:
             self._node.refuse(self._survey.problem)
         if changed or is_whole:
             is_seen = self._repair.whole()
-            self._whole_at = self._clock() + (WHOLE if is_seen else QUICK)
+            every = AGAIN if self._repair.is_refused else WHOLE  # no event tells that a refusal's reason has gone
+            self._whole_at = self._clock() + (every if is_seen else QUICK)
         if now is not None:
             self._node.ledger.offer(now.blocks)  # what they need of the kernel is there
         self._offered()

@@ -99,6 +99,8 @@ class Repair:
         """What could not be put right in the last pass, and why."""
         self.routes = 0
         """Routes of ours that were in the kernel after the last whole pass."""
+        self.is_refused = False
+        """Whether the kernel refused some of what is wanted for the node when that was last tried."""
 
     def whole(self) -> bool:
         """Everything of ours on the host, and the links of all pods. False: not all of it could be looked at."""
@@ -126,6 +128,7 @@ class Repair:
         if is_seen:
             self.routes = sum(key.kind == "route" for key in have)
             self._links(have, records, failing)
+        self.is_refused = not self._refused.keys().isdisjoint(around.wired.plan)
         self._tell_strays(strays(records.values(), around.site, around.peers))
         self._report_fights(failing)
         self.failing = failing
@@ -199,6 +202,7 @@ class Repair:
             made = standing([change for change in changes if _is_open(change, have, want)], is_made)
         for change in made:
             self._refused.pop(change.item.key, None)
+            self._limiter.made(change.item.key)
         self._tell("mended", [change for change in made if self._is_drift(change)])
         return refused
 
@@ -277,6 +281,8 @@ class Repair:
                 log.exception("a bug")
             self._fail(f"{OF_POD}{who}", bug(error), failing)
             return
+        for key in allowed:
+            self._limiter.made((who, key))
         if withheld:
             what = f"{OF_POD}{who}"
             self._fail(what, self.failing.get(what) or _fought(f"{withheld[0].kind} {withheld[0].name}"), failing)

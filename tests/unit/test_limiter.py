@@ -48,3 +48,19 @@ def test_what_was_refused_is_tried_again_soon() -> None:
     assert limiter.allow("a", 11.0)
     assert not limiter.allow("a", 17.0)
     assert limiter.fought_over(17.0) == ["a"]
+
+
+def test_what_was_made_after_it_was_refused_was_not_fought_over() -> None:
+    """Nobody undid it, however often it was tried."""
+    limiter = Limiter(2, 60.0, 5.0)
+    for second in (0.0, 1.0):
+        assert limiter.allow("a", second)
+        limiter.refuse("a", second)
+    assert limiter.allow("a", 6.0)
+    limiter.made("a")
+    assert limiter.fought_over(6.0) == []
+    assert limiter.allow("a", 7.0)
+    limiter.made("a")
+    assert limiter.allow("a", 8.0)
+    limiter.made("a")
+    assert limiter.fought_over(8.0) == ["a"]

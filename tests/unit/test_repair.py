@@ -139,10 +139,14 @@ def test_what_was_refused_for_long_comes_soon_after_the_reason_went(tmp_path: Pa
         world.now += 0.1
         world.reconcile()
     assert "the kernel refused" in "".join(map(str, world.repair.failing.values()))
+    soon = [world.repair.is_refused]
     world.kernel.remove_foreign(key)
     world.now += AGAIN
     world.reconcile()
     assert key in world.kernel.ours()
+    soon.append(world.repair.is_refused)
+    assert soon == [True, False]  # whether the next pass comes soon
+    assert world.repair.failing == {}
     world.reconcile()
     assert world.problems() == []
     world.close()
