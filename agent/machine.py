@@ -99,12 +99,15 @@ def _locked(file: Path) -> int:
 def _alone() -> socket.socket:
     """What is ours in the kernel is marked, but not whose of two agents: each would remove what the other makes.
     Abstract names are per network namespace (network_namespaces(7)), which is just what must not be shared."""
-    name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        name.bind(_NAME)
-        name.listen(128)  # for those who want to know who has it
+        name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            name.bind(_NAME)
+            name.listen(128)  # for those who want to know who has it
+        except BaseException:
+            name.close()
+            raise
     except OSError as error:
-        name.close()
         if error.errno != errno.EADDRINUSE:
             raise ConfigInvalid("the network namespace cannot be locked", str(error)) from error
         raise ConfigInvalid(

@@ -13,7 +13,7 @@ import pytest
 
 from agent.spool import TICK, Spool, Spooled, Written
 from cni import frame
-from cni.errors import ConfigInvalid, Failure, TryAgain
+from cni.errors import ConfigInvalid, Failure, TryAgain, Unreadable
 from ipam.moment import Moment
 
 BOOT = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -236,3 +236,55 @@ def test_many_are_served_together_and_none_is_kept_waiting_by_those_that_fail(sp
     assert spool.replay(served) == 300
     assert len(served.seen) == 600
     assert len(spool) == 300
+
+
+def test_a_spool_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """Where a file stands in the way, as where the disk is read-only."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigInvalid, match="spool .*/file/spool cannot be made: Not a directory"):
+        Spool(tmp_path / "file" / "spool", BOOT, lambda: 0.0).prepare()
+
+
+def test_what_somebody_else_takes_away_meanwhile_is_passed_over(directory: Path) -> None:
+    """Between the look at the directory and that at a file, which is what it is, or is no request."""
+
+    def gone(file: Path) -> frame.Request:
+        file.unlink()
+        if file.name == "del-1-1":
+            raise FileNotFoundError(errno.ENOENT, "gone", file)
+        raise Unreadable("half a request")
+
+    spool = Spool(directory, BOOT, lambda: 10_000.0, gone)
+    spool.prepare()
+    for name in ("del-1-1", "del-2-2"):
+        write(directory, name, frame.encode(request("a")))
+    (directory / ".del-3-3").symlink_to("nowhere")
+    served = Served()
+    assert spool.replay(served) == 0
+    assert served.seen == []
+    assert len(spool) == 0
+    spool.sweep()
+
+
+def test_what_cannot_be_removed_or_set_aside_is_told_once(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It comes again with each look, and a DEL that is served twice changes nothing the second time."""
+
+    def read(file: Path) -> frame.Request:
+        if file.name == "del-2-2":
+            raise Unreadable("half a request")
+        return request(file.name)
+
+    spool = Spool(directory, BOOT, lambda: 1e12, read)
+    spool.prepare()
+    for name in ("del-1-1", "del-2-2", "bad-del-2-2", ".del-3-3"):
+        (directory / name / "below").mkdir(parents=True)  # what is a directory no unlink takes, nor a rename replaces
+    for _ in range(2):
+        assert spool.replay(Served()) == 0
+        spool.sweep()
+    assert len(spool) == 2
+    told = [one.__dict__["error"].partition(":")[0] for one in caplog.records if one.levelno == logging.WARNING]
+    assert sorted(told) == [
+        "it cannot be removed",
+        "it is no request, and cannot be set aside",
+        "it was served, and cannot be removed",
+    ]

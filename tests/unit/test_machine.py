@@ -1,0 +1,68 @@
+"""What the agent takes of its machine at the start: descriptors, and a lock beside its journal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.machine import FEW, descriptors, exclusive, room
+from cni.errors import ConfigInvalid
+from tests.fakes.descriptors import descriptors as few_descriptors
+
+ASKS = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
+from agent.machine import descriptors
+print(descriptors(), *resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+@pytest.mark.parametrize(("soft", "hard", "then"), [(256, 4096, 4096), (4096, 4096, 4096), (512, 1024, 1024)])
+def test_the_agent_takes_the_descriptors_that_it_may_have(soft: int, hard: int, then: int) -> None:
+    """What systemd allows is the hard limit; the soft one is for programs that do not know better."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASKS, str(soft), str(hard)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(then), str(then), str(hard)]
+
+
+def test_some_descriptors_are_for_the_work() -> None:
+    """However few there are."""
+    assert room(FEW) < FEW
+    assert 0 < room(100) < 100
+    assert descriptors() >= 100
+
+
+def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    """By the key of the configuration that says where the journal is."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigInvalid, match=r"state\.db\.lock cannot be made: File exists.*paths\.state"):
+        with exclusive(tmp_path / "file" / "state.db"):
+            raise AssertionError("it was not to be had")
+
+
+def test_two_on_one_journal_or_in_one_network_namespace(tmp_path: Path) -> None:
+    """The second is told who the first is, and the first goes on."""
+    with exclusive(tmp_path / "one.db"):
+        with pytest.raises(ConfigInvalid, match="is locked: an agent runs on this node with this state"):
+            with exclusive(tmp_path / "one.db"):
+                raise AssertionError("it was not to be had")
+        with pytest.raises(ConfigInvalid, match="an agent runs in this network namespace already: process [0-9]+ of"):
+            with exclusive(tmp_path / "other.db"):
+                raise AssertionError("it was not to be had")
+    with exclusive(tmp_path / "other.db"):
+        pass
+
+
+def test_a_namespace_that_cannot_be_locked_is_told(tmp_path: Path) -> None:
+    """As for want of a descriptor; one that was had before is given back."""
+    with few_descriptors(2), exclusive(tmp_path / "state.db"):
+        pass
+    with few_descriptors(1), pytest.raises(ConfigInvalid, match="cannot be locked: .*Too many open"):
+        with exclusive(tmp_path / "state.db"):
+            raise AssertionError("it was not to be had")
+    with exclusive(tmp_path / "state.db"):
+        pass
