@@ -49,7 +49,8 @@ def ask(path: str, command: str, arguments: Mapping[str, Any]) -> Any:
         why = f"{error.strerror or error}; see that routable-agent runs on this node and what its log says"
         raise TryAgain(f"the agent does not answer at {path}", why) from error
     if not answer:
-        raise ConfigInvalid(f"the agent's socket {path} is for root alone", "run this command as root")
+        why = "it answers its own user alone: run this command as root; or it has just ended: see its log"
+        raise TryAgain(f"the agent at {path} hung up without an answer", why)
     code, body = frame.decode_response(bytes(answer))
     document = json.loads(body)
     if code:

@@ -62,10 +62,10 @@ def test_a_socket_that_nobody_serves_is_replaced(tmp_path: Path) -> None:
 
 def test_a_socket_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     """Why, and which key of the configuration says where it is; nothing is left open."""
-    before = os.listdir("/proc/self/fd")
-    with pytest.raises(ConfigInvalid, match="the socket /proc/agent.sock cannot be made: .*check paths.socket"):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(ConfigInvalid, match=r"the socket /proc/agent\.sock cannot be made: .*check paths\.socket"):
         listening(Path("/proc/agent.sock"))
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigInvalid, match="cannot be made: File exists"):
         listening(tmp_path / "file" / "agent.sock")
-    assert os.listdir("/proc/self/fd") == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -39,20 +39,19 @@ def test_some_descriptors_are_for_the_work() -> None:
 def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     """By the key of the configuration that says where the journal is."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigInvalid, match=r"state\.db\.lock cannot be made: File exists.*paths\.state"):
-        with exclusive(tmp_path / "file" / "state.db"):
-            raise AssertionError("it was not to be had")
+    told = r"state\.db\.lock cannot be made: File exists.*paths\.state"
+    with pytest.raises(ConfigInvalid, match=told), exclusive(tmp_path / "file" / "state.db"):
+        raise AssertionError("it was not to be had")
 
 
 def test_two_on_one_journal_or_in_one_network_namespace(tmp_path: Path) -> None:
     """The second is told who the first is, and the first goes on."""
     with exclusive(tmp_path / "one.db"):
-        with pytest.raises(ConfigInvalid, match="is locked: an agent runs on this node with this state"):
-            with exclusive(tmp_path / "one.db"):
-                raise AssertionError("it was not to be had")
-        with pytest.raises(ConfigInvalid, match="an agent runs in this network namespace already: process [0-9]+ of"):
-            with exclusive(tmp_path / "other.db"):
-                raise AssertionError("it was not to be had")
+        with pytest.raises(ConfigInvalid, match=r"is locked: an agent runs on"), exclusive(tmp_path / "one.db"):
+            raise AssertionError("it was not to be had")
+        running = r"an agent runs in this network namespace already: process [0-9]+ of"
+        with pytest.raises(ConfigInvalid, match=running), exclusive(tmp_path / "other.db"):
+            raise AssertionError("it was not to be had")
     with exclusive(tmp_path / "other.db"):
         pass
 
@@ -61,8 +60,8 @@ def test_a_namespace_that_cannot_be_locked_is_told(tmp_path: Path) -> None:
     """As for want of a descriptor; one that was had before is given back."""
     with few_descriptors(2), exclusive(tmp_path / "state.db"):
         pass
-    with few_descriptors(1), pytest.raises(ConfigInvalid, match="cannot be locked: .*Too many open"):
-        with exclusive(tmp_path / "state.db"):
-            raise AssertionError("it was not to be had")
+    told = r"cannot be locked: .*Too many open"
+    with few_descriptors(1), pytest.raises(ConfigInvalid, match=told), exclusive(tmp_path / "state.db"):
+        raise AssertionError("it was not to be had")
     with exclusive(tmp_path / "state.db"):
         pass

@@ -241,7 +241,7 @@ def test_many_are_served_together_and_none_is_kept_waiting_by_those_that_fail(sp
 def test_a_spool_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     """Where a file stands in the way, as where the disk is read-only."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigInvalid, match="spool .*/file/spool cannot be made: Not a directory"):
+    with pytest.raises(ConfigInvalid, match=r"spool .*/file/spool cannot be made: Not a directory"):
         Spool(tmp_path / "file" / "spool", BOOT, lambda: 0.0).prepare()
 
 
