@@ -1,8 +1,8 @@
 """The last good list of nodes on disk, for a start while the list itself cannot be used.
 
-One wrong entry must not leave every node that restarts without a network: what the agent would still use, had it gone
-on, it uses after a restart, too. What always holds: the copy is whole, was good, and is of the very file that is
-asked for.
+One wrong entry, or an API server that is away, must not leave every node that restarts without a network: what the
+agent would still use, had it gone on, it uses after a restart, too. What always holds: the copy is whole, was good, and
+is of the very source that is asked for.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _HEAD: Final = "# routable-agent's copy of the last good list of nodes, not to b
 
 
 class Kept:
-    """The copy at *path* of the file *source*."""
+    """The copy at *path* of what *source* says, a file's path or an API server's address."""
 
-    def __init__(self, path: Path, source: Path) -> None:
+    def __init__(self, path: Path, source: str) -> None:
         self.path = path
-        self._head = f"{_HEAD}{str(source)!a}\n".encode()
+        self._head = f"{_HEAD}{source!a}\n".encode()
 
     def save(self, raw: bytes) -> None:
-        """Keep *raw*, the content of the file, which is good. That it cannot be kept is logged, and no more: the list
+        """Keep *raw*, which is good. That it cannot be kept is logged, and no more: the list
         itself is in use."""
         fresh = self.path.with_name(f"{self.path.name}.new")
         try:
@@ -45,7 +45,7 @@ class Kept:
                 fresh.unlink()
 
     def load(self) -> bytes | None:
-        """What was kept of that file; None: nothing."""
+        """What was kept of that source; None: nothing."""
         try:
             _, raw = tomlfile.read(self.path)
         except (OSError, ConfigInvalid):

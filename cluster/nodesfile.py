@@ -56,7 +56,7 @@ class NodesFile:
         """*clock* answers nanoseconds since the epoch, as files are stamped; *read* is what opens the file; *kept* is
         where a copy of the last good one is kept."""
         self._path = Path(path)
-        self._kept = Kept(kept, self._path) if kept is not None else None
+        self._kept = Kept(kept, path) if kept is not None else None
         self._clock = clock
         self._read = read
         self._nodes: frozenset[Peer] = frozenset()
@@ -64,6 +64,11 @@ class NodesFile:
         self._is_recalled = False
         self._seen: Signature | None = None
         self._raw: bytes | None = None
+
+    @property
+    def origin(self) -> str:
+        """See `cluster.peers.Source.origin`."""
+        return str(self._path)
 
     @property
     def nodes(self) -> frozenset[Peer]:

@@ -14,12 +14,14 @@ from cni.errors import Failure
 class Peer:
     """One node: *name*, at most one address per family (IPv4 first) and the CIDRs that its pods live in.
 
+    *flaws* are what the source says of it that cannot be used, each in words for the operator; what can be is there.
     The node that the agent runs on is a Peer like the others; who reads the set picks it out by its name.
     """
 
     name: str
     addresses: tuple[IPAddress, ...]
     pod_cidrs: tuple[IPNetwork, ...]
+    flaws: tuple[str, ...] = ()
 
     def address(self, family: int) -> IPAddress | None:
         """The node's own address of *family* (4 or 6), or None when it has none."""
@@ -32,6 +34,10 @@ class Peer:
 class Source(Protocol):
     """Where nodes come from. The whole set is passed, never a change to it. Every pass asks ``refresh``, each
     second; one that is told of changes, as by a watch, has the next pass come at once."""
+
+    @property
+    def origin(self) -> str:
+        """What it is called when it is spoken of."""
 
     @property
     def nodes(self) -> frozenset[Peer]:

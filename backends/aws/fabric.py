@@ -78,6 +78,11 @@ class EniFabric:
         return self._turns.nodes
 
     @property
+    def origin(self) -> str:
+        """See `cluster.peers.Source.origin`."""
+        return "the instance metadata"
+
+    @property
     def error(self) -> Failure | None:
         """See `cluster.peers.Source.error`."""
         return None if self.nodes else self._turns.problem

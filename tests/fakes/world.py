@@ -67,6 +67,11 @@ class Nodes:
         self._nodes, self._is_new = frozenset(nodes), True
 
     @property
+    def origin(self) -> str:
+        """See `cluster.peers.Source`."""
+        return "the test"
+
+    @property
     def nodes(self) -> frozenset[Peer]:
         """See `cluster.peers.Source`."""
         return self._nodes

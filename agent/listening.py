@@ -1,0 +1,46 @@
+"""The thread in which a source of nodes that tells by itself is listened to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final, Protocol
+
+
+class Telling(Protocol):
+    """A source that tells: see `cluster.kubernetes.KubernetesNodes`."""
+
+    def live(self, wake: Callable[[], None]) -> None:
+        """Listen until the end; *wake* is called when there is something new."""
+
+    def end(self) -> None:
+        """Listen no more."""
+
+
+class Listening:
+    """*wake* is the reconciler's; *on_death* is told if the thread ends unasked."""
+
+    name: Final = "nodes"
+
+    def __init__(
+        self, source: Telling, wake: Callable[[], None], on_death: Callable[[str, BaseException], None]
+    ) -> None:
+        self._source = source
+        self._wake = wake
+        self._on_death = on_death
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, in the middle of an answer or a wait."""
+        self._source.end()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._source.live(self._wake)
+        except BaseException as error:  # noqa: BLE001 (the top of a thread)
+            self._on_death(self.name, error)

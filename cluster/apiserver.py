@@ -1,0 +1,185 @@
+"""One connection to the API server: answers and streams of lines, and what goes wrong, in our words.
+
+Two GETs are all that the agent asks, so this is the standard library's HTTP: a client library would have to be given
+bookmarks, fresh client certificates and the list after a 410, which is the work itself, and costs 30 MB on every node.
+What always holds: no wait is without a bound, nothing is read without one, and `Api.end` ends any wait from any thread.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import threading
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Final
+from urllib.parse import urlencode
+
+from cluster.access import Access, Credentials
+from cluster.nodeobjects import Refusal, decoded
+from cni.errors import ConfigInvalid, FabricRefused, Failure, TryAgain
+
+CONNECT: Final = 5.0
+"""Seconds to be connected, and again for TLS."""
+ANSWER: Final = 30.0
+"""Seconds without a byte of an answer after which it is given up."""
+LINE: Final = 16 << 20
+"""Bytes of one line of a watch: etcd keeps objects of 1.5 MB, and JSON is longer than what it keeps."""
+BODY: Final = 512 << 20
+"""Bytes of an answer: more would be all that a node has, and is no list of Nodes."""
+_KEEPALIVE: Final = {
+    socket.TCP_KEEPIDLE: 30,
+    socket.TCP_KEEPINTVL: 10,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 30_000,
+}
+"""A server that is gone without a word is noticed within a minute."""
+
+
+class Unanswered(Exception):
+    """There is no answer: *failure* says why, *after* is how many seconds the server wants to be left alone."""
+
+    def __init__(self, failure: Failure, after: float = 0.0) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.after = after
+
+
+class Gone(Unanswered):
+    """What was asked from is too long ago for the server to know (410), or was never known to it (400): all must be
+    listed again."""
+
+
+class Connection:
+    """Made by `Api.connected`."""
+
+    def __init__(self, access: Access, stream: ssl.SSLSocket) -> None:
+        self._access = access
+        self._stream = stream
+        self._http = http.client.HTTPConnection(access.host, access.port)
+        self._http.auto_open = 0  # never a connection anew, without TLS
+        self._http.sock = stream
+
+    def answer(self, path: str, parameters: Mapping[str, str]) -> bytes:
+        """The whole answer to a GET."""
+        with self._told():
+            self._stream.settimeout(ANSWER)
+            response = self._asked(path, parameters, "gzip")
+            body = response.read(BODY + 1)
+            if response.getheader("Content-Encoding") == "gzip":
+                body = zlib.decompressobj(wbits=31).decompress(body, BODY + 1)
+            if len(body) > BODY:
+                raise Unanswered(TryAgain(f"{self._access.server} answers more than {BODY >> 20} MiB"))
+            return body
+
+    def lines(self, path: str, parameters: Mapping[str, str], silence: float) -> Iterator[bytes]:
+        """The lines of the answer to a GET, as they come, until the server ends it. TryAgain after *silence* seconds
+        without a byte."""
+        with self._told():
+            self._stream.settimeout(ANSWER)
+            response = self._asked(path, parameters, "identity")
+            self._stream.settimeout(silence)
+            while line := response.readline(LINE):
+                if not line.endswith(b"\n"):
+                    raise http.client.IncompleteRead(line)
+                yield line
+
+    def _asked(self, path: str, parameters: Mapping[str, str], encoding: str) -> http.client.HTTPResponse:
+        headers = {"Accept": "application/json", "Accept-Encoding": encoding, "User-Agent": "routable-agent"}
+        if self._access.token:
+            headers["Authorization"] = f"Bearer {self._access.token}"
+        self._http.request("GET", f"{self._access.prefix}{path}?{urlencode(parameters)}", headers=headers)
+        response = self._http.getresponse()
+        if response.status != 200:
+            after = response.getheader("Retry-After")
+            raise refused(self._access.server, response.status, after, response.read(1 << 16))
+        return response
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        with told(self._access.server):
+            yield
+
+
+class Api:
+    """Connections by *credentials*, one at a time."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._lock = threading.Lock()
+        self._stream: socket.socket | None = None
+        self._is_ended = False
+
+    @contextmanager
+    def connected(self) -> Iterator[Connection]:
+        """A new connection, with what the credentials are now. Unanswered: there is none."""
+        try:
+            access = self._credentials()
+        except ConfigInvalid as failure:
+            raise Unanswered(failure) from failure
+        with told(access.server):
+            plain = socket.create_connection((access.host, access.port), CONNECT)
+            with plain:
+                plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in _KEEPALIVE.items():
+                    plain.setsockopt(socket.IPPROTO_TCP, option, value)
+                stream = access.context.wrap_socket(plain, server_hostname=access.name)
+        with stream:
+            self._hold(stream)
+            try:
+                yield Connection(access, stream)
+            finally:
+                self._hold(None)
+
+    def end(self) -> None:
+        """No answer is waited for any more."""
+        with self._lock:
+            self._is_ended = True
+            if self._stream is not None:
+                with suppress(OSError):
+                    # Not SSLSocket's own, which would take the TLS away from under the thread that reads.
+                    socket.socket.shutdown(self._stream, socket.SHUT_RDWR)
+
+    def _hold(self, stream: socket.socket | None) -> None:
+        with self._lock:
+            self._stream = stream
+            if self._is_ended and stream is not None:
+                raise Unanswered(TryAgain("the agent ends"))
+
+
+@contextmanager
+def told(server: str) -> Iterator[None]:
+    """What the network, TLS and HTTP say, as Unanswered."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        why = f"its certificate is not believed: {error.verify_message}; see the CA, and that the name is in it"
+        raise Unanswered(TryAgain(f"the API server {server} cannot be asked", why)) from error
+    except TimeoutError as error:
+        raise Unanswered(TryAgain(f"the API server {server} cannot be asked", "it does not answer")) from error
+    except (OSError, http.client.HTTPException, zlib.error) as error:
+        why = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+        raise Unanswered(TryAgain(f"the API server {server} cannot be asked", why)) from error
+
+
+def refused(server: str, code: int, retry_after: str | None, body: bytes) -> Unanswered:
+    """What the server says in place of an answer."""
+    try:
+        said = decoded(body, Refusal)
+    except ValueError:  # a proxy's page
+        said = Refusal(code=code)
+    wanted = said.details.retry_after_seconds if said.details is not None else None
+    after = float(retry_after) if retry_after is not None and retry_after.isdecimal() else wanted or 0.0
+    why = f"{code} {said.reason or http.client.responses.get(code, '')}".strip()
+    why = f"{why}, {said.message}" if said.message else why
+    if code in (400, 410):
+        return Gone(TryAgain(f"the API server {server} does not know what came since it was heard of last", why), after)
+    if code == 401:
+        remedy = "see that the token or the client certificate is of this cluster and not expired"
+        return Unanswered(FabricRefused(f"the API server {server} does not know who asks", f"{why}; {remedy}"), after)
+    if code == 403:
+        remedy = "the agent needs the verbs list and watch on nodes (RBAC)"
+        return Unanswered(FabricRefused(f"the API server {server} does not permit it", f"{why}; {remedy}"), after)
+    return Unanswered(TryAgain(f"the API server {server} does not answer now", why), after)

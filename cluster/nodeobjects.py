@@ -1,0 +1,148 @@
+"""What the Kubernetes API says of Nodes, decoded and read: each Node becomes a Peer, whatever is wrong with it.
+
+What always holds: what cannot be used of one Node is a flaw of its Peer and takes nothing away from the others. The
+fields are those of the API's v1: NodeList, Node, WatchEvent, Status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Meta
+from netaddr import IPAddress, IPNetwork
+
+from cluster import addresses
+from cluster.peers import Peer
+
+ANNOTATION: Final = "routable.io/pod-cidrs"
+"""Stands in where nobody gives Nodes pod CIDRs: CIDRs with commas between them."""
+
+T = TypeVar("T")
+
+
+class _Of(msgspec.Struct, frozen=True, rename="camel"):
+    """A part of an object: what is not named is not even decoded."""
+
+
+class _Metadata(_Of, frozen=True):
+    name: str = ""
+    resource_version: str = ""
+    creation_timestamp: str | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _Spec(_Of, frozen=True):
+    pod_cidrs: Annotated[list[str] | None, Meta()] = msgspec.field(default=None, name="podCIDRs")
+
+
+class _Address(_Of, frozen=True):
+    type: str = ""
+    address: str = ""
+
+
+class _Status(_Of, frozen=True):
+    addresses: list[_Address] | None = None
+
+
+class NodeObject(_Of, frozen=True):
+    """A Node, as far as it concerns us."""
+
+    metadata: _Metadata = _Metadata()
+    spec: _Spec = _Spec()
+    status: _Status = _Status()
+
+
+class _ListMeta(_Of, frozen=True):
+    resource_version: str = ""
+    rest: str = msgspec.field(default="", name="continue")
+
+
+class Page(_Of, frozen=True):
+    """One answer to a list; *metadata.rest* asks for the next, where there is one."""
+
+    kind: str
+    metadata: _ListMeta
+    items: list[NodeObject] | None = None
+
+
+class Event(_Of, frozen=True):
+    """One line of a watch."""
+
+    type: str
+    object: msgspec.Raw
+
+
+class Details(_Of, frozen=True):
+    """What an error says besides."""
+
+    retry_after_seconds: float | None = None
+
+
+class Refusal(_Of, frozen=True):
+    """A Status: why there is no answer."""
+
+    kind: str = ""
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+    details: Details | None = None
+
+
+def decoded(raw: bytes | msgspec.Raw, wanted: type[T]) -> T:
+    """What *raw* is. ValueError: it is none of these."""
+    return msgspec.json.decode(raw, type=wanted)
+
+
+class Described(NamedTuple):
+    """A Node as it says of itself; *created* orders those that contradict each other."""
+
+    peer: Peer
+    created: str
+
+
+def described(node: NodeObject) -> Described:
+    """What *node* says of itself."""
+    own, bad_own = _addresses(node.status.addresses or ())
+    cidrs, bad_cidrs = _pod_cidrs(node)
+    flaws = (*bad_own, *bad_cidrs)
+    return Described(Peer(node.metadata.name, own, cidrs, flaws), node.metadata.creation_timestamp or "")
+
+
+def _addresses(listed: Sequence[_Address]) -> tuple[tuple[IPAddress, ...], list[str]]:
+    """The first InternalIP of each family."""
+    found: dict[int, IPAddress] = {}
+    flaws = []
+    for one in listed:
+        if one.type == "InternalIP":
+            try:
+                address = addresses.address(one.address)
+                addresses.refuse_reserved(address)
+            except ValueError as error:
+                flaws.append(f"its InternalIP {one.address!r} {error}")
+            else:
+                found.setdefault(address.version, address)
+    if not found and not flaws:
+        flaws.append("its Node has no InternalIP among status.addresses")
+    return tuple(found[family] for family in sorted(found)), flaws
+
+
+def _pod_cidrs(node: NodeObject) -> tuple[tuple[IPNetwork, ...], list[str]]:
+    """What the Node's spec says, or else the annotation."""
+    where, texts = "spec.podCIDRs", node.spec.pod_cidrs or []
+    if not texts:
+        annotated = (node.metadata.annotations or {}).get(ANNOTATION, "")
+        where, texts = f"annotation {ANNOTATION}", [one.strip() for one in annotated.split(",") if one.strip()]
+    found, flaws = [], []
+    for text in texts:
+        try:
+            cidr = addresses.cidr(text)
+            addresses.refuse_reserved(cidr)
+        except ValueError as error:
+            flaws.append(f"its {where} has {text!r}, which {error}")
+        else:
+            found.append(cidr)
+    if not texts:
+        flaws.append(f"its Node has neither spec.podCIDRs (yet) nor an annotation {ANNOTATION}")
+    return tuple(sorted(found, key=lambda one: (one.version, one.first, one.prefixlen))), flaws

@@ -1,0 +1,264 @@
+"""An API server for Nodes, over HTTP/1.1 and TLS: as strict as the real one, and as unfriendly as it may be.
+
+It lists in pages and forgets them (410), watches with bookmarks and errors in the stream, knows tokens and client
+certificates, and can be away, hang, answer errors, or close in the middle of a line.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from tests.cluster.authority import Authority
+from tests.cluster.store import Object, Store
+
+NAME = "kubernetes.default.svc"
+
+
+class _Refused(Exception):
+    def __init__(self, code: int, reason: str, message: str, after: int = 0) -> None:
+        super().__init__(message)
+        self.code, self.reason, self.message, self.after = code, reason, message, after
+
+    def status(self) -> Object:
+        found: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        found |= {"message": self.message, "reason": self.reason, "code": self.code}
+        return found | ({"details": {"retryAfterSeconds": self.after}} if self.after else {})
+
+
+class ApiServer:
+    """Serves *store* on *listener*, which is bound to *address*, until it is closed. Its certificates are in
+    *directory*."""
+
+    def __init__(self, listener: socket.socket, address: str, directory: Path, store: Store | None = None) -> None:
+        self.store = store or Store()
+        self.tokens = {"token-1"}
+        self.is_permitted = True
+        self.bookmarks = 0.05
+        self.longest_watch = 3600.0
+        self.is_gone_in_stream = True
+        self.requests: list[str] = []
+        self.refusals: list[int] = []
+        self.handshakes_failed = 0
+        self.faults: deque[str] = deque()
+        """What happens to the next requests: "503", "429", "hang", "cut" (in the middle of the first line of a watch),
+        "close", "garbage"; "" is nothing."""
+        self._directory = directory
+        self._address = address
+        self._listener = listener
+        self._is_away = self._is_closed = False
+        self._streams: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self.authority = self.clients = Authority()
+        self.rotate(self.authority)
+        listener.listen(64)
+        self.port: int = listener.getsockname()[1]
+        threading.Thread(target=self._accept, name="api server", daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"https://{self._address}:{self.port}"
+
+    def rotate(self, authority: Authority, clients: Authority | None = None) -> None:
+        """From the next connection on: a certificate by *authority*, and *clients* vouches for clients."""
+        self.authority, self.clients = authority, clients or authority
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*authority.issue(NAME, [self._address]).write(self._directory, "server"))
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(cadata=self.clients.pem)
+        self._context = context
+
+    def drop(self) -> None:
+        """Close all connections, as an API server does that is replaced."""
+        with self._lock:
+            for stream in self._streams:
+                with suppress(OSError):
+                    socket.socket.shutdown(stream, socket.SHUT_RDWR)
+
+    def leave(self) -> None:
+        """Be away: every connection is closed, now and from now on."""
+        self._is_away = True
+        self.drop()
+
+    def come_back(self) -> None:
+        """Be there again."""
+        self._is_away = False
+
+    def close(self) -> None:
+        """The end."""
+        self._is_closed = True
+        self.leave()
+        self._listener.close()
+        with self.store.changed:
+            self.store.changed.notify_all()
+
+    # --- connections ----------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        self._listener.settimeout(0.2)
+        while not self._is_closed:
+            try:
+                plain, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+            if self._is_away:
+                plain.close()
+            else:
+                threading.Thread(target=self._serve, args=(plain,), name="api connection", daemon=True).start()
+
+    def _serve(self, plain: socket.socket) -> None:
+        with plain:
+            plain.settimeout(30.0)
+            try:
+                stream = self._context.wrap_socket(plain, server_side=True)
+            except OSError:
+                self.handshakes_failed += 1
+                return
+            with self._lock:
+                self._streams.add(stream)
+            try:
+                with suppress(OSError, EOFError), stream, stream.makefile("rb") as lines:
+                    while not self._is_away and self._answer(stream, lines):
+                        pass
+            finally:
+                with self._lock:
+                    self._streams.discard(stream)
+
+    def _answer(self, stream: ssl.SSLSocket, lines: Any) -> bool:
+        """One request; whether another may follow."""
+        first = lines.readline()
+        if not first:
+            return False
+        method, target, _ = first.decode().split()
+        headers = {}
+        while (line := lines.readline().decode().strip()) != "":
+            key, _, value = line.partition(":")
+            headers[key.lower()] = value.strip()
+        self.requests.append(target)
+        fault = self.faults.popleft() if self.faults else ""
+        if fault == "hang":
+            while not self._is_away and fault not in self.faults:
+                time.sleep(0.02)
+        if fault in ("hang", "close"):
+            return False
+        parts = urlsplit(target)
+        asked = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        try:
+            self._refuse(method, parts.path, headers, stream, fault)
+            if fault == "garbage":
+                _send(stream, 200, b"<html>a proxy's page</html>")
+            elif asked.get("watch") in ("true", "1"):
+                return self._watch(stream, asked, fault)
+            else:
+                _send(stream, 200, json.dumps(self._list(asked)).encode(), headers)
+        except _Refused as refused:
+            self.refusals.append(refused.code)
+            _send(stream, refused.code, json.dumps(refused.status()).encode(), after=refused.after)
+        return True
+
+    def _refuse(self, method: str, path: str, headers: Mapping[str, str], stream: ssl.SSLSocket, fault: str) -> None:
+        token = headers.get("authorization", "").removeprefix("Bearer ")
+        if token not in self.tokens and not (stream.getpeercert() and not token):
+            raise _Refused(401, "Unauthorized", "Unauthorized")
+        if fault.isdecimal():
+            after = 1 if fault in ("429", "503") else 0
+            raise _Refused(int(fault), "TooManyRequests" if fault == "429" else "Unknown", "the test wants it", after)
+        if path != "/api/v1/nodes":
+            raise _Refused(404, "NotFound", "the server could not find the requested resource")
+        if method != "GET":
+            raise _Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        if not self.is_permitted:
+            raise _Refused(403, "Forbidden", 'nodes is forbidden: cannot list resource "nodes" at the cluster scope')
+
+    # --- list and watch -------------------------------------------------------------------------------------------
+
+    def _list(self, asked: Mapping[str, str]) -> Object:
+        at, after = None, ""
+        if "continue" in asked:
+            if "resourceVersion" in asked:
+                raise _Refused(400, "BadRequest", "resourceVersion is forbidden with continue")
+            at, after = json.loads(base64.b64decode(asked["continue"]))
+        elif asked.get("resourceVersion", "0") != "0":
+            raise _Refused(504, "Timeout", "Too large resource version")
+        try:
+            version, found, next_after, left = self.store.page(at, after, int(asked.get("limit", "0")))
+        except KeyError:
+            expired = "The provided continue parameter is too old to display a consistent list result."
+            raise _Refused(410, "Expired", expired) from None
+        about: Object = {"resourceVersion": str(version)}
+        if next_after:
+            token = base64.b64encode(json.dumps([version, next_after]).encode()).decode()
+            about |= {"continue": token, "remainingItemCount": left}
+        return {"kind": "NodeList", "apiVersion": "v1", "metadata": about, "items": found or None}
+
+    def _watch(self, stream: ssl.SSLSocket, asked: Mapping[str, str], fault: str) -> bool:
+        if not asked.get("resourceVersion", "").isdecimal():
+            raise _Refused(400, "BadRequest", f"Invalid value: {asked.get('resourceVersion')!r}")
+        since, expired = int(asked["resourceVersion"]), None
+        if since < self.store.oldest:
+            expired = _Refused(410, "Expired", f"too old resource version: {since} ({self.store.oldest})")
+            if not self.is_gone_in_stream:
+                raise expired
+        until = time.monotonic() + min(float(asked.get("timeoutSeconds", "1800")), self.longest_watch)
+        stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        if expired is not None:
+            self.refusals.append(410)
+            _chunk(stream, _line("ERROR", expired.status()))
+        else:
+            self._tell(stream, since, until, fault, has_bookmarks=asked.get("allowWatchBookmarks") == "true")
+        if not self._is_away:
+            stream.sendall(b"0\r\n\r\n")
+        return True
+
+    def _tell(self, stream: ssl.SSLSocket, since: int, until: float, fault: str, *, has_bookmarks: bool) -> None:
+        while not self._is_away and time.monotonic() < until:
+            with self.store.changed:
+                if self.store.version <= since and not self._is_away:
+                    self.store.changed.wait(min(self.bookmarks, until - time.monotonic()))
+                found = [one for one in self.store.changes if one.version > since]
+                version = self.store.version
+            for change in found:
+                line = _line(change.type, {"kind": "Node", "apiVersion": "v1", **change.object})
+                if fault == "cut":
+                    _chunk(stream, line[: len(line) // 2])
+                    raise EOFError
+                _chunk(stream, line)
+                since = change.version
+            if has_bookmarks and not found and version >= since and fault != "silent":
+                about = {"resourceVersion": str(version), "creationTimestamp": None}
+                empty: Object = {"kind": "Node", "apiVersion": "v1", "metadata": about, "spec": {}, "status": {}}
+                _chunk(stream, _line("BOOKMARK", empty))
+                since = version
+
+
+def _line(kind: str, what: Object) -> bytes:
+    return json.dumps({"type": kind, "object": what}).encode() + b"\n"
+
+
+def _chunk(stream: ssl.SSLSocket, data: bytes) -> None:
+    stream.sendall(b"%x\r\n%s\r\n" % (len(data), data))
+
+
+def _send(
+    stream: ssl.SSLSocket, code: int, body: bytes, headers: Mapping[str, str] | None = None, after: int = 0
+) -> None:
+    head = [f"HTTP/1.1 {code} whatever", "Content-Type: application/json"]
+    if len(body) > 128 << 10 and "gzip" in (headers or {}).get("accept-encoding", ""):
+        body = gzip.compress(body, 1)
+        head.append("Content-Encoding: gzip")
+    head += [f"Retry-After: {after}"] if after else []
+    stream.sendall("\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body)
