@@ -44,7 +44,7 @@ setup-test: .venv/ready-test
 	@deploy/packages.sh --optional gcc libc6-dev
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing the Python packages into .venv"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws,kubernetes]'
 	@$(BIN)/routablectl install $(BIN)
 	@touch $@
 
@@ -52,7 +52,7 @@ setup-test: .venv/ready-test
 	@deploy/packages.sh gcc libc6-dev containernetworking-plugins iptables
 	@deploy/packages.sh --optional podman crun busybox-static
 	@echo "installing the packages for the tests into .venv"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws,test]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws,kubernetes,test]'
 	@touch $@
 
 clean:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import backends
-from agent import chosen, commands, listener, restore
+from agent import chosen, commands, listener, nodes, restore
 from agent import config as configuration
 from agent.machine import boot_id, holder, identity, moment
 from agent.schema import Config, Paths
@@ -28,7 +28,7 @@ from agent.survey import Surroundings, Survey
 from backends import nodeplan
 from backends.finding import Finding, Mark
 from backends.podcidrs import PodCidrs
-from cluster.nodesfile import NodesFile
+from cluster.kubernetes import KubernetesNodes
 from cni.errors import ConfigInvalid, Failure
 from dataplane import preflight, uplink
 from dataplane.host import Host
@@ -78,7 +78,13 @@ def findings(path: str) -> Iterator[Finding]:
 
 
 def _listed(config: Config) -> Plans:
-    source = NodesFile(config.nodes.file)
+    try:
+        source = nodes.source(config, os.environ)
+        if isinstance(source, KubernetesNodes):
+            source.look()
+    except Failure as failure:
+        yield Finding(Mark.WRONG, "list of nodes", str(failure))
+        return _least()
     survey = Survey(
         node=config.node,
         uplink=config.uplink,
@@ -93,7 +99,7 @@ def _listed(config: Config) -> Plans:
     if source.error is not None:
         yield Finding(Mark.WRONG, "list of nodes", str(source.error))
     else:
-        yield Finding(Mark.GOOD, "list of nodes", f"{config.nodes.file}: {len(source.nodes)} nodes")
+        yield Finding(Mark.GOOD, "list of nodes", f"{source.origin}: {len(source.nodes)} nodes")
         if survey.now is None:
             yield Finding(Mark.WRONG, "this node", str(survey.problem))
     if survey.now is None:

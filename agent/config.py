@@ -87,7 +87,9 @@ class _File(NamedTuple):
 
     def refuse_missing(self) -> None:
         chosen = self.document.get("backend")
+        nodes = self.document.get("nodes", {})
         has_list = chosen not in tuple(backends.BACKENDS) or backends.load(str(chosen)).needs_nodes
+        has_list = has_list and not (isinstance(nodes, dict) and nodes.get("source", "file") != "file")
         for key, one in keys(self.type).items():
             table, _, name = key.rpartition(".")
             present = self.document.get(table, {}) if table else self.document
@@ -132,6 +134,9 @@ class _File(NamedTuple):
                 endpoint(config.metrics.listen)
             except ValueError as error:
                 raise self.wrong("metrics.listen", allowed["metrics.listen"], config.metrics.listen) from error
+        for key in ("kubeconfig", "server") if config.nodes.source == "file" else ("file",):
+            if getattr(config.nodes, key):
+                raise self.wrong(f"nodes.{key}", f'is not for nodes.source = "{config.nodes.source}"')
 
     def refuse_of_backend(self, config: Config, backend: Backend[Any]) -> None:
         """What *backend* makes impossible."""

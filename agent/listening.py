@@ -39,6 +39,9 @@ class Listening:
         self._source.end()
         self._thread.join()
 
+    def wake(self) -> None:
+        """See `backends.descriptor.Part.wake`: pods wait for addresses, and a list of nodes has no more of them."""
+
     def _run(self) -> None:
         try:
             self._source.live(self._wake)

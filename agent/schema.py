@@ -66,7 +66,12 @@ class Ipam(Section, frozen=True):
 class Nodes(Section, frozen=True):
     """Where the cluster's nodes are listed; for every backend that needs them."""
 
+    source: Annotated[Literal["file", "kubernetes"], Meta(description='"file" or "kubernetes"')] = "file"
     file: AbsolutePath = ""
+    kubeconfig: AbsolutePath = ""
+    server: Annotated[
+        str, Meta(pattern=r"\A(https://[!-~]+)?\Z", description="a URL such as https://192.0.2.1:6443")
+    ] = ""
 
 
 class Masquerade(Section, frozen=True):
@@ -106,7 +111,7 @@ class Log(Section, frozen=True):
 
 class Config(Section, frozen=True):
     """The whole file, but for the tables of backends: see `whole`. *backend* has no default, and ``nodes.file`` must be
-    given unless the backend needs no list."""
+    given unless the backend needs no list, or the list comes from elsewhere."""
 
     backend: Annotated[str, Meta(description="the name of a backend")]
     nodes: Nodes = Nodes()

@@ -172,6 +172,7 @@ class Status:
             "pool": [_counts(one) for one in self.node.ledger.counts()],
             "leases": [_lease(record) for record in self.node.ledger.records().values()],
             "peers": _peers(now, self.node_name) if now else [],
+            "nodes_source": self.survey.origin,
             "nodes_error": str(stale) if stale else "",
             "repairs": dict(self.repair.counts),
             "events": [{"time": one.time, "text": one.text} for one in self.repair.events],

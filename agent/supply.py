@@ -13,13 +13,13 @@ from typing import NamedTuple
 from netaddr import IPAddress, IPNetwork
 
 import backends
+from agent import nodes
 from agent.ledger import Ledger
 from agent.machine import boot_id, uptime
 from agent.schema import Config
 from agent.server import Server
 from backends.descriptor import Handles, Means, Part
 from backends.fabric import Fabric
-from cluster.nodesfile import NodesFile
 from cluster.peers import Source
 from ipam.family import Counts
 from ipam.store import Store
@@ -90,8 +90,10 @@ def supply(config: Config, use: Use) -> Supply:
             environment=os.environ,
         ),
     )
-    kept = Path(config.paths.state).with_suffix(".nodes.toml")
-    return Supply(found.source or NodesFile(config.nodes.file, kept=kept), found.fabric, found.parts)
+    if found.source is not None:
+        return Supply(found.source, found.fabric, found.parts)
+    source = nodes.source(config, os.environ, Path(config.paths.state))
+    return Supply(source, found.fabric, lambda handles: [*found.parts(handles), *nodes.parts(source, handles)])
 
 
 def waking(parts: Sequence[Part]) -> Callable[[], None]:

@@ -93,6 +93,11 @@ class Survey:
         return self._problem
 
     @property
+    def origin(self) -> str:
+        """Where the list of nodes is of."""
+        return self._source.origin
+
+    @property
     def stale(self) -> Failure | None:
         """Why the list of nodes in use is not the newest one; None when it is."""
         return self._source.error
@@ -129,9 +134,11 @@ class Survey:
                 if error is not None and not peers
                 else TryAgain(
                     f"no node is named {self._node} in the list of nodes",
-                    "add this node to the list, or set node in the agent's configuration",
+                    f"add this node to the list, {self._source.origin}, or set node in the agent's configuration",
                 )
             )
+        if here.flaws and not (here.addresses and here.pod_cidrs):
+            here = self._before(here)
         found = self._fabric.supplied(here)
         others = (peer.addresses[0] for peer in peers if peer is not here and peer.addresses)
         uplink = self._find_uplink(self._uplink, here.addresses, tuple(islice(others, ASKED)))
@@ -142,8 +149,18 @@ class Survey:
         if last is not None and last.wiring is wiring and last.peers == peers:
             return last if last.blocks == found.blocks else last._replace(blocks=found.blocks)
         wired = wiring.node(peers)
+        flawed = (Unserved(peer.name, "; ".join(peer.flaws)) for peer in peers if peer.flaws)
+        wired = wired._replace(unserved=(*wired.unserved, *sorted(flawed)))
         self._tell(wired, last)
         return Surroundings(site, peers, wiring, wired, found.blocks)
+
+    def _before(self, here: Peer) -> Peer:
+        """What stands in for *here*, where too much of it cannot be used: what it was. That it is so is told like the
+        flaws of the others."""
+        if self._now is None:
+            told = f"node {here.name} cannot have pods yet, as it is in the list of nodes, {self._source.origin}"
+            raise TryAgain(told, "; ".join(here.flaws))
+        return self._now.site.here
 
     def _around(self, uplink: Uplink, addresses: Collection[IPAddress]) -> Facts:
         try:

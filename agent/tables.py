@@ -120,6 +120,7 @@ def _head(document: Document) -> str:
         lines.append(f"{cloud['cloud']}: {cloud['interfaces']} of {cloud['most']} interfaces")
         lines += [f"  {one}" for one in (*cloud["obstacles"], *(f"under way: {one}" for one in cloud["under_way"]))]
     lines += [f"{document['waiting']} pods wait for an address"] if document["waiting"] else []
+    lines += [f"peers are of {document['nodes_source']}"] if document.get("nodes_source") else []
     lines += _problems(document["problems"])
     lines += [f"{document['spooled']} DELs wait in the spool"] if document["spooled"] else []
     return "\n".join(lines)

@@ -49,9 +49,11 @@ def access(server: str, context: ssl.SSLContext, *, name: str = "", token: str =
     return Access(server, host, port, parts.path.rstrip("/"), name or host, context, token)
 
 
-def service_account(environment: Mapping[str, str], server: str = "", directory: Path = SERVICE_ACCOUNT) -> Credentials:
-    """What a pod has of its service account. Without *server* the *environment* says where the API server is, by the
-    address of its Service."""
+def service_account(
+    environment: Mapping[str, str], server: str = "", directory: Path = SERVICE_ACCOUNT
+) -> tuple[Credentials, str]:
+    """What a pod has of its service account, and the API server's URL. Without *server* the *environment* says where
+    that is, by the address of its Service. ConfigInvalid: it does not."""
     host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT", "443")
     if not server and not host:
         remedy = "give nodes.kubeconfig, or run the agent in a pod with a service account, and give nodes.server where"
@@ -61,7 +63,7 @@ def service_account(environment: Mapping[str, str], server: str = "", directory:
     def now() -> Access:
         return access(url, trust(text(directory / "ca.crt")), token=token(directory / "token"))
 
-    return now
+    return now, url
 
 
 def text(path: Path) -> str:

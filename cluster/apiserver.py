@@ -81,10 +81,15 @@ class Connection:
             self._stream.settimeout(ANSWER)
             response = self._asked(path, parameters, "identity")
             self._stream.settimeout(silence)
-            while line := response.readline(LINE):
-                if not line.endswith(b"\n"):
-                    raise http.client.IncompleteRead(line)
-                yield line
+            rest = b""
+            # Not readline, which takes a connection that is cut for the end of the answer.
+            while data := response.read1(1 << 16):
+                *lines, rest = (rest + data).split(b"\n")
+                yield from lines
+                if len(rest) > LINE:
+                    raise Unanswered(TryAgain(f"{self._access.server} tells of more than {LINE >> 20} MiB at once"))
+            if rest:
+                raise http.client.IncompleteRead(rest)
 
     def _asked(self, path: str, parameters: Mapping[str, str], encoding: str) -> http.client.HTTPResponse:
         headers = {"Accept": "application/json", "Accept-Encoding": encoding, "User-Agent": "routable-agent"}

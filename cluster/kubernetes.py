@@ -114,7 +114,8 @@ class KubernetesNodes:
         if failure is not None and not self._nodes:
             self._error = TryAgain("the cluster's nodes are not known yet", str(failure))
         elif failure is not None and is_late:
-            self._error = type(failure)(failure.message, f"{failure.details}; the nodes that were known last are used")
+            known = "the nodes that were known last are used"
+            self._error = type(failure)(failure.message, "; ".join(filter(None, (failure.details, known))))
         self._is_kept = self._is_kept and self._nodes == before
         self._keep()
         return self._nodes != before or str(self._error) != str(error)

@@ -51,6 +51,8 @@ class ApiServer:
         self.requests: list[str] = []
         self.refusals: list[int] = []
         self.handshakes_failed = 0
+        self.watching = 0
+        """How many watches have begun."""
         self.faults: deque[str] = deque()
         """What happens to the next requests: "503", "429", "hang", "cut" (in the middle of the first line of a watch),
         "close", "garbage"; "" is nothing."""
@@ -63,6 +65,7 @@ class ApiServer:
         self.authority = self.clients = Authority()
         self.rotate(self.authority)
         listener.listen(64)
+        listener.settimeout(0.2)
         self.port: int = listener.getsockname()[1]
         threading.Thread(target=self._accept, name="api server", daemon=True).start()
 
@@ -107,7 +110,6 @@ class ApiServer:
     # --- connections ----------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        self._listener.settimeout(0.2)
         while not self._is_closed:
             try:
                 plain, _ = self._listener.accept()
@@ -225,6 +227,7 @@ class ApiServer:
         return True
 
     def _tell(self, stream: ssl.SSLSocket, since: int, until: float, fault: str, *, has_bookmarks: bool) -> None:
+        self.watching += 1
         while not self._is_away and time.monotonic() < until:
             with self.store.changed:
                 if self.store.version <= since and not self._is_away:

@@ -54,7 +54,7 @@ def test_fills_in_every_default(path: Path) -> None:
         "uplink": "",
         "mtu": 0,
         "ipam": {"cooldown": 30.0},
-        "nodes": {"file": "/etc/routable/nodes.toml"},
+        "nodes": {"source": "file", "file": "/etc/routable/nodes.toml", "kubeconfig": "", "server": ""},
         "masquerade": {"enabled": False, "routable": ()},
         "vxlan": {"vni": 4096, "port": 4789, "direct": False, "underlay": "auto"},
         "aws": {
@@ -132,6 +132,12 @@ def test_reads_every_kind_of_value(path: Path) -> None:
         ("", f'[paths]\nsocket = "/{"é" * 54}"', 'é": allowed: an absolute path of at most 107 bytes'),
         ("", '[paths]\nstate = "/a\\u0000"', 'line 6: paths.state is "/a\\u0000": allowed: an absolute path'),
         ("", '[paths]\nspool = "/etc/routable/nodes.toml"', "line 4: nodes.file is"),
+        ("", 'source = "kubernetes"', 'line 3: nodes.file: is not for nodes.source = "kubernetes"'),
+        ("", 'source = "consul"', 'line 4: nodes.source is "consul": allowed: "file" or "kubernetes"'),
+        ("", 'server = "https://192.0.2.1:6443"', 'line 4: nodes.server: is not for nodes.source = "file"'),
+        ("", 'server = "http://192.0.2.1"', 'server is "http://192.0.2.1": allowed: a URL such as https://192.0.2.1:6443'),
+        ("", 'kubeconfig = "/a"', 'line 4: nodes.kubeconfig: is not for nodes.source = "file"'),
+        ("", 'kubeconfig = "admin.conf"', 'line 4: nodes.kubeconfig is "admin.conf": allowed: an absolute path'),
         ("", '[metrics]\nlisten = "9472"', 'line 6: metrics.listen is "9472": allowed: "address:port" with an IP'),
         ("", '[metrics]\nlisten = "localhost:9472"', 'line 6: metrics.listen is "localhost:9472": allowed:'),
         ("", '[metrics]\nlisten = "127.0.0.1:65536"', 'metrics.listen is "127.0.0.1:65536": allowed:'),
@@ -155,6 +161,12 @@ def test_names_file_line_key_value_and_what_is_allowed(path: Path, top: str, res
     text = refusal(path, f"{top}\n{LEAST}{rest}\n")
     assert text.startswith("agent.toml")
     assert complaint in text
+
+
+def test_a_list_from_the_api_server_needs_no_file(path: Path) -> None:
+    """Nor anything else, in a pod with a service account."""
+    found = load(path, 'backend = "static"\n[nodes]\nsource = "kubernetes"\n').nodes
+    assert (found.source, found.file, found.server) == ("kubernetes", "", "")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +242,7 @@ def test_the_cloud_has_rules_of_its_own(path: Path, text: str, complaint: str) -
 
 def test_every_key_says_what_is_allowed() -> None:
     """No key of the schema lacks the sentence that a complaint about it ends with."""
-    assert len(schema.keys(WHOLE)) == 35
+    assert len(schema.keys(WHOLE)) == 38
     assert [key for key, one in schema.keys(WHOLE).items() if not one.allowed] == []
 
 

@@ -1,0 +1,40 @@
+"""Where the other nodes come from, as the table [nodes] says: a file, or the Kubernetes API."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agent.listening import Listening
+from agent.schema import Config
+from backends.descriptor import Handles, Part
+from cluster.access import service_account
+from cluster.apiserver import Api
+from cluster.kept import Kept
+from cluster.kubeconfig import kubeconfig
+from cluster.kubernetes import KubernetesNodes
+from cluster.nodesfile import NodesFile
+
+
+def source(config: Config, environment: Mapping[str, str], state: Path | None = None) -> NodesFile | KubernetesNodes:
+    """What *config* says; the last good list is kept beside *state*, the journal, where that is given.
+
+    ConfigInvalid: what it needs is not installed, or nothing says where the API server is."""
+    wanted = config.nodes
+    if wanted.source == "file":
+        return NodesFile(wanted.file, kept=state.with_suffix(".nodes.toml") if state is not None else None)
+    if wanted.kubeconfig:
+        credentials = kubeconfig(Path(wanted.kubeconfig), wanted.server)
+        origin = wanted.server or wanted.kubeconfig
+    else:
+        credentials, origin = service_account(environment, wanted.server)
+    origin = f"the Kubernetes API ({origin})"
+    kept = Kept(state.with_suffix(".nodes.json"), origin) if state is not None else None
+    return KubernetesNodes(Api(credentials), origin, time.monotonic, random.random, kept)
+
+
+def parts(source: NodesFile | KubernetesNodes, handles: Handles) -> Sequence[Part]:
+    """What of *source* lives."""
+    return [Listening(source, handles.look, handles.on_death)] if isinstance(source, KubernetesNodes) else []

@@ -1,0 +1,189 @@
+"""Nodes whose agents take their list from an API server: it is in the lab, with TLS, and not always there."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+import pytest
+
+from demo import traffic
+from demo.lab import Lab, Node, built, eventually
+from demo.runtime import Pod
+from tests.cluster.apiserver import NAME, ApiServer
+from tests.cluster.conftest import KUBECONFIG
+from tests.cluster.store import Object, node
+
+SERVER = "192.0.2.100"
+
+
+class Cluster(NamedTuple):
+    """A lab, and the API server on its outside machine."""
+
+    lab: Lab
+    api: ApiServer
+
+    def kubeconfig(self) -> str:
+        """Where the agents' kubeconfig is."""
+        return str(self.lab.directory / "kubeconfig")
+
+    def object(self, one: Node) -> Object:
+        """A node as its kubelet tells of it."""
+        return node(one.name, one.addresses, one.pod_cidrs)
+
+    def rotate(self, number: int) -> None:
+        """Another token, on disk first."""
+        (self.lab.directory / "token").write_text(f"token-{number}")
+        self.api.tokens = {f"token-{number}"}
+
+
+@contextmanager
+def cluster(backend: str) -> Iterator[Cluster]:
+    """Two dual-stack nodes; their agents are not started, and nobody has told the API server of them."""
+    with ExitStack() as cleanup:
+        lab = cleanup.enter_context(built(nodes=2, backend=backend, family="dual", is_started=False))
+        listener = cleanup.enter_context(lab.outside.socket(socket.AF_INET, socket.SOCK_STREAM))
+        listener.bind((SERVER, 6443))
+        directory = lab.directory / "apiserver"
+        directory.mkdir()
+        api = ApiServer(listener, SERVER, directory)
+        cleanup.callback(api.close)
+        found = Cluster(lab, api)
+        (lab.directory / "ca.crt").write_text(api.authority.pem)
+        (lab.directory / "kubeconfig").write_text(KUBECONFIG.format(server=api.url, name=NAME, user="tokenFile: token"))
+        found.rotate(1)
+        for one in lab.nodes:
+            one.settings["nodes"] = {"source": "kubernetes", "kubeconfig": found.kubeconfig()}
+        yield found
+
+
+def meet(pod: Pod, other: Pod) -> bool:
+    """Whether packets go there and back, of both families."""
+    try:
+        return all(
+            traffic.seen_by_udp(pod.place, other.place, other.address(family), patience=0.2) == pod.address(family)
+            for family in (4, 6)
+        )
+    except OSError:
+        return False
+
+
+def peers(one: Node) -> str:
+    """The peers of a node, in order, with what is wrong with them."""
+    found = sorted(one.status()["peers"], key=lambda peer: str(peer["name"]))
+    return " ".join(f"{peer['name']}{'!' if peer['unserved'] else ''}" for peer in found)
+
+
+@pytest.mark.parametrize("backend", ["static", "vxlan"])
+def test_pods_of_nodes_that_the_api_server_knows(backend: str) -> None:
+    """From the first list on pods reach each other; nodes come, change and go; the API server is away, an agent is
+    started anew meanwhile, the token is rotated: pods are added and keep talking."""
+    with cluster(backend) as (lab, api):
+        here = Cluster(lab, api)
+        first, last = lab.nodes
+        for one in lab.nodes:
+            api.store.put(here.object(one))
+            one.start()
+        eventually("the nodes know each other", lambda: [peers(one) for one in lab.nodes] == ["node-b", "node-a"])
+        eventually("they have addresses", lambda: all(one.status()["pool"] for one in lab.nodes))
+        pod, other = first.add(), last.add()
+        eventually("the pods reach each other", lambda: meet(pod, other))
+        assert first.status()["nodes_source"] == f"the Kubernetes API ({here.kubeconfig()})"
+        assert "peers are of the Kubernetes API" in first.ctl("status")
+
+        # A node comes without pod CIDRs, gets them, and goes.
+        api.store.put(node("node-c", ["192.0.2.3", "2001:db8:ffff::3"], None))
+        eventually("it is told", lambda: peers(first) == "node-b node-c!")
+        problem = next(one for one in first.status()["problems"] if "node-c" in one["msg"])
+        assert "neither spec.podCIDRs (yet) nor an annotation" in problem["details"]
+        assert meet(pod, other)
+        api.store.put(node("node-c", ["192.0.2.3", "2001:db8:ffff::3"], ["10.244.3.0/24", "2001:db8:3::/64"]))
+        eventually("it is served", lambda: peers(first) == "node-b node-c" and "10.244.3.0/24" in routes(first))
+        api.store.delete("node-c")
+        eventually("its routes go", lambda: peers(first) == "node-b" and "10.244.3.0/24" not in routes(first))
+
+        # The API server is away, and nothing changes.
+        api.leave()
+        code = first.stop()
+        assert code == 0
+        first.launch()
+        first.await_ready()
+        late = first.add()
+        assert eventually("a new pod reaches the others", lambda: meet(late, other))
+        assert meet(pod, other)
+        assert peers(first) == "node-b"
+
+        # It comes back, with another token; what happened meanwhile is known soon.
+        here.rotate(2)
+        api.store.put(node("node-d", ["192.0.2.4", "2001:db8:ffff::4"], ["10.244.4.0/24", "2001:db8:4::/64"]))
+        api.come_back()
+        eventually("the list is the newest", lambda: peers(first) == "node-b node-d")
+        eventually("its routes are there", lambda: "10.244.4.0/24" in routes(first))
+        assert 401 not in api.refusals
+        assert meet(pod, other)
+
+
+def routes(one: Node) -> str:
+    """The routes of a node's main table."""
+    return one.place.ip("route show")
+
+
+def test_an_agent_that_starts_before_the_api_server() -> None:
+    """It serves as soon as its own Node has pod CIDRs, however late; until then ADD is told to come again, and the
+    status says what is waited for."""
+    with cluster("static") as (lab, api):
+        here = Cluster(lab, api)
+        first, last = lab.nodes
+        api.leave()
+        first.start()
+        problem = eventually("it is told", lambda: told(first, "cannot be asked"))
+        assert problem["msg"] == "the cluster's nodes are not known yet"
+        api.come_back()
+        api.store.put(here.object(last))
+        eventually("it is told", lambda: told(first, "no node is named node-a in the list of nodes"))
+        api.store.put(node("node-a", first.addresses, None))
+        eventually("it is told", lambda: told(first, "its Node has neither spec.podCIDRs (yet)"))
+        api.store.put(here.object(first))
+        eventually("it is ready", lambda: not first.status()["problems"])
+        first.add()
+
+
+def told(one: Node, words: str) -> dict[str, str] | None:
+    """The problem that has these words."""
+    found = (problem for problem in one.status()["problems"] if words in f"{problem['msg']}: {problem['details']}")
+    return next(found, None)
+
+
+def test_check_asks_the_api_server_once() -> None:
+    """`routable-agent --check` tells where the list is of and how many nodes it has, or why it cannot be had."""
+    with cluster("static") as (lab, api):
+        here = Cluster(lab, api)
+        first = lab.nodes[0]
+        for one in lab.nodes:
+            api.store.put(here.object(one))
+        first.write_config()
+
+        def said() -> str:
+            line = first.place.enter(sys.executable, "-m", "agent.main", "--check", "--config", str(first.config))
+            return " ".join(subprocess.run(line, capture_output=True, text=True, check=False).stdout.split())
+
+        assert f"ok list of nodes: the Kubernetes API ({here.kubeconfig()}): 2 nodes" in said()
+        assert not [one for one in api.requests if "watch" in one]
+        api.is_permitted = False
+        assert f"WRONG list of nodes: the API server {api.url} does not permit it: 403 Forbidden" in said()
+
+
+def test_the_agent_ends_with_the_thread_that_listens() -> None:
+    """It is a part like the others: SIGTERM ends it in the middle of a watch, at once and with exit code 0."""
+    with cluster("static") as (lab, api):
+        here = Cluster(lab, api)
+        first = lab.nodes[0]
+        api.store.put(here.object(first))
+        first.start()
+        eventually("it watches", lambda: api.watching)
+        assert first.stop() == 0
+        assert "do not stop" not in first.tail()
