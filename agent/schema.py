@@ -68,7 +68,9 @@ class Nodes(Section, frozen=True):
 
     source: Annotated[Literal["file", "kubernetes"], Meta(description='"file" or "kubernetes"')] = "file"
     file: AbsolutePath = ""
-    kubeconfig: AbsolutePath = ""
+    kubeconfig: Annotated[
+        str, Meta(pattern=r"\A(/[^\x00-\x1f\x7f]*)?\Z", description="an absolute path")
+    ] = ""
     server: Annotated[
         str, Meta(pattern=r"\A(https://[!-~]+)?\Z", description="a URL such as https://192.0.2.1:6443")
     ] = ""

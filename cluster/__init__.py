@@ -1,4 +1,4 @@
 """Who the nodes of the cluster are: names, addresses and pod CIDRs.
 
-They come from a nodes file; Kubernetes is a later source behind the same seam, ``peers.Source``.
+They come from a nodes file or from the Kubernetes API, both behind the seam ``peers.Source``.
 """

@@ -217,3 +217,9 @@ def test_the_history_of_an_address() -> None:
 def test_an_age_is_told_in_its_largest_unit(seconds: float, text: str) -> None:
     """As kubectl does."""
     assert tables.age(seconds) == text
+
+
+def test_where_the_peers_are_of_is_told() -> None:
+    """In the source's own words; an agent that does not say so is no error."""
+    text = tables.status(document(nodes_source="the Kubernetes API (https://192.0.2.1:6443)"), NOW)
+    assert "\npeers are of the Kubernetes API (https://192.0.2.1:6443)\n" in text
