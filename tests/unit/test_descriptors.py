@@ -17,7 +17,7 @@ from cni.errors import ConfigInvalid
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = {"static": "small-static", "vxlan": "medium-vxlan", "aws-eni": "large-aws-eni"}
-NAMES = re.compile(r"aws|vxlan|boto|ec2|(?<![a-z])enis?(?![a-z])", re.IGNORECASE)
+NAMES = re.compile(r"(?<!fl)aws|vxlan|boto|ec2|(?<![a-z])enis?(?![a-z])", re.IGNORECASE)
 IMPORTED = """
 import json, sys
 from agent import chosen, config, ctl, main, restore, switch
