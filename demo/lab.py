@@ -24,6 +24,7 @@ from typing import Any, Final, Literal
 
 from agent import commands
 from cni import install
+from cni.errors import Failure
 from demo.place import Failed, Place, run
 from demo.runtime import Pod, Runtime
 
@@ -107,8 +108,11 @@ class Node:
             if self.agent.poll() is not None:
                 self.agent = None  # told herewith
                 raise Failed(f"the agent of {self.name} ended:\n{self.tail()}")
-            with socket.socket(socket.AF_UNIX) as probe:
-                return probe.connect_ex(str(self.runtime.socket)) == 0
+            try:  # the socket is there before the first pass, an answer only after it
+                self.status()
+            except Failure:
+                return False
+            return True
 
         try:
             eventually(f"the agent of {self.name} answers", answers)

@@ -351,6 +351,7 @@ def test_the_log_tells_once_that_a_pod_was_detached() -> None:
         for pod in (*pods[:2], *pods[:2]):
             node.runtime.delete(pod)
         node.start()
+        eventually("it says that it is ready", lambda: node.log.read_text().count(" info ready ") == 2)
         told = [line.split(" ", 1)[1] for line in node.log.read_text().splitlines()]
         detached = [line for line in told if "detached" in line]
         assert len(detached) == 2
