@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from math import inf
 
 
 class Limiter:
@@ -22,25 +21,26 @@ class Limiter:
         self._refused: dict[Hashable, float] = {}
 
     def allow(self, key: Hashable, now: float) -> bool:
-        """Whether the object *key* may be repaired at *now* (seconds, monotonic); an allowance is used up."""
-        times = self._times.setdefault(key, deque(maxlen=self._burst))
-        refused = self._refused.get(key)
-        if len(times) == self._burst and now - times[0] < self._period:
-            is_time = refused is not None and now >= refused + self._again
-            if is_time:
-                self._refused[key] = inf
-            return is_time
-        times.append(now)
-        return True
+        """Whether the object *key* may be repaired at *now* (seconds, monotonic). Only what is tried counts, see below:
+        a repair that something else kept from being tried uses nothing up."""
+        times, refused = self._times.get(key), self._refused.get(key)
+        if times is None or len(times) < self._burst or now - times[0] >= self._period:
+            return True
+        return refused is not None and now >= refused + self._again
 
-    def refuse(self, key: Hashable, now: float) -> None:
-        """The repair that was allowed could not be made."""
-        self._refused[key] = now
-
-    def made(self, key: Hashable) -> None:
-        """The repair that was allowed was made: what was refused before nobody undid, so the count begins anew."""
+    def made(self, key: Hashable, now: float) -> None:
+        """It was repaired: what was refused before nobody undid, so the count begins anew."""
         if self._refused.pop(key, None) is not None:
             self._times.pop(key, None)
+        self._count(key, now)
+
+    def refuse(self, key: Hashable, now: float) -> None:
+        """It was tried, and could not be made."""
+        self._refused[key] = now
+        self._count(key, now)
+
+    def _count(self, key: Hashable, now: float) -> None:
+        self._times.setdefault(key, deque(maxlen=self._burst)).append(now)
 
     def fought_over(self, now: float) -> list[Hashable]:
         """What may not be repaired at *now*; what had peace for a whole period is forgotten."""

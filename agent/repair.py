@@ -187,22 +187,25 @@ class Repair:
             except Failure as failure:
                 refused.add(change.item.key)
                 self._refused[change.item.key] = failure
-                self._limiter.refuse(change.item.key, self._clock())
+                if self._is_drift(change):
+                    self._limiter.refuse(change.item.key, self._clock())
                 self._fail(str(change.item), failure, failing)
                 self._give_way(change, failure)
                 return False
             return True
 
-        made = changes
+        made, before = changes, list[Change]()
         try:
             self._dataplane.apply(changes)
         except Failure:
             # One that is refused must not keep the others from being made, of which some are by now.
             have, want = self._look(where, failing)
+            before = [change for change in changes if not _is_open(change, have, want)]
             made = standing([change for change in changes if _is_open(change, have, want)], is_made)
         for change in made:
             self._refused.pop(change.item.key, None)
-            self._limiter.made(change.item.key)
+        for change in (change for change in [*made, *before] if self._is_drift(change)):
+            self._limiter.made(change.item.key, self._clock())
         self._tell("mended", [change for change in made if self._is_drift(change)])
         return refused
 
@@ -271,7 +274,7 @@ class Repair:
         try:
             changes = self._node.mend(who, is_allowed, is_wired_anew=self._told.get(who) is not wiring)
         except Failure as failure:
-            for key in allowed:
+            for key in allowed if is_drift else ():
                 self._limiter.refuse((who, key), self._clock())
             self._fail(f"{OF_POD}{who}", failure, failing)
             return
@@ -281,8 +284,8 @@ class Repair:
                 log.exception("a bug")
             self._fail(f"{OF_POD}{who}", bug(error), failing)
             return
-        for key in allowed:
-            self._limiter.made((who, key))
+        for change in changes if is_drift and changes else ():
+            self._limiter.made((who, change.item.key), self._clock())
         if withheld:
             what = f"{OF_POD}{who}"
             self._fail(what, self.failing.get(what) or _fought(f"{withheld[0].kind} {withheld[0].name}"), failing)

@@ -152,6 +152,26 @@ def test_what_was_refused_for_long_comes_soon_after_the_reason_went(tmp_path: Pa
     world.close()
 
 
+def test_what_hangs_on_a_link_comes_with_it(tmp_path: Path) -> None:
+    """However long another's link stood in its place: the overlay's device came without its address."""
+    world = World(tmp_path)
+    world.configured = "vxlan"
+    world.restart()
+    before = world.kernel.ours()
+    overlay = next(item for item in before.values() if isinstance(item, Vxlan))
+    world.kernel.drift(overlay.key, None)
+    world.kernel.add_foreign(Port(HOST, overlay.name, 1500, "0a:00:00:00:00:01"))
+    for _ in range(2 * BURST):
+        world.now += 0.1
+        world.reconcile()
+    world.kernel.remove_foreign(overlay.key)
+    world.now += AGAIN
+    world.reconcile()
+    assert world.kernel.ours() == before
+    assert world.repair.failing == {}
+    world.close()
+
+
 def test_a_pod_that_is_refused_for_long_comes_soon_after_the_reason_went(tmp_path: Path) -> None:
     """It says all the while what the kernel refused, and not that somebody fought over it."""
     world = World(tmp_path)
