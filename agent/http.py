@@ -177,7 +177,6 @@ class Http:
         self._ready = ready
         self._works = works
         self._on_death = on_death
-        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         try:
             self._listener = _Listener(host, port, deadline, self._answer, on_death)
@@ -196,7 +195,6 @@ class Http:
 
     def stop(self) -> None:
         """Stop answering and close the port; returns within a second. Nothing happens the second time."""
-        self._stopping.set()
         if self._thread.is_alive():
             self._listener.shutdown()
             self._thread.join()
@@ -205,9 +203,6 @@ class Http:
     def _run(self) -> None:
         try:
             self._listener.serve_forever(_POLL)
-            if self._stopping.is_set():
-                return
-            raise RuntimeError("serving ended unasked")
         except BaseException as error:  # noqa: BLE001 (the top of a thread)
             self._on_death(self.name, error)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import backends
 from agent.adopt import adopted
 from agent.machine import claim, is_claimed, moment
-from agent.way import JOURNAL, State, restored, seen
+from agent.way import JOURNAL, State, kept, restored, seen
 from backends.podlink import link_name
 from cluster.peers import Source
 from cni.errors import ConfigInvalid, StateCorrupt
@@ -68,7 +67,7 @@ def state(store: Store, kernel: Dataplane, source: Source, configured: str, boot
 def refuse_other_pods(store: Store, backend: str) -> None:
     """Raise ConfigInvalid if there are pods with addresses that *backend* knows nothing of."""
     text = store.recall(JOURNAL)
-    refuse_pods_of(str(json.loads(text)["active"]) if text is not None else backend, len(store.load()), backend)
+    refuse_pods_of(str(kept(text)["active"]) if text is not None else backend, len(store.load()), backend)
 
 
 def refuse_pods_of(before: str, pods: int, backend: str) -> None:
@@ -112,8 +111,8 @@ def records(
 
     StateCorrupt: it knows nothing, and a pod's link does not tell whose it is.
     """
-    kept = store.load()
-    known = {record.lease.who for record in kept}
+    saved = store.load()
+    known = {record.lease.who for record in saved}
     have = kernel.observe([Host()])
     more = adopted(have, known, blocks, clock())
     if store.is_new:
@@ -130,7 +129,7 @@ def records(
                 "its namespace is not known: nothing is mended but the host's end until a CHECK names it",
                 extra={"attachment": str(record.lease.who)},
             )
-    return kept + more
+    return saved + more
 
 
 def _refuse_unknown(have: Plan, known: Collection[Attachment]) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Collection, Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from backends import BACKENDS, are_alike, load, nodeplan
 from backends.site import Site
 from backends.transition import Transition
 from backends.wiring import Wiring
-from cni.errors import ConfigInvalid
+from cni.errors import ConfigInvalid, StateCorrupt
 from dataplane.items import Plan, nexthop_key
 
 JOURNAL: Final = "backend"
 """The name of the state in the journal."""
+_SHOWN: Final = 80
 
 
 class State(NamedTuple):
@@ -62,17 +63,30 @@ class State(NamedTuple):
         return json.dumps({**self._asdict(), "named": sorted(self.named), "boot": boot})
 
 
+def kept(text: str) -> dict[str, Any]:
+    """What the journal has of a state, and its boot; what a newer agent keeps besides is left out. StateCorrupt: that
+    is no state."""
+    try:
+        found = json.loads(text)
+        return {name: found[name] for name in (*State._fields, "boot")}
+    except (ValueError, LookupError, TypeError) as error:
+        raise StateCorrupt(
+            f"the journal's word for the backend in use cannot be read: {text[:_SHOWN]!r}",
+            "move paths.state away: a start without it asks the kernel",
+        ) from error
+
+
 def restored(text: str | None, configured: str, boot: str) -> State:
     """Where to go on, after what the journal says and what the configuration wants now.
 
     Backends whose addresses come from different sources have no way between them but to begin anew: the caller has
     seen to it that no pods are left.
 
-    ConfigInvalid: the configuration wants a third backend in the middle of a change.
+    ConfigInvalid: the configuration wants a third backend in the middle of a change. StateCorrupt: see `kept`.
     """
     if text is None:
         return State(configured, configured, configured)
-    found = json.loads(text)
+    found = kept(text)
     is_rebooted = found.pop("boot") != boot
     if not are_alike(found["active"], configured):
         return State(configured, configured, configured)

@@ -16,9 +16,11 @@ import pytest
 from netaddr import IPAddress
 
 from cni.errors import ConfigInvalid, EnvironmentInvalid, Failure, KernelRefused, TryAgain
-from dataplane import ethtool, preflight, probe, rtnl, uplink
+from dataplane import ethtool, preflight, probe, rtnl, uplink, ways
 from dataplane.diff import diff, render
 from dataplane.events import Events
+from dataplane.hooks import Hooks
+from dataplane.host import Host as HostLook
 from dataplane.items import HOST, VXLAN_LINK, Fdb, Item, NftTable, Plan, Sysctl, Vxlan, plan
 from dataplane.kernel import Kernel
 from dataplane.netlink import Refusal, Socket, T
@@ -165,7 +167,23 @@ def _subscribed(own: Netns, netns: str) -> None:
     Events().close()
 
 
-@pytest.mark.parametrize("use", [_observed, _applied, _identified, _found, _judged, _subscribed])
+def _looked_around(own: Netns, netns: str) -> None:
+    HostLook().look("up0", ["192.0.2.1"])
+
+
+def _asked(own: Netns, netns: str) -> None:
+    (way,) = ways.ways([ways.Packet("192.0.2.9")])
+    ways.explain(ways.Packet("192.0.2.9"), way)
+
+
+def _listed(own: Netns, netns: str) -> None:
+    Hooks().look([], is_asymmetric=True)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [_observed, _applied, _identified, _found, _judged, _subscribed, _looked_around, _asked, _listed],
+)
 def test_no_descriptor_is_left(own: Netns, netns: str, use: Callable[[Netns, str], None]) -> None:
     """However few there are: it is said, as something that passes, no descriptor is leaked, and with enough all is
     done."""
@@ -510,3 +528,30 @@ def test_a_pod_that_fills_its_namespace(own: Netns, netns: str, tmp_path: Path, 
                 kernel.observe([scope])
         else:
             same(kernel.observe([PodLink(LINK), scope]), want)
+
+
+def test_a_node_whose_uplink_cannot_be_told_says_so(own: Netns) -> None:
+    """Its address is on two links, or on the loopback with no way to another node: the operator names it."""
+    command("ip", "address", "add", "192.0.2.1/24", "dev", "up1")
+    with pytest.raises(ConfigInvalid, match=r"several links have addresses of this node .*: up0, up1: set uplink"):
+        uplink.find("", [IPAddress("192.0.2.1")])
+    assert uplink.find("up1", [IPAddress("192.0.2.1")]).name == "up1"
+    command("ip", "address", "add", "198.51.100.7/32", "dev", "lo")
+    try:
+        with pytest.raises(ConfigInvalid, match="on lo, and no route leads to another node: set uplink to the link"):
+            uplink.find("", [IPAddress("198.51.100.7")], [IPAddress("203.0.113.9")])
+        assert uplink.find("", [IPAddress("198.51.100.7")], [IPAddress("192.0.2.9")]).name in ("up0", "up1")
+    finally:
+        command("ip", "address", "del", "198.51.100.7/32", "dev", "lo")
+
+
+def test_news_that_were_lost_are_news(own: Netns) -> None:
+    """More came than the kernel keeps for one who does not listen: they may have been about anything."""
+    with closing(Events()) as events:
+        events.watch(["up0"])
+        with closing(Socket()) as sock:
+            index = sock.index("up1")
+            for _ in range(40):
+                sock.transact([rtnl.set_group(index, number) for number in range(1000, 2000)])
+                sock.transact([rtnl.set_group(index, 0)])
+        assert events.wait(1.0) is True

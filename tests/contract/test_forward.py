@@ -7,10 +7,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from cni.errors import KernelRefused
 from dataplane.forward import Accept, Chain, Forward, Seen, accepts
 from dataplane.netns import Netns
 from dataplane.program import Done, Program, call
@@ -119,6 +121,27 @@ def test_nftables_is_asked_only_after_a_change(host: Place) -> None:
     host.run("iptables-nft", "-P", "FORWARD", "DROP")
     assert there(host, forward.look).dropping == {Chain(4, "nft")}
     assert len(calls) == 4
+
+
+def test_what_iptables_refuses_is_told(host: Place) -> None:
+    """In its own words; and a host without its legacy form has none of its tables."""
+
+    def refuses(arguments: Sequence[str], text: str) -> Done:
+        return Done(4, "", "Another app is currently holding the xtables lock.")
+
+    chain = Chain(4, "nft")
+    host.run("iptables-nft", "-P", "FORWARD", "DROP")
+    forward = Forward(iptables={chain: Program("iptables", "iptables", refuses)}, names=Path("/nowhere"))
+
+    def complaint() -> str:
+        try:
+            return str(forward.look())
+        except KernelRefused as failure:
+            return str(failure)
+
+    assert there(host, complaint).startswith("iptables FORWARD (nft) cannot be listed: Another app")
+    with pytest.raises(KernelRefused, match=r"iptables refused: \+ accept from pods of 10\.0\.0\.0/8"):
+        forward.put(Accept(chain, "from", "10.0.0.0/8"))
 
 
 def test_an_accept_of_no_pods_family_is_not_wanted() -> None:

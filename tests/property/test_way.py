@@ -16,7 +16,7 @@ from netaddr import IPAddress, IPNetwork
 from agent.switch import AT_ONCE
 from agent.way import State, restored
 from cluster.peers import Peer
-from cni.errors import ConfigInvalid
+from cni.errors import ConfigInvalid, StateCorrupt
 from cni.spec import Attachment
 from dataplane.items import VXLAN_LINK, Nexthop
 from demo.lab import eventually
@@ -345,6 +345,16 @@ def test_a_journal_is_what_it_was(state: State) -> None:
     assert restored(state.text("boot"), state.configured, "boot") == state
     rebooted = restored(state.text("boot"), state.configured, "another")
     assert rebooted == State(state.wanted, state.wanted, state.configured)
+
+
+def test_what_a_newer_agent_kept_is_understood_or_told() -> None:
+    """One can be gone back to: what it keeps besides is left out. What is no state at all names the remedy."""
+    state = State("static", "vxlan", "static", frozenset({"x"}))
+    newer = json.dumps({**json.loads(state.text("boot")), "paused": True})
+    assert restored(newer, "static", "boot") == state
+    for text in ("", "{", "7", "[]", '{"active": "static"}'):
+        with pytest.raises(StateCorrupt, match=r"the backend in use cannot be read: .* move paths\.state away"):
+            restored(text, "static", "boot")
 
 
 def test_the_configuration_outweighs_what_was_asked_before_it_changed() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import os
+import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import pytest
 
 from agent.http import CONNECTIONS_MAX, Http
 from cni.errors import ConfigInvalid
+from tests.fakes.descriptors import descriptors
 
 
 class World:
@@ -201,6 +204,29 @@ def test_stops_and_frees_the_port(server: Http, world: World) -> None:
     assert world.died == []
     again = Http("127.0.0.1", port, scrape=world.scrape, ready=lambda: (True, ""), on_death=world.on_death)
     again.stop()
+
+
+def test_without_a_descriptor_callers_wait_and_the_processor_rests(server: Http) -> None:
+    """The connection stays in the kernel's queue, which would wake a loop again and again."""
+    with socket.socket() as caller:
+        with descriptors(0):
+            before = time.process_time()
+            caller.connect(("127.0.0.1", server.port))
+            caller.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert select.select([caller], [], [], 0.6)[0] == []
+            assert time.process_time() - before < 0.3
+        caller.settimeout(10)
+        assert caller.recv(100).startswith(b"HTTP/1.0 200 OK")
+
+
+def test_a_caller_that_breaks_its_connection_costs_nothing(server: Http, world: World) -> None:
+    """In the middle of its request, as a prober's time limit does."""
+    for _ in range(CONNECTIONS_MAX + 1):
+        with socket.create_connection(("127.0.0.1", server.port)) as caller:
+            caller.sendall(b"GET /heal")
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close is a reset
+        assert ask(server, "GET", "/healthz")[0] == 200
+    assert world.died == []
 
 
 def test_tells_of_the_death_of_its_thread(server: Http, world: World) -> None:

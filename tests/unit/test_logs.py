@@ -231,3 +231,11 @@ def test_no_line_of_the_product_has_a_field_of_a_name_that_logging_keeps_for_its
                 wrong.append(f"{file.relative_to(root)}:{node.value.lineno}: {ast.unparse(node.value)}")
     assert wrong == []
     assert found > 30
+
+
+def test_a_stack_is_whole() -> None:
+    """Whoever asks for one wants all of it, on one line."""
+    made = record("here")
+    made.stack_info = "Stack (most recent call last):\n" + "x" * (logs.VALUE_MAX + 1)
+    assert json.loads(logs.Json().format(made))["stack"] == made.stack_info
+    assert "\n" not in logs.Text().format(made)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from netaddr import IPAddress, IPNetwork
 
-from cluster import addresses, nodeslist
+from cluster import addresses, nodeslist, tomlfile
 from cluster.nodesfile import NodesFile, Signature, read
 from cluster.peers import Peer, Source
 from cni.errors import ConfigInvalid
@@ -372,3 +372,25 @@ def test_values_that_cannot_be_shown(key: str, value: str) -> None:
     with pytest.raises(ConfigInvalid) as caught:
         nodeslist.parse("nodes.toml", f"[[node]]\n{key}{value}\n".encode())
     assert len(str(caught.value)) < 400
+
+
+def test_a_file_that_is_no_list_of_nodes_by_its_size_is_not_read(tmp_path: Path) -> None:
+    """Somebody named a disk image: it is told, not read for a minute."""
+    path = tmp_path / "nodes.toml"
+    with path.open("wb") as file:
+        file.truncate(tomlfile.SIZE_MAX + 1)
+    with pytest.raises(ConfigInvalid, match="is larger than 8 MiB: is it the right file"):
+        tomlfile.read(path)
+
+
+def test_a_first_start_with_a_bad_list_has_no_nodes(tmp_path: Path) -> None:
+    """There is no copy of a good one, or nothing that could be one."""
+    path, kept = tmp_path / "nodes.toml", tmp_path / "kept"
+    path.write_text("[[node]]")
+    for is_there in (False, True):
+        if is_there:
+            kept.mkdir()
+        source = NodesFile(str(path), kept=kept)
+        source.refresh()
+        assert source.nodes == frozenset()
+        assert "until it is mended" not in str(source.error)

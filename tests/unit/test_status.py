@@ -228,3 +228,12 @@ def test_a_pods_address_that_is_another_nodes_now_is_told_until_it_is_back(world
     world.nodes.set(HERE, OTHER)
     world.reconcile()
     assert told(world).troubles() == []
+
+
+def test_what_nobody_can_see_is_told_to_people_alone(world: World) -> None:
+    """A port that another program has, and a host whose rules cannot be looked at, keep no pod from running."""
+    taken = ConfigInvalid("metrics.listen: cannot listen", "choose another")
+    assert kinds(told(world, unseen=lambda: taken)) == [(Kind.METRICS, False)]
+    world.survey.unseen = TryAgain("cannot look at the host's rules now", "EMFILE")
+    assert kinds(told(world)) == [(Kind.HOST, False)]
+    assert told(world).ready()[0] is True
