@@ -23,32 +23,35 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from agent import check, chosen, logs, metrics, restore, terminal
-from agent import config as configuration
-from agent import outlet as outlets
-from agent import supervisor as supervisors
-from agent.control import Control
-from agent.http import Http
-from agent.lane import Together
-from agent.ledger import Ledger
-from agent.life import Life, Part
-from agent.machine import DEFAULT_CONFIG, FEW, boot_id, descriptors, exclusive, identity, moment, room, version
-from agent.metrics import Metrics
-from agent.node import Node
-from agent.outlet import Outlet
-from agent.port import Port
-from agent.reality import Reality
-from agent.reconciler import Reconciler
-from agent.repair import Repair
-from agent.schema import Config
-from agent.server import Server
-from agent.spool import Spool
-from agent.status import Status
-from agent.supply import Use, supply, waking
-from agent.survey import Surroundings, Survey
-from agent.switch import Switch
-from agent.verbs import Verbs
-from agent.way import Way
+from agent.config import chosen
+from agent.config import load as configuration
+from agent.config.schema import Config
+from agent.keep.reality import Reality
+from agent.keep.reconciler import Reconciler
+from agent.keep.repair import Repair
+from agent.keep.spool import Spool
+from agent.keep.survey import Surroundings, Survey
+from agent.node.ledger import Ledger
+from agent.node.node import Node
+from agent.process import logs, terminal
+from agent.process import outlet as outlets
+from agent.process import supervisor as supervisors
+from agent.process.life import Life, Part
+from agent.process.machine import DEFAULT_CONFIG, FEW, boot_id, descriptors, exclusive, identity, moment, room, version
+from agent.process.outlet import Outlet
+from agent.serve.control import Control
+from agent.serve.http import Http
+from agent.serve.lane import Together
+from agent.serve.port import Port
+from agent.serve.server import Server
+from agent.serve.verbs import Verbs
+from agent.start import check, restore
+from agent.start.supply import Use, supply, waking
+from agent.switch.switch import Switch
+from agent.switch.way import Way
+from agent.tell import metrics
+from agent.tell.metrics import Metrics
+from agent.tell.status import Status
 from backends import nodeplan
 from backends.descriptor import Handles
 from cni.errors import Failure, NotReady, TryAgain

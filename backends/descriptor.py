@@ -38,8 +38,8 @@ class Wrong(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the agent on *node* lends a fabric: see `agent.machine` for *uptime* and *boot*. What is in the *journal*
-    outlives the agent."""
+    """What the agent on *node* lends a fabric: see `agent.process.machine` for *uptime* and *boot*. What is in the
+    *journal* outlives the agent."""
 
     node: str
     usage: Usage
@@ -65,7 +65,7 @@ class Handles(NamedTuple):
 
 
 class Part(Protocol):
-    """What has a life of its own: the agent begins it last, watches it, and ends it; see `agent.life`."""
+    """What has a life of its own: the agent begins it last, watches it, and ends it; see `agent.process.life`."""
 
     @property
     def name(self) -> str:

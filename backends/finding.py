@@ -1,4 +1,4 @@
-"""What is found where somebody looks at all that a start needs: see `agent.check`."""
+"""What is found where somebody looks at all that a start needs: see `agent.start.check`."""
 
 from __future__ import annotations
 

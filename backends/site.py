@@ -15,7 +15,7 @@ from dataplane.uplink import Uplink
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the operator chose for every backend: see ``agent.schema``.
+    """What the operator chose for every backend: see ``agent.config.schema``.
 
     *mtu* 0 is the uplink's less the overhead; *masquerade* None is off, else the ranges where pods keep their own
     address; *kernel* is this machine's version, for what older ones do wrong.

@@ -76,7 +76,7 @@ class TryAgain(Failure):
 
 
 class NotReady(Failure):
-    """STATUS: no ADD can be served, whatever the pods do: see `agent.trouble` (the operator acts)."""
+    """STATUS: no ADD can be served, whatever the pods do: see `agent.tell.trouble` (the operator acts)."""
 
     code = 50
 

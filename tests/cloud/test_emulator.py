@@ -15,7 +15,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from netaddr import IPNetwork
 
-from agent import ctl, schema, supply
+from agent.config import schema
+from agent.ctl import main as ctl
+from agent.start import supply
 from backends.aws import live, model
 from backends.aws.ec2 import Ec2 as Client
 from backends.aws.imds import Imds as Metadata

@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
-from agent import chosen
-from agent.schema import Config
-from agent.survey import Survey
-from agent.way import Way, restored
+from agent.config import chosen
+from agent.config.schema import Config
+from agent.keep.survey import Survey
+from agent.switch.way import Way, restored
 from backends.site import Options
 from dataplane.host import NOTHING
 from dataplane.uplink import Uplink

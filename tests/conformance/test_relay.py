@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cni.relay
-from agent.machine import boot_id
+from agent.process.machine import boot_id
 from cni import frame
 from cni.call import asked_version
 from cni.frame import ENV_MAX, STDIN_MAX, STDOUT_MAX, Request, decode, encode

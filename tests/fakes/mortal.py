@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 from types import FrameType
 
-from agent import reconciler
+from agent.keep import reconciler
 from agent.main import main
 
 ARMED = "it may die now"

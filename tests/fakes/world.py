@@ -12,15 +12,16 @@ from pathlib import Path
 from netaddr import IPAddress, IPNetwork
 from prometheus_client import CollectorRegistry
 
-from agent import chosen, restore
-from agent.ledger import Asked, Ledger
-from agent.metrics import Metrics, Snapshot
-from agent.node import Node
-from agent.repair import Repair
-from agent.schema import Config
-from agent.survey import Surroundings, Survey
-from agent.switch import Silence, Switch
-from agent.way import Way
+from agent.config import chosen
+from agent.config.schema import Config
+from agent.keep.repair import Repair
+from agent.keep.survey import Surroundings, Survey
+from agent.node.ledger import Asked, Ledger
+from agent.node.node import Node
+from agent.start import restore
+from agent.switch.switch import Silence, Switch
+from agent.switch.way import Way
+from agent.tell.metrics import Metrics, Snapshot
 from backends.podcidrs import PodCidrs
 from backends.site import Options
 from cluster.peers import Peer

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from agent.ledger import Asked
-from agent.metrics import Metrics, Snapshot
-from agent.node import Removed
-from agent.repair import Repair
-from agent.spool import Spooled, Written
-from agent.verbs import Verbs
+from agent.keep.repair import Repair
+from agent.keep.spool import Spooled, Written
+from agent.node.ledger import Asked
+from agent.node.node import Removed
+from agent.serve.verbs import Verbs
+from agent.tell.metrics import Metrics, Snapshot
 from backends.podcidrs import PodCidrs
 from backends.podlink import link_name
 from backends.static.wiring import StaticWiring

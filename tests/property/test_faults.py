@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.ledger import Asked
+from agent.node.ledger import Asked
 from backends.podlink import link_name
 from cni.errors import EnvironmentInvalid, Failure, InterfaceExists, KernelRefused, TryAgain
 from cni.spec import Attachment

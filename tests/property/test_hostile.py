@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from agent import commands
-from agent.control import Control
-from agent.lane import Answer, Incoming
-from agent.metrics import Metrics, Snapshot, page
-from agent.spool import Spool
-from agent.status import Status
-from agent.verbs import Verbs
+from agent.keep.spool import Spool
+from agent.serve.control import Control
+from agent.serve.lane import Answer, Incoming
+from agent.serve.verbs import Verbs
+from agent.tell.metrics import Metrics, Snapshot, page
+from agent.tell.status import Status
 from backends.podcidrs import PodCidrs
 from cni import errors, frame
 from cni.errors import Failure, Unreadable

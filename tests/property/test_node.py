@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.node import Removed
+from agent.node.node import Removed
 from cni.errors import Exhausted, InterfaceExists, TryAgain, UnknownContainer
 from cni.spec import Attachment
 from dataplane.items import HOST

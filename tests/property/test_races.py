@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.ledger import Asked
+from agent.node.ledger import Asked
 from cni.errors import (
     EnvironmentInvalid,
     Exhausted,

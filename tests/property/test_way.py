@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from netaddr import IPAddress, IPNetwork
 
-from agent.switch import AT_ONCE
-from agent.way import State, restored
+from agent.switch.switch import AT_ONCE
+from agent.switch.way import State, restored
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid, StateCorrupt
 from cni.spec import Attachment

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 import backends
-from agent import config, schema
-from agent.config import Config
+from agent.config import load as config
+from agent.config import schema
+from agent.config.load import Config
 from cluster.nodesfile import NodesFile
 from cni.spec import NAME, VERSIONS
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from netaddr import IPNetwork
 
 import backends
-from agent import config, schema
-from agent.config import Config
+from agent.config import load as config
+from agent.config import schema
+from agent.config.load import Config
 from cni.errors import ConfigInvalid
 
 WHOLE = schema.whole(frozenset(backends.BACKENDS))

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from agent import commands
-from agent.control import Control
-from agent.lane import Answer, Incoming
-from agent.status import Status
+from agent.serve.control import Control
+from agent.serve.lane import Answer, Incoming
+from agent.tell.status import Status
 from cni import frame
 from cni.errors import Failure, TryAgain, Unreadable
 from tests.fakes.scripted import ScriptedAgent, answers, sends

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import backends
-from agent import config, ctl
+from agent.config import load as config
+from agent.ctl import main as ctl
 from backends.descriptor import Backend, Wrong
 from cni.errors import ConfigInvalid
 
@@ -20,7 +21,11 @@ SAMPLES = {"static": "small-static", "vxlan": "medium-vxlan", "aws-eni": "large-
 NAMES = re.compile(r"(?<!fl)aws|vxlan|boto|ec2|(?<![a-z])enis?(?![a-z])", re.IGNORECASE)
 IMPORTED = """
 import json, sys
-from agent import chosen, config, ctl, main, restore, switch
+from agent import main
+from agent.config import chosen, load as config
+from agent.ctl import main as ctl
+from agent.start import restore
+from agent.switch import switch
 import backends
 chosen.wirings(config.load({path!r}, hostname="node-a"))
 names = [name for name in sys.modules if name.startswith(("backends.", "boto"))]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent.http import CONNECTIONS_MAX, Http
+from agent.serve.http import CONNECTIONS_MAX, Http
 from cni.errors import ConfigInvalid
 from tests.fakes.descriptors import descriptors
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent import life as module
-from agent.life import Life
+from agent.process import life as module
+from agent.process.life import Life
 
 
 class Part:

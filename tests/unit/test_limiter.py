@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.limiter import Limiter
+from agent.keep.limiter import Limiter
 
 
 def repaired(limiter: Limiter, key: str, now: float) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.listener import listening
+from agent.serve.listener import listening
 from cni.errors import ConfigInvalid
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from agent.listening import Listening
+from agent.keep.listening import Listening
 
 
 class Source:

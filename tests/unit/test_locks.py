@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from agent.locks import KeyLocks
+from agent.node.locks import KeyLocks
 
 DEADLINE = 10.0
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from netaddr import IPAddress
 
-from agent import logs
+from agent.process import logs
 
 
 def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
@@ -76,8 +76,8 @@ def test_every_line_of_a_request_says_what_it_is_about(stream: io.StringIO) -> N
     with logs.bound(**logs.request(environment)):
         with logs.bound(attachment="net/c1/eth0"):
             logging.getLogger("ipam.store").info("saved", extra={"ms": 1})
-        logging.getLogger("agent.server").warning("answered")
-    logging.getLogger("agent.server").info("idle")
+        logging.getLogger("agent.serve.server").warning("answered")
+    logging.getLogger("agent.serve.server").info("idle")
     assert [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()] == [
         "info saved verb=ADD container=c1 ifname=eth0 pod=shop/web-0 attachment=net/c1/eth0 ms=1",
         "warning answered verb=ADD container=c1 ifname=eth0 pod=shop/web-0",

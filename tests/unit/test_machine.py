@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.machine import FEW, descriptors, exclusive, room
+from agent.process.machine import FEW, descriptors, exclusive, room
 from cni.errors import ConfigInvalid
 from tests.fakes.descriptors import descriptors as few_descriptors
 
 ASKS = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
-from agent.machine import descriptors
+from agent.process.machine import descriptors
 print(descriptors(), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 

@@ -9,8 +9,8 @@ import pytest
 from netaddr import IPNetwork
 from prometheus_client import CollectorRegistry
 
-from agent import metrics
-from agent.metrics import Metrics, Snapshot
+from agent.tell import metrics
+from agent.tell.metrics import Metrics, Snapshot
 from backends.fabric import Report
 from cni.spec import Verb
 from ipam.family import Counts

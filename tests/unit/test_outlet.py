@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import pytest
 
-from agent import logs, outlet
-from agent.outlet import Outlet
+from agent.process import logs, outlet
+from agent.process.outlet import Outlet
 
 DEADLINE = 10.0
 F_SETPIPE_SZ = 1031

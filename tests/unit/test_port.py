@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 
-from agent.http import Http
-from agent.port import Port
+from agent.serve.http import Http
+from agent.serve.port import Port
 from cni.errors import ConfigInvalid
 
 

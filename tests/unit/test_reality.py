@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from netaddr import IPAddress, IPNetwork
 
-from agent.reality import Question, Reality, questions
-from agent.survey import Surroundings
+from agent.keep.reality import Question, Reality, questions
+from agent.keep.survey import Surroundings
 from backends.aws.wiring import EniWiring
 from backends.podlink import link_name, pod_mac
 from backends.site import Interface, Options, Site

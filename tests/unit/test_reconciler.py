@@ -9,10 +9,10 @@ from subprocess import TimeoutExpired
 
 import pytest
 
-from agent import reconciler as module
-from agent.reconciler import Reconciler
-from agent.spool import Spool
-from agent.survey import Surroundings
+from agent.keep import reconciler as module
+from agent.keep.reconciler import Reconciler
+from agent.keep.spool import Spool
+from agent.keep.survey import Surroundings
 from cni.errors import KernelRefused
 from ipam.store import Record
 from tests.fakes.world import HERE, OTHER, THIRD, Nodes, World
@@ -138,7 +138,7 @@ def test_what_the_world_does_to_a_pass_fails_that_pass_alone(
     case.nodes.look = lambda: None
     assert case.reconciler.settle()
     assert case.deaths == []
-    assert [record.message for record in caplog.records if record.name == "agent.reconciler"] == ["a pass failed"]
+    assert [record.message for record in caplog.records if record.name == "agent.keep.reconciler"] == ["a pass failed"]
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), MemoryError(), SystemExit()], ids=repr)

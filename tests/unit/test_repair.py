@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.repair import AGAIN, BURST
+from agent.keep.repair import AGAIN, BURST
 from backends import nodeplan
 from cni.errors import KernelRefused
 from cni.spec import Attachment

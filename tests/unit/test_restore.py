@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import restore
-from agent.machine import exclusive
+from agent.process.machine import exclusive
+from agent.start import restore
 from cni.errors import ConfigInvalid, StateCorrupt
 from ipam.moment import Moment
 from ipam.store import Store

@@ -9,7 +9,7 @@ from typing import TypeGuard
 import pytest
 from netaddr import IPAddress
 
-from agent.ledger import Asked
+from agent.node.ledger import Asked
 from cni.errors import InterfaceExists
 from cni.spec import Attachment
 from dataplane.items import MAIN, Item, Port, Route

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from agent import server as module
-from agent.lane import Answer, Incoming, Together
-from agent.listener import listening
-from agent.server import Server
+from agent.serve import server as module
+from agent.serve.lane import Answer, Incoming, Together
+from agent.serve.listener import listening
+from agent.serve.server import Server
 from cni import frame
 from cni.errors import ConfigInvalid
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.ledger import Asked
+from agent.node.ledger import Asked
 from backends.podlink import alias, link_name, parse_alias, place
 from cni.errors import Drifted, InterfaceExists
 from cni.spec import Attachment, Identity

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.spool import TICK, Spool, Spooled, Written
+from agent.keep.spool import TICK, Spool, Spooled, Written
 from cni import frame
 from cni.errors import ConfigInvalid, Failure, TryAgain, Unreadable
 from ipam.moment import Moment

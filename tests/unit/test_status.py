@@ -12,12 +12,12 @@ import pytest
 from netaddr import IPAddress, IPNetwork
 from prometheus_client import CollectorRegistry
 
-from agent.lane import Incoming
-from agent.metrics import Metrics, Snapshot
-from agent.spool import Spool
-from agent.status import Status
-from agent.trouble import Kind
-from agent.verbs import Verbs
+from agent.keep.spool import Spool
+from agent.serve.lane import Incoming
+from agent.serve.verbs import Verbs
+from agent.tell.metrics import Metrics, Snapshot
+from agent.tell.status import Status
+from agent.tell.trouble import Kind
 from backends.fabric import Report, Shortage, Supplied
 from backends.podcidrs import PodCidrs
 from cluster.peers import Peer

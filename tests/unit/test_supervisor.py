@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.supervisor import Supervisor
+from agent.process.supervisor import Supervisor
 
 PID = 77
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.survey import Survey
+from agent.keep.survey import Survey
 from backends.podcidrs import PodCidrs
 from backends.site import Options
 from backends.static.wiring import StaticWiring

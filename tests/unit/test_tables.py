@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent import tables
+from agent.ctl import tables
 
 NOW = 1_000_000.0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import terminal
+from agent.process import terminal
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from netaddr import IPNetwork
 
-from agent.survey import Surroundings
+from agent.keep.survey import Surroundings
 from backends.podlink import link_name
 from cluster.peers import Peer
 from cni.errors import Failure

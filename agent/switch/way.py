@@ -1,4 +1,4 @@
-"""Which backend wires this node now: one, or two while it changes. Memory alone: ``agent.switch`` decides."""
+"""Which backend wires this node now: one, or two while it changes. Memory alone: ``agent.switch.switch`` decides."""
 
 from __future__ import annotations
 

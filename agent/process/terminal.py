@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
-from agent import outlet
+from agent.process import outlet
 from cni.errors import ConfigInvalid
 
 

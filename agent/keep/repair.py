@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple, TypeAlias
 
-from agent.limiter import Limiter
-from agent.node import Node
-from agent.strays import Stray, strays
-from agent.survey import Survey
+from agent.keep.limiter import Limiter
+from agent.keep.strays import Stray, strays
+from agent.keep.survey import Survey
+from agent.node.node import Node
 from backends.nodeplan import NFT_TABLES
 from backends.podlink import link_name, parse_alias
 from backends.wiring import Wiring

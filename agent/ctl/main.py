@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import backends
-from agent import commands, tables, terminal
-from agent import config as configuration
-from agent.machine import DEFAULT_CONFIG, exclusive, version
-from agent.schema import Config, Ipam, Paths
+from agent import commands
+from agent.config import load as configuration
+from agent.config.schema import Config, Ipam, Paths
+from agent.ctl import tables
+from agent.process import terminal
+from agent.process.machine import DEFAULT_CONFIG, exclusive, version
 from backends.descriptor import Backend, Command
 from cni.errors import Failure
 
@@ -131,7 +133,7 @@ def _install(options: argparse.Namespace) -> int:
 
 def _uninstall(options: argparse.Namespace) -> int:
     # Imported here: asking an agent needs none of it.
-    from agent import uninstall
+    from agent.ctl import uninstall
 
     config = _config(options)
     with exclusive(Path(config.paths.state)):

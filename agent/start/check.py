@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import backends
-from agent import chosen, commands, listener, nodes, restore
-from agent import config as configuration
-from agent.machine import boot_id, holder, identity, moment
-from agent.schema import Config, Paths
-from agent.spool import Spool
-from agent.survey import Surroundings, Survey
+from agent import commands
+from agent.config import chosen
+from agent.config import load as configuration
+from agent.config.schema import Config, Paths
+from agent.keep.spool import Spool
+from agent.keep.survey import Surroundings, Survey
+from agent.process.machine import boot_id, holder, identity, moment
+from agent.serve import listener
+from agent.start import nodes, restore
 from backends import nodeplan
 from backends.finding import Finding, Mark
 from backends.podcidrs import PodCidrs

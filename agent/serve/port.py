@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from agent.http import Http, OnDeath
+from agent.serve.http import Http, OnDeath
 from cni.errors import ConfigInvalid
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import backends
-from agent.adopt import adopted
-from agent.machine import claim, is_claimed, moment
-from agent.way import JOURNAL, State, kept, restored, seen
+from agent.process.machine import claim, is_claimed, moment
+from agent.start.adopt import adopted
+from agent.switch.way import JOURNAL, State, kept, restored, seen
 from backends.podlink import link_name
 from cluster.peers import Source
 from cni.errors import ConfigInvalid, StateCorrupt

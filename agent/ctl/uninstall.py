@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from agent.machine import boot_id, identity, moment
-from agent.schema import Config
+from agent.config.schema import Config
+from agent.process.machine import boot_id, identity, moment
 from backends.nodeplan import NFT_TABLES
 from cni.errors import ConfigInvalid
 from dataplane.diff import diff

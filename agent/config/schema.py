@@ -1,8 +1,8 @@
 """What the agent's configuration may say: the tables, their keys, defaults and limits.
 
 The structs are the schema; a key's ``Meta.description`` is what a complaint says is allowed. Limits that they
-cannot state are checked by ``agent.config``. A backend's table is in its own folder, and read only where the file has
-that table or chooses that backend.
+cannot state are checked by ``agent.config.load``. A backend's table is in its own folder, and read only where the
+file has that table or chooses that backend.
 """
 
 from __future__ import annotations

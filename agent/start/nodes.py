@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from agent.listening import Listening
-from agent.schema import Config
+from agent.config.schema import Config
+from agent.keep.listening import Listening
 from backends.descriptor import Handles, Part
 from cluster.access import service_account
 from cluster.apiserver import Api

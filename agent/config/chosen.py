@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 import backends
-from agent.schema import Config
+from agent.config.schema import Config
 from backends.site import Options, Site
 from backends.wiring import Wiring
 

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from agent.commands import AT_REST, FINISHING, MOVING, PREPARING, WAITING
-from agent.survey import Surroundings
-from agent.way import JOURNAL, State, Way
+from agent.keep.survey import Surroundings
+from agent.switch.way import JOURNAL, State, Way
 from backends import are_alike
 from backends.site import Site
 from backends.transition import Probe, Transition

@@ -27,8 +27,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from agent.lane import Answer, Incoming, Lane, Together
-from agent.listener import BACKLOG, Identity, bound, identity, listening
+from agent.serve.lane import Answer, Incoming, Lane, Together
+from agent.serve.listener import BACKLOG, Identity, bound, identity, listening
 from cni import frame, result
 from cni.errors import ConfigInvalid, Failure, NotReady, Unreadable
 

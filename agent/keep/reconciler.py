@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection
 from subprocess import SubprocessError
 from typing import Final, Protocol
 
-from agent.node import Node
-from agent.repair import AGAIN, Repair
-from agent.spool import Serve, Spool
-from agent.survey import Surroundings, Survey
+from agent.keep.repair import AGAIN, Repair
+from agent.keep.spool import Serve, Spool
+from agent.keep.survey import Surroundings, Survey
+from agent.node.node import Node
 from cni.errors import Failure, NotReady, bug
 from ipam.store import Record
 
@@ -46,7 +46,7 @@ class Wakeful(Protocol):
 
 
 class Sceptic(Protocol):
-    """Who does not believe that what was programmed is what happens: see ``agent.reality``."""
+    """Who does not believe that what was programmed is what happens: see ``agent.keep.reality``."""
 
     @property
     def is_suspicious(self) -> bool:

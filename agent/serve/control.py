@@ -10,12 +10,13 @@ import msgspec
 from netaddr import AddrFormatError, IPAddress
 
 import backends
-from agent import commands, status
-from agent.lane import Answer, Incoming
-from agent.node import Node
-from agent.status import Status
-from agent.survey import Survey
-from agent.switch import Switch
+from agent import commands
+from agent.keep.survey import Survey
+from agent.node.node import Node
+from agent.serve.lane import Answer, Incoming
+from agent.switch.switch import Switch
+from agent.tell import status
+from agent.tell.status import Status
 from cni import frame, result
 from cni.errors import ConfigInvalid, Failure, Undecodable, bug
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.metrics import Snapshot
-from agent.node import Node
-from agent.repair import OF_POD, Repair
-from agent.spool import Spool
-from agent.strays import strays
-from agent.survey import Surroundings, Survey
-from agent.switch import Switch
-from agent.trouble import Kind, Trouble
+from agent.keep.repair import OF_POD, Repair
+from agent.keep.spool import Spool
+from agent.keep.strays import strays
+from agent.keep.survey import Surroundings, Survey
+from agent.node.node import Node
+from agent.switch.switch import Switch
+from agent.tell.metrics import Snapshot
+from agent.tell.trouble import Kind, Trouble
 from backends.fabric import Fabric, Report, Shortage
 from cni.errors import Exhausted, Failure, Limited, NotReady, TryAgain
 from ipam.family import Counts

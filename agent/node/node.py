@@ -15,9 +15,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import NamedTuple
 
-from agent import pod as pods
-from agent.ledger import Asked, Held, Ledger, Stopwatch
-from agent.locks import KeyLocks
+from agent.node import pod as pods
+from agent.node.ledger import Asked, Held, Ledger, Stopwatch
+from agent.node.locks import KeyLocks
 from backends.podlink import link_name, remains
 from backends.wiring import Wiring
 from cni.errors import Drifted, EnvironmentInvalid, Failure, InterfaceExists, KernelRefused, TryAgain, UnknownContainer

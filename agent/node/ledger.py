@@ -60,7 +60,7 @@ class Asked:
 
 
 class Stopwatch(Protocol):
-    """Measures the parts of a request: see ``agent.metrics``."""
+    """Measures the parts of a request: see ``agent.tell.metrics``."""
 
     def phase(self, verb: str, phase: str) -> AbstractContextManager[object]:
         """``with stopwatch.phase("ADD", "save"): …`` measures that part."""

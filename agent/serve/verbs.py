@@ -13,12 +13,12 @@ from typing import Final
 
 from netaddr import IPNetwork
 
-from agent import logs
-from agent.lane import Answer, Incoming
-from agent.ledger import Asked
-from agent.metrics import Metrics
-from agent.node import Node, Removed
-from agent.spool import Spooled, Written
+from agent.keep.spool import Spooled, Written
+from agent.node.ledger import Asked
+from agent.node.node import Node, Removed
+from agent.process import logs
+from agent.serve.lane import Answer, Incoming
+from agent.tell.metrics import Metrics
 from backends.fabric import Shortage
 from backends.podlink import GATEWAYS, HOST_MAC, link_name
 from cni import frame, result

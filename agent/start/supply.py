@@ -13,11 +13,11 @@ from typing import NamedTuple
 from netaddr import IPAddress, IPNetwork
 
 import backends
-from agent import nodes
-from agent.ledger import Ledger
-from agent.machine import boot_id, uptime
-from agent.schema import Config
-from agent.server import Server
+from agent.config.schema import Config
+from agent.node.ledger import Ledger
+from agent.process.machine import boot_id, uptime
+from agent.serve.server import Server
+from agent.start import nodes
 from backends.descriptor import Handles, Means, Part
 from backends.fabric import Fabric
 from cluster.peers import Source

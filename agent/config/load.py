@@ -15,7 +15,7 @@ import msgspec
 from netaddr import IPNetwork
 
 import backends
-from agent.schema import NODE_NAME, SOCKET_MAX, Config, endpoint, keys, sections, whole
+from agent.config.schema import NODE_NAME, SOCKET_MAX, Config, endpoint, keys, sections, whole
 from backends.descriptor import Backend
 from cluster import addresses, tomlfile
 from cni.errors import ConfigInvalid

@@ -1,0 +1,1 @@
+"""The node: leases and the kernel brought together, the one thing that changes either."""

@@ -1,0 +1,1 @@
+"""What clients meet: the socket, its requests and their answers, the commands, the HTTP port."""

@@ -1,0 +1,1 @@
+"""What the agent says of itself: status, troubles, metrics, tables for people."""
