@@ -96,8 +96,9 @@ class Veth:
 
     *alias* carries the attachment, so that leases can be rebuilt from the kernel alone. It *is_guarded* if no router
     advertisement or redirect of the pod's is believed, and what the pod sends is routed. *is_ipv6_off*: IPv6 is
-    switched off on it; never so where it could have none. The ``peer_*`` fields are needed for creating only and
-    cannot be read back from this end: they take no part in equality.
+    switched off on it; never so where it could have none. *is_enslaved*: it is a port of somebody's bridge or the like,
+    so that what comes in by it is not routed. The ``peer_*`` fields are needed for creating only and cannot be read
+    back from this end: they take no part in equality.
     """
 
     rank: ClassVar[int] = 0
@@ -112,6 +113,7 @@ class Veth:
     group: int = POD_GROUP
     is_guarded: bool = True
     is_ipv6_off: bool = False
+    is_enslaved: bool = False
 
     @property
     def key(self) -> Key:
@@ -125,6 +127,7 @@ class Veth:
         words = [f"link {self.name} veth mtu {self.mtu} address {self.mac} {_state(self.up)}"]
         words += [f"group {self.group}"] if self.group != POD_GROUP else []
         words += _guard(self.is_guarded) + (["without IPv6"] if self.is_ipv6_off else [])
+        words += ["as a port of another link"] if self.is_enslaved else []
         return " ".join([*words, f"alias '{self.alias}'"])
 
 

@@ -37,9 +37,10 @@ RTM_GETNEXTHOP: Final = 106
 
 _IFLA_LINK_NETNSID: Final = 37
 _NETNSA_NSID, _NETNSA_FD = 1, 3
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = (
-    1, 3, 4, 18, 20, 26, 27, 28,
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP = (
+    1, 3, 4, 10, 18, 20, 26, 27,
 )  # fmt: skip
+IFLA_NET_NS_FD: Final = 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE, IPV6_MTU_MIN = 8, 1, 1280
 IFLA_INET_CONF, IFLA_INET6_CONF = 1, 2
@@ -198,6 +199,7 @@ def set_link(link: Veth | Vxlan | Port, old: Item | None) -> Message:
             body += attr(IFLA_AF_SPEC, _GUARD_SPEC) if link.is_guarded and not old.is_guarded else b""
         if isinstance(link, Veth) and isinstance(old, Veth):
             body += attr(IFLA_GROUP, _U32.pack(link.group)) if link.group != old.group else b""
+            body += attr(IFLA_MASTER, _U32.pack(0)) if old.is_enslaved else b""
     return Message(RTM_NEWLINK, 0, body)
 
 
@@ -337,6 +339,7 @@ class Link(NamedTuple):
     """The number of the namespace that its other end is in, None where that is in this one."""
     spec: bytes = b""
     """Its settings, by family."""
+    is_enslaved: bool = False
 
     @property
     def is_pod_link(self) -> bool:
@@ -351,7 +354,15 @@ class Link(NamedTuple):
     def veth(self) -> Veth:
         guarded, off = self._settings()
         return Veth(
-            self.name, self.alias, self.mtu, self.mac, self.up, group=self.group, is_guarded=guarded, is_ipv6_off=off
+            self.name,
+            self.alias,
+            self.mtu,
+            self.mac,
+            self.up,
+            group=self.group,
+            is_guarded=guarded,
+            is_ipv6_off=off,
+            is_enslaved=self.is_enslaved,
         )
 
     def port(self, place: Place) -> Port:
@@ -414,6 +425,7 @@ def link(body: bytes) -> Link:
         bool(flags & IFF_LOOPBACK),
         I32.unpack(found[_IFLA_LINK_NETNSID])[0] if _IFLA_LINK_NETNSID in found else None,
         found.get(IFLA_AF_SPEC, b""),
+        IFLA_MASTER in found,
     )
 
 

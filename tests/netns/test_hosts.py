@@ -367,3 +367,17 @@ def test_an_overlay_of_another_program_is_told_with_the_remedy(other: str, remed
         node.start()
         eventually("it is told", lambda: remedy in str(node.status()["problems"]))
         assert node.place.ip("-d link show other") == before
+
+
+def test_a_pods_link_that_somebody_made_a_port_of_a_bridge_is_none_again() -> None:
+    """By hand, or by a program that takes every new link: nothing of it would be routed."""
+    with built(nodes=2) as lab:
+        with_one_pod_each(lab)
+        node = lab.nodes[0]
+        link = node.pods[0].result["interfaces"][0]["name"]
+        node.place.ip("link add br9 type bridge")
+        node.place.ip("link set br9 up")
+        node.place.ip(f"link set {link} master br9")
+        eventually("it is free again", lambda: "master" not in node.place.ip(f"link show {link}"))
+        assert unreached(lab) == []
+        assert "as a port of another link" in node.ctl("status")
