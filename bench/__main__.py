@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import floor, peers, plot
+from bench import floor, nodes, peers, plot
 from bench.calls import Reference, Routable, burst
 from dataplane.netlink import Socket
 from dataplane.netns import Netns
@@ -138,6 +138,8 @@ class Bench:
             document["floor"] = low.summary()
             self.say(f"{peers.COUNT} peers")
             document["peers"] = peers.measured(scratch)
+            self.say(f"{nodes.COUNT} Nodes of an API server")
+            document["nodes"] = nodes.measured()
             self.say("done")
             return document
 
@@ -285,6 +287,8 @@ def table(document: dict[str, Any]) -> str:
     lines.append(
         f"  first programming is {first / document['peers']['ip -batch of the same']:.2f} x ip -batch (target ≤ 1.5)"
     )
+    lines += ["", f"{nodes.COUNT} Nodes of an API server"]
+    lines += [f"  {name:36}{value:9.2f}" for name, value in document["nodes"].items()]
     return "\n".join(lines)
 
 

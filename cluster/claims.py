@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 from netaddr import IPAddress, IPNetwork
@@ -31,10 +32,19 @@ _Ranges = dict[int, list[_Range]]
 
 def settled(nodes: Collection[Described]) -> frozenset[Peer]:
     """The peers that *nodes* are, each with what is its own."""
+    if _are_apart(nodes):
+        return frozenset(one.peer for one in nodes)
     aged = [one.peer for one in sorted(nodes, key=lambda one: (one.created, one.peer.name))]
     ranges: _Ranges = {4: [], 6: []}
     placed = list(_with_addresses(aged))
     return frozenset(_apart(list(_with_ranges(placed, ranges)), ranges))
+
+
+def _are_apart(nodes: Collection[Described]) -> bool:
+    """Whether nobody claims what another does, as nearly always: a tenth of the work for thousands. Where any two
+    overlap, two neighbours in order do."""
+    spans = sorted(span for one in nodes for span in one.spans)
+    return all(before[0] != after[0] or before[2] < after[1] for before, after in pairwise(spans))
 
 
 def _with_addresses(aged: Collection[Peer]) -> Iterator[Peer]:

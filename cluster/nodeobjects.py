@@ -96,10 +96,12 @@ def decoded(raw: bytes | msgspec.Raw, wanted: type[T]) -> T:
 
 
 class Described(NamedTuple):
-    """A Node as it says of itself; *created* orders those that contradict each other."""
+    """A Node as it says of itself; *created* orders those that contradict each other, and *spans* are its addresses and
+    ranges in numbers: family, first, last."""
 
     peer: Peer
     created: str
+    spans: tuple[tuple[int, int, int], ...]
 
 
 def described(node: NodeObject) -> Described:
@@ -107,7 +109,11 @@ def described(node: NodeObject) -> Described:
     own, bad_own = _addresses(node.status.addresses or ())
     cidrs, bad_cidrs = _pod_cidrs(node)
     flaws = (*bad_own, *bad_cidrs)
-    return Described(Peer(node.metadata.name, own, cidrs, flaws), node.metadata.creation_timestamp or "")
+    spans = (
+        *((one.version, int(one), int(one)) for one in own),
+        *((one.version, int(one.first), int(one.last)) for one in cidrs),
+    )
+    return Described(Peer(node.metadata.name, own, cidrs, flaws), node.metadata.creation_timestamp or "", spans)
 
 
 def _addresses(listed: Sequence[_Address]) -> tuple[tuple[IPAddress, ...], list[str]]:

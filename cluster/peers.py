@@ -23,6 +23,10 @@ class Peer:
     pod_cidrs: tuple[IPNetwork, ...]
     flaws: tuple[str, ...] = ()
 
+    def __hash__(self) -> int:
+        """By the name, which only one has: sets of thousands are made whenever one of them changes."""
+        return hash(self.name)
+
     def address(self, family: int) -> IPAddress | None:
         """The node's own address of *family* (4 or 6), or None when it has none."""
         for one in self.addresses:

@@ -1,10 +1,16 @@
-"""The thread in which a source of nodes that tells by itself is listened to."""
+"""The thread in which a source of nodes that tells by itself is listened to.
+
+The first news in a while has a pass come at once. What follows within a second is for the pass that comes every second
+anyway: of a cluster whose nodes are replaced by the hundred a pass per node would be one after the other.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from typing import Final, Protocol
+
+from agent.reconciler import QUICK
 
 
 class Telling(Protocol):
@@ -18,16 +24,23 @@ class Telling(Protocol):
 
 
 class Listening:
-    """*wake* is the reconciler's; *on_death* is told if the thread ends unasked."""
+    """*wake* is the reconciler's, which looks by itself every `QUICK` seconds; *on_death* is told if the thread ends
+    unasked; *clock* answers seconds, monotonic."""
 
     name: Final = "nodes"
 
     def __init__(
-        self, source: Telling, wake: Callable[[], None], on_death: Callable[[str, BaseException], None]
+        self,
+        source: Telling,
+        wake: Callable[[], None],
+        on_death: Callable[[str, BaseException], None],
+        clock: Callable[[], float],
     ) -> None:
         self._source = source
         self._wake = wake
         self._on_death = on_death
+        self._clock = clock
+        self._woken_at = clock() - QUICK
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
     def start(self) -> None:
@@ -42,8 +55,13 @@ class Listening:
     def wake(self) -> None:
         """See `backends.descriptor.Part.wake`: pods wait for addresses, and a list of nodes has no more of them."""
 
+    def _news(self) -> None:
+        if self._clock() - self._woken_at >= QUICK:
+            self._woken_at = self._clock()
+            self._wake()
+
     def _run(self) -> None:
         try:
-            self._source.live(self._wake)
+            self._source.live(self._news)
         except BaseException as error:  # noqa: BLE001 (the top of a thread)
             self._on_death(self.name, error)

@@ -37,4 +37,6 @@ def source(config: Config, environment: Mapping[str, str], state: Path | None = 
 
 def parts(source: NodesFile | KubernetesNodes, handles: Handles) -> Sequence[Part]:
     """What of *source* lives."""
-    return [Listening(source, handles.look, handles.on_death)] if isinstance(source, KubernetesNodes) else []
+    if isinstance(source, NodesFile):
+        return []
+    return [Listening(source, handles.look, handles.on_death, time.monotonic)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from demo.runtime import Pod
 from tests.cluster.apiserver import NAME, ApiServer
 from tests.cluster.conftest import KUBECONFIG
 from tests.cluster.store import Object, node
+from tests.fakes.mortal import ARMED
 
 SERVER = "192.0.2.100"
 
@@ -187,3 +189,21 @@ def test_the_agent_ends_with_the_thread_that_listens() -> None:
         eventually("it watches", lambda: api.watching)
         assert first.stop() == 0
         assert "do not stop" not in first.tail()
+
+
+def test_the_agent_ends_when_nobody_listens_any_more() -> None:
+    """The thread dies: the process follows within a second, with exit code 1 and the thread's name in its log."""
+    with cluster("static") as (lab, api):
+        here = Cluster(lab, api)
+        first, last = lab.nodes
+        api.store.put(here.object(first))
+        first.program = ("-m", "tests.fakes.mortal", "nodes", "_is_news", "ZeroDivisionError")
+        first.start()
+        eventually("it watches", lambda: api.watching)
+        assert first.agent is not None
+        first.agent.send_signal(signal.SIGUSR1)
+        eventually("the thread may die", lambda: ARMED in first.log.read_text())
+        api.store.put(here.object(last))
+        assert first.agent.wait(10.0) == 1
+        first.agent = None
+        assert "died=nodes" in first.tail()
