@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from agent.reconciler import QUICK
+from agent.keep.reconciler import QUICK
 
 
 class Telling(Protocol):
