@@ -55,3 +55,23 @@ def test_one_that_is_never_had_is_given_up_at_the_end() -> None:
     port.start()
     port.stop()
     assert str(port.problem) == "metrics.listen: in use"
+
+
+def test_a_bug_while_it_is_tried_again_is_a_death() -> None:
+    """As of every thread: it is told who died, and of what."""
+    told: list[tuple[str, BaseException]] = []
+    dead = threading.Event()
+    failures = iter([ConfigInvalid("metrics.listen: in use"), ZeroDivisionError("a bug")])
+
+    def made() -> Http:
+        raise next(failures)
+
+    def on_death(thread: str, error: BaseException) -> None:
+        told.append((thread, error))
+        dead.set()
+
+    port = Port(made, on_death, again=0.0)
+    port.start()
+    assert dead.wait(10)
+    port.stop()
+    assert [(name, str(error)) for name, error in told] == [("port", "a bug")]
