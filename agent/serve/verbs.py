@@ -250,8 +250,7 @@ class Verbs:
     def _check(self, call: Call) -> None:
         believed = _pod_end(call)
         record = self._node.check(call.attachment, call.netns, believed.mac, believed.mtu)
-        if call.prev is None:
-            return
+        assert call.prev is not None, "without it there is no CHECK: see cni.call"
         listed = {ip.address.ip for ip in call.prev.ips}
         missing = [str(address) for address in record.lease.addresses if address not in listed]
         if missing:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -19,6 +21,7 @@ from backends.podlink import link_name
 from cni.errors import EnvironmentInvalid, Failure, InterfaceExists, KernelRefused, TryAgain
 from cni.spec import Attachment
 from dataplane.items import HOST, Key
+from ipam.store import Store
 from tests.fakes.world import World
 
 PODS = {Attachment("pods", name, "eth0"): f"/run/netns/{name}" for name in "abc"}
@@ -88,6 +91,37 @@ def make(tmp_path: Path) -> Iterator[Make]:
         one.close()
 
 
+class Full:
+    """A store that refuses the n-th write from now, where *fault* holds such a number."""
+
+    def __init__(self, store: Store, fault: list[int]) -> None:
+        self._store = store
+        self._fault = fault
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        return partial(self._write, found) if name in ("save", "enter", "drop", "cancel", "remember") else found
+
+    def _write(self, write: Callable[..., object], *arguments: object) -> object:
+        if self._fault:
+            self._fault[0] -= 1
+            if self._fault[0] == 0:
+                self._fault.clear()
+                raise TryAgain("the store cannot be written: its file system is full")
+        return write(*arguments)
+
+
+def full(tmp_path: Path, fault: list[int]) -> World:
+    """A world with some pods whose journal is such."""
+    world = World(tmp_path, lambda store: cast(Store, Full(store, fault)))
+    world.kernel.add_netns(NETNS)
+    for who, netns in PODS.items():
+        world.kernel.add_netns(netns)
+        world.add(who, netns)
+    world.reconcile()
+    return world
+
+
 def settled(world: World) -> None:
     """When the fault is over: a pass later all is right, a runtime's retry succeeds, and nothing is left in the end."""
     world.now += 61
@@ -120,6 +154,48 @@ def test_a_request_that_meets_a_fault_anywhere(make: Make, name: str, failure: s
             return
         settled(world)
     raise AssertionError(f"more than {MANY} calls")
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+def test_a_request_whose_journal_takes_nothing_at_any_write(tmp_path: Path, name: str) -> None:
+    """It fails, or is tried one by one; nobody is told that what is not kept was done."""
+    for number in range(1, MANY):
+        directory = tmp_path / f"{number}"
+        directory.mkdir()
+        fault: list[int] = []
+        with closing(full(directory, fault)) as world:
+            fault.append(number)
+            with suppress(TryAgain):
+                OPERATIONS[name](world)
+            if fault:
+                fault.clear()
+                assert number > 1 or name == "check", "it writes nothing: this proves nothing"
+                return
+            world.restart()
+            settled(world)
+    raise AssertionError(f"more than {MANY} writes")
+
+
+@pytest.mark.parametrize("name", ["add", "add_together"])
+def test_an_add_that_can_neither_be_made_nor_undone(tmp_path: Path, name: str) -> None:
+    """The kernel refuses, and so does the journal: the address stays whose it is until its DEL, which comes."""
+    for number in range(1, MANY):
+        directory = tmp_path / f"{number}"
+        directory.mkdir()
+        fault: list[int] = []
+        with closing(full(directory, fault)) as world:
+            fault.append(2)  # after the lease itself
+            world.kernel.fail_at(number, FAILURES["refused"])
+            with suppress(Failure):
+                OPERATIONS[name](world)
+            if not world.kernel.consumed:
+                assert number > 3
+                return
+            fault.clear()
+            world.kernel.forgive()
+            assert len({one for record in world.node.ledger.records().values() for one in record.lease.addresses}) == 8
+            settled(world)
+    raise AssertionError(f"more than {MANY} changes")
 
 
 @pytest.mark.parametrize("failure", sorted(FAILURES))
