@@ -133,7 +133,8 @@ def _machine(needed: Plan) -> Iterator[Finding]:
     try:
         lacking = preflight.missing(needed, Nft())
     except Failure as failure:
-        lacking = [str(failure)]
+        yield Finding(Mark.WRONG, "machine", f"cannot be judged: {failure}")
+        return
     for one in lacking:
         yield Finding(Mark.WRONG, "machine", f"lacks {one}")
     if not lacking:

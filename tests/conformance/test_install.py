@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ import pytest
 from cni.errors import ConfigInvalid
 from cni.install import install
 from tests.conformance.executables import PYTHON, called
+
+ROOT = Path(__file__).parents[2]
 
 
 def is_runnable(path: Path) -> bool:
@@ -101,3 +106,13 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ConfigInvalid, match=r"/file/bin: Not a directory"):
         install(tmp_path / "file" / "bin", PYTHON, None)
+
+
+def test_routablectl_says_what_it_installed(tmp_path: Path) -> None:
+    """With the compiler that is on the PATH, or without one."""
+    for path, form in ((os.environ["PATH"], "c (compiled by "), ("/nowhere", "python (no C compiler was asked for)")):
+        command = [sys.executable, "-m", "agent.ctl", "install", str(tmp_path / form[0])]
+        environ = {**os.environ, "PATH": path}
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, cwd=ROOT)
+        assert done.stdout.startswith(f"{tmp_path / form[0] / 'routable'}: {form}")
+        assert is_runnable(tmp_path / form[0] / "routable")

@@ -149,6 +149,11 @@ def others_in_spool(lab: Lab) -> None:
     (lab.nodes[0].runtime.spool / "letter").write_text("")
 
 
+def spool_below_a_file(lab: Lab) -> None:
+    lab.nodes[0].settings["paths"]["spool"] = "/dev/null/spool"
+    lab.nodes[0].write_config()
+
+
 def read_only(lab: Lab) -> None:
     place = lab.directory / "read-only"
     place.mkdir()
@@ -174,6 +179,7 @@ def read_only(lab: Lab) -> None:
         (directory_for_state, ["journal: paths.state is ", "which is a directory"]),
         (file_for_socket, ["socket: paths.socket is ", "which is a regular file"]),
         (others_in_spool, ["spool: paths.spool is ", "which has letter in it"]),
+        (spool_below_a_file, ["spool: /dev/null/spool cannot be used: /dev/null is no directory: set paths.spool"]),
         (read_only, ["/read-only cannot be written here", ": set paths.state"]),
     ],
 )
@@ -259,3 +265,27 @@ def test_a_peer_that_the_backend_cannot_reach_is_noted(lab: Lab) -> None:
     found = checked(lab.nodes[0])
     assert found.code == 0
     assert any(line.startswith("note peer: node-b cannot be reached") for line in found.lines)
+
+
+def test_of_many_peers_that_cannot_be_reached_some_are_named(lab: Lab) -> None:
+    """And how many there are besides. Metrics that nobody is to see are noted, too."""
+    chosen(metrics={"listen": ""})(lab)
+    with (lab.directory / "nodes.toml").open("a") as file:
+        for number in range(10, 18):
+            keys = f'addresses = ["198.51.100.{number}"]\npod_cidrs = ["10.245.{number}.0/24"]\n'
+            file.write(f'\n[[node]]\nname = "far-{number}"\n{keys}')
+    found = checked(lab.nodes[0])
+    assert (found.code, found.wrong) == (0, [])
+    assert sum(line.startswith("note peer: far-") for line in found.lines) == 5
+    assert "note peer: nor can 3 others" in found.lines
+    assert any(line.startswith("note metrics: are served nowhere") for line in found.lines)
+
+
+def test_a_machine_that_cannot_be_judged_now_is_told(lab: Lab) -> None:
+    """As where nft was killed: that says nothing of what is there, and is no reason to go on."""
+    tools = lab.directory / "tools"
+    tools.mkdir()
+    (tools / "nft").write_text("#!/bin/sh\nkill -KILL $$\n")
+    (tools / "nft").chmod(0o755)
+    (found,) = checked(lab.nodes[0], {"PATH": f"{tools}:{os.environ['PATH']}"}).wrong
+    assert found.startswith("machine: cannot be judged: nft was killed by signal 9")
