@@ -130,10 +130,14 @@ class Api:
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 for option, value in _KEEPALIVE.items():
                     plain.setsockopt(socket.IPPROTO_TCP, option, value)
-                stream = access.context.wrap_socket(plain, server_hostname=access.name)
+                stream = access.context.wrap_socket(
+                    plain, server_hostname=access.name, do_handshake_on_connect=False
+                )
         with stream:
             self._hold(stream)
             try:
+                with told(access.server):
+                    stream.do_handshake()
                 yield Connection(access, stream)
             finally:
                 self._hold(None)

@@ -31,7 +31,7 @@ def source(config: Config, environment: Mapping[str, str], state: Path | None = 
     else:
         credentials, origin = service_account(environment, wanted.server)
     origin = f"the Kubernetes API ({origin})"
-    kept = Kept(state.with_suffix(".nodes.json"), origin) if state is not None else None
+    kept = Kept(state.with_suffix(".nodes.kubernetes"), origin) if state is not None else None
     return KubernetesNodes(Api(credentials), origin, time.monotonic, random.random, kept)
 
 

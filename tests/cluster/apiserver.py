@@ -55,7 +55,7 @@ class ApiServer:
         """How many watches have begun."""
         self.faults: deque[str] = deque()
         """What happens to the next requests: "503", "429", "hang", "cut" (in the middle of the first line of a watch),
-        "close", "garbage"; "" is nothing."""
+        "half" (in the middle of a list), "close", "garbage"; "" is nothing."""
         self._directory = directory
         self._address = address
         self._listener = listener
@@ -166,7 +166,9 @@ class ApiServer:
             elif asked.get("watch") in ("true", "1"):
                 return self._watch(stream, asked, fault)
             else:
-                _send(stream, 200, json.dumps(self._list(asked)).encode(), headers)
+                _send(stream, 200, json.dumps(self._list(asked)).encode(), headers, is_cut=fault == "half")
+                if fault == "half":
+                    raise EOFError
         except _Refused as refused:
             self.refusals.append(refused.code)
             _send(stream, refused.code, json.dumps(refused.status()).encode(), after=refused.after)
@@ -257,11 +259,28 @@ def _chunk(stream: ssl.SSLSocket, data: bytes) -> None:
 
 
 def _send(
-    stream: ssl.SSLSocket, code: int, body: bytes, headers: Mapping[str, str] | None = None, after: int = 0
+    stream: ssl.SSLSocket,
+    code: int,
+    body: bytes,
+    headers: Mapping[str, str] | None = None,
+    after: int = 0,
+    *,
+    is_cut: bool = False,
 ) -> None:
+    """As a server in Go has it: short answers with their length, long ones in chunks, longer ones compressed."""
     head = [f"HTTP/1.1 {code} whatever", "Content-Type: application/json"]
     if len(body) > 128 << 10 and "gzip" in (headers or {}).get("accept-encoding", ""):
         body = gzip.compress(body, 1)
         head.append("Content-Encoding: gzip")
     head += [f"Retry-After: {after}"] if after else []
-    stream.sendall("\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body)
+    is_long = len(body) > 2048
+    head.append("Transfer-Encoding: chunked" if is_long else f"Content-Length: {len(body)}")
+    stream.sendall("\r\n".join([*head, "", ""]).encode())
+    body = body[: len(body) // 2] if is_cut else body
+    if not is_long:
+        stream.sendall(body)
+        return
+    for start in range(0, len(body), 16384):
+        _chunk(stream, body[start : start + 16384])
+    if not is_cut:
+        stream.sendall(b"0\r\n\r\n")

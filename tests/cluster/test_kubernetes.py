@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,10 +13,10 @@ from typing import Any
 import pytest
 
 from cluster.access import Credentials
-from cluster.apiserver import Api
+from cluster.apiserver import Api, Unanswered
 from cluster.kept import Kept
 from cluster.kubernetes import KubernetesNodes, Pace
-from cni.errors import Failure
+from cni.errors import Failure, TryAgain
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.listener import listening
 from tests.cluster.store import node
@@ -195,6 +196,45 @@ def test_whatever_a_server_does_in_place_of_an_answer(api: ApiServer, source: Ma
         heard.until(lambda: heard.source.error is None)
 
 
+def test_half_a_list_is_none(api: ApiServer, source: Make) -> None:
+    """The connection is cut in the middle of the second page: who is on no page yet is not taken for gone."""
+    for number in range(1, 6):
+        api.store.put(node(f"n{number}", [f"192.0.2.{number}"], [f"10.1.{number}.0/24"], images=40))
+    with listening(source()) as heard:
+        heard.until(lambda: api.watching and heard.names == "n1 n2 n3 n4 n5")
+        api.leave()
+        api.store.delete("n5")
+        api.store.forget()
+        api.faults.extend(["", "", "half"])  # the watch that is answered with 410, a page, half a page
+        seen = set()
+
+        def is_without() -> bool:
+            seen.add(heard.names)
+            return heard.names == "n1 n2 n3 n4"
+
+        api.come_back()
+        heard.until(is_without)
+        assert seen == {"n1 n2 n3 n4 n5", "n1 n2 n3 n4"}
+    assert not api.faults
+
+
+def test_a_server_that_does_not_even_greet_is_left_at_once(source: Make, api: ApiServer, tmp_path: Path) -> None:
+    """It takes the connection and says nothing, as one that is overrun: the agent can end in the middle of that."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        config = tmp_path / "kubeconfig"
+        one = source()
+        config.write_text(config.read_text().replace(str(api.port), str(mute.getsockname()[1])))
+        with listening(one):
+            stream, _ = mute.accept()
+            with stream:
+                stream.recv(1)
+                began = time.monotonic()
+                one.end()
+                assert stream.recv(1 << 16)  # what it greeted with
+                assert stream.recv(1) == b""
+                assert time.monotonic() - began < 2.0
+
+
 def test_a_silent_watch_is_given_up_and_all_is_listed(api: ApiServer, source: Make) -> None:
     """No line, no bookmark: a connection that leads nowhere any more, or a server that was restored from a copy and
     has fewer versions than were heard of."""
@@ -220,6 +260,7 @@ def test_tries_are_spread_and_become_rare(api: ApiServer, source: Make) -> None:
             one.listen(lambda: None)
         pauses.append(one._failed(caught.value))  # type: ignore[arg-type]
     assert pauses == [1.5, 3.0, 6.0, 12.0, 24.0, 45.0, 45.0, 45.0]
+    assert one._failed(Unanswered(TryAgain("429"), 60.0)) == 60.0
 
 
 def test_an_api_server_that_is_away_changes_nothing(api: ApiServer, source: Make) -> None:
