@@ -20,6 +20,7 @@ from agent.serve.listener import listening
 from agent.serve.server import Server
 from cni import frame
 from cni.errors import ConfigInvalid
+from tests.fakes.descriptors import descriptors
 
 DEADLINE = 10.0
 
@@ -598,3 +599,30 @@ def test_the_time_to_wait_ends_though_nobody_comes_by(path: Path) -> None:
     with parked(path, Patient(), b"one", patience={b"ADD": 0.2}) as (server, streams):
         assert answer(streams[0]) == frame.Response(1, b"nothing came")
         assert server.waiting == 0
+
+
+def test_half_a_request_ends_with_the_server(path: Path) -> None:
+    """Who is still sending at the end is not waited for: the executable tries again, or keeps its DEL."""
+    server = made(path)
+    server.start()
+    with connected(path) as stream:
+        stream.sendall(b"CNI1\0\0")
+        assert asked(path).code == 0
+        server.stop()
+        assert stream.recv(100) == b""
+
+
+def test_without_a_descriptor_callers_wait_in_the_kernels_queue(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, the processor rests, and when there are some again all are served."""
+    with serving(path), ExitStack() as streams:
+        clients = [streams.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)]
+        with descriptors(0):
+            before = time.process_time()
+            for client in clients:
+                client.settimeout(DEADLINE)
+                client.connect(os.fspath(path))
+                client.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"STATUS"}, b"hello")))
+            wait_for(lambda: "no more descriptors for the socket" in caplog.text)
+            assert time.process_time() - before < 0.5
+        for client in clients:
+            assert answer(client).stdout == b"hello"
