@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 from xml.sax.saxutils import escape
 
+from bench.numbers import TARGETS, ratios
+
 _LEFT, _WIDTH, _ROW, _TOP = 190, 520, 26, 56
 
 
 def drawn(document: dict[str, Any]) -> str:
     """Horizontal bars: how much of the reference's time this plugin takes."""
-    from bench.__main__ import TARGETS, ratios
-
     rows = [(name, ours / theirs) for name, ours, theirs in ratios(document)]
     height = _TOP + _ROW * len(rows) + 30
     parts = [
