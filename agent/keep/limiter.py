@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
+from typing import Final
+
+from cni.errors import Failure
+
+BURST: Final = 10
+"""Repairs of one object that are made at once; then it has to wait for the rest of a `PERIOD`."""
+PERIOD: Final = 60.0
+"""Seconds."""
+AGAIN: Final = 5.0
+"""Seconds after which what the kernel refused is tried once more, however often it was."""
 
 
 class Limiter:
@@ -50,3 +60,9 @@ class Limiter:
         return [
             key for key, times in self._times.items() if len(times) == self._burst and now - times[0] < self._period
         ]
+
+
+def fought(what: str) -> Failure:
+    """What is said of an object that had all its repairs."""
+    why = f"it was mended {BURST} times within {PERIOD:.0f} s: another program keeps changing it; stop that one"
+    return Failure(f"{what} is fought over", why)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection
 from subprocess import SubprocessError
 from typing import Final, Protocol
 
-from agent.keep.repair import AGAIN, Repair
+from agent.keep.limiter import AGAIN
+from agent.keep.repair import Repair
 from agent.keep.spool import Serve, Spool
 from agent.keep.survey import Surroundings, Survey
 from agent.node.node import Node

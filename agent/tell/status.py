@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.keep.repair import OF_POD, Repair
+from agent.keep.podlinks import OF_POD
+from agent.keep.repair import Repair
 from agent.keep.spool import Spool
 from agent.keep.strays import strays
 from agent.keep.survey import Surroundings, Survey
@@ -131,7 +132,7 @@ class Status:
                 "them made anew, or give the range back in the list of nodes",
             )
             yield Trouble(Kind.UNDELIVERED, failure, len(away))
-        failing = self.repair.failing
+        failing = self.repair.diary.failing
         for kind in (Kind.OBJECTS, Kind.PODS):
             whats = [one for one in failing if one.startswith(OF_POD) == (kind is Kind.PODS)]
             if whats:
@@ -148,7 +149,7 @@ class Status:
             peers=max(0, len(now.peers) - 1) if now else 0,
             unserved=len(now.unserved) if now else 0,
             routes=self.repair.routes,
-            repairs=self.repair.counts,
+            repairs=self.repair.diary.counts,
             nodes_stale=self.survey.stale is not None,
             spooled=len(self.spool),
             waiting=self.waiting(),
@@ -174,8 +175,8 @@ class Status:
             "peers": _peers(now, self.node_name) if now else [],
             "nodes_source": self.survey.origin,
             "nodes_error": str(stale) if stale else "",
-            "repairs": dict(self.repair.counts),
-            "events": [{"time": one.time, "text": one.text} for one in self.repair.events],
+            "repairs": dict(self.repair.diary.counts),
+            "events": [{"time": one.time, "text": one.text} for one in self.repair.diary.entries],
             "spooled": len(self.spool),
             "waiting": self.waiting(),
             "cloud": _cloud(self.fabric.report()),

@@ -312,7 +312,7 @@ def test_a_repair_that_the_kernel_refuses_comes_again(world: Callable[[str], Wor
         one.now += 61
         one.reconcile()
         assert one.problems() == []
-        assert dict(one.repair.failing) == {}
+        assert dict(one.repair.diary.failing) == {}
 
 
 def test_a_pass_over_the_pods_gives_way_to_requests(world: Callable[[str], World]) -> None:

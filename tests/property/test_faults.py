@@ -127,7 +127,7 @@ def settled(world: World) -> None:
     world.now += 61
     world.reconcile()
     assert world.problems(on_host=True) == []
-    assert dict(world.repair.failing) == {}
+    assert dict(world.repair.diary.failing) == {}
     with suppress(InterfaceExists):
         world.add(NEW, NETNS)
     assert world.problems() == []

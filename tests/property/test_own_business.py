@@ -47,8 +47,8 @@ def test_what_a_sandbox_or_a_pod_takes_away_stays_away(world: World) -> None:
     world.reconcile()
     assert inside(world) == []
     assert world.problems(on_host=True) == []
-    assert dict(world.repair.counts) == {}
-    assert dict(world.repair.failing) == {}
+    assert dict(world.repair.diary.counts) == {}
+    assert dict(world.repair.diary.failing) == {}
     world.node.check(OTHER, OTHER_NETNS, "", 0)
     world.node.delete(POD)
     assert world.problems() == []
@@ -65,7 +65,7 @@ def test_a_default_route_of_the_pods_own_stays(world: World) -> None:
         world.reconcile()
     world.restart()
     assert vpn in world.kernel.foreign().values()
-    assert dict(world.repair.failing) == {}
+    assert dict(world.repair.diary.failing) == {}
 
 
 def test_a_pods_link_that_is_renamed_or_down_is_its_own(world: World) -> None:
@@ -78,7 +78,7 @@ def test_a_pods_link_that_is_renamed_or_down_is_its_own(world: World) -> None:
     world.kernel.drift(port.key, None)
     world.reconcile()
     assert world.problems(on_host=True) == []
-    assert dict(world.repair.failing) == {}
+    assert dict(world.repair.diary.failing) == {}
 
 
 def test_the_host_follows_the_pods_hardware_address(world: World) -> None:
@@ -111,7 +111,7 @@ def test_an_interface_of_the_pods_own_in_the_links_place(world: World) -> None:
     world.kernel.add_foreign(own)
     world.kernel.drift(Key(HOST, "link", link_name(OTHER)), None)
     world.reconcile()
-    assert list(world.repair.failing) == [f"pod {POD}"]
-    assert isinstance(world.repair.failing[f"pod {POD}"], KernelRefused)
+    assert list(world.repair.diary.failing) == [f"pod {POD}"]
+    assert isinstance(world.repair.diary.failing[f"pod {POD}"], KernelRefused)
     assert own in world.kernel.foreign().values()
     world.node.check(OTHER, OTHER_NETNS, "", 0)

@@ -84,8 +84,8 @@ def test_there_and_back(world: Callable[..., World]) -> None:
     one.switch.advance()
     arrived(one, "static")
     assert one.kernel.ours() == before
-    assert one.repair.counts == {}
-    assert list(one.repair.events) == []
+    assert one.repair.diary.counts == {}
+    assert list(one.repair.diary.entries) == []
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.keep.repair import AGAIN, BURST
+from agent.keep.limiter import AGAIN, BURST
 from backends import nodeplan
 from cni.errors import KernelRefused
 from cni.spec import Attachment
@@ -73,7 +73,7 @@ def test_one_that_is_refused_keeps_no_other_from_being_made_or_told_wrongly(tmp_
     world.kernel.add_foreign(Route(HOST, cidr, "eth0"))
     world.kernel.drift(Key(HOST, "route", str(THIRD.pod_cidrs[0])), None)
     world.reconcile()
-    assert list(world.repair.failing) == [f"route {cidr} nhid {nodeplan.nexthop_id(OTHER.name, 4)}"]
+    assert list(world.repair.diary.failing) == [f"route {cidr} nhid {nodeplan.nexthop_id(OTHER.name, 4)}"]
     assert Key(HOST, "route", str(THIRD.pod_cidrs[0])) in world.kernel.ours()
     world.close()
 
@@ -124,7 +124,7 @@ def test_a_link_that_comes_late_has_its_settings_at_once(tmp_path: Path) -> None
         world.repair.quick()
     world.reconcile()
     assert world.kernel.observe([settings]) == plan(*wanted)
-    assert world.repair.failing == {}
+    assert world.repair.diary.failing == {}
     world.close()
 
 
@@ -138,7 +138,7 @@ def test_what_was_refused_for_long_comes_soon_after_the_reason_went(tmp_path: Pa
     for _ in range(2 * BURST):
         world.now += 0.1
         world.reconcile()
-    assert "the kernel refused" in "".join(map(str, world.repair.failing.values()))
+    assert "the kernel refused" in "".join(map(str, world.repair.diary.failing.values()))
     soon = [world.repair.is_refused]
     world.kernel.remove_foreign(key)
     world.now += AGAIN
@@ -146,7 +146,7 @@ def test_what_was_refused_for_long_comes_soon_after_the_reason_went(tmp_path: Pa
     assert key in world.kernel.ours()
     soon.append(world.repair.is_refused)
     assert soon == [True, False]  # whether the next pass comes soon
-    assert world.repair.failing == {}
+    assert world.repair.diary.failing == {}
     world.reconcile()
     assert world.problems() == []
     world.close()
@@ -168,7 +168,7 @@ def test_what_hangs_on_a_link_comes_with_it(tmp_path: Path) -> None:
     world.now += AGAIN
     world.reconcile()
     assert world.kernel.ours() == before
-    assert world.repair.failing == {}
+    assert world.repair.diary.failing == {}
     world.close()
 
 
@@ -185,12 +185,12 @@ def test_a_pod_that_is_refused_for_long_comes_soon_after_the_reason_went(tmp_pat
     for _ in range(2 * BURST):
         world.now += 0.1
         world.reconcile()
-        assert "the kernel refused" in str(world.repair.failing[f"pod {who}"])
+        assert "the kernel refused" in str(world.repair.diary.failing[f"pod {who}"])
     world.kernel.remove_foreign(port.key)
     world.now += AGAIN
     world.reconcile()
     assert link.key in world.kernel.ours()
-    assert world.repair.failing == {}
+    assert world.repair.diary.failing == {}
     world.close()
 
 
@@ -205,11 +205,11 @@ def test_a_pod_that_is_fought_over_is_told_as_a_pod_and_only_while_it_is_there(t
         world.now += 1.0
         world.kernel.drift(link.key, replace(link, mtu=1000))
         world.reconcile()
-    assert list(world.repair.failing) == [f"pod {who}"]
-    assert "is fought over" in str(world.repair.failing[f"pod {who}"])
+    assert list(world.repair.diary.failing) == [f"pod {who}"]
+    assert "is fought over" in str(world.repair.diary.failing[f"pod {who}"])
     world.node.delete(who)
     world.reconcile()
-    assert world.repair.failing == {}
+    assert world.repair.diary.failing == {}
     world.close()
 
 
@@ -265,11 +265,11 @@ def test_a_bug_that_one_pod_brings_out_stays_that_pods(tmp_path: Path) -> None:
     world.kernel.fail_at(1, ZeroDivisionError("a bug"))
     world.repair.whole()
     assert world.kernel.consumed
-    assert [str(failure) for failure in world.repair.failing.values()] == [
+    assert [str(failure) for failure in world.repair.diary.failing.values()] == [
         "the agent has a bug: ZeroDivisionError: a bug; the agent's log has the traceback; please report it"
     ]
     assert len([text for text in world.problems() if text.startswith("missing")]) == 1
     world.reconcile()
     assert world.problems() == []
-    assert not world.repair.failing
+    assert not world.repair.diary.failing
     world.close()

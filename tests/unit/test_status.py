@@ -136,7 +136,7 @@ def test_the_agent_that_does_not_do_its_work_is_statuss_business(world: World) -
 def test_a_journal_that_takes_nothing_is_statuss_business(world: World) -> None:
     """No ADD can be saved: the first of all that is told."""
     world.node.ledger.trouble = TryAgain("the journal's file system is full")
-    world.repair.failing = {"route x": Failure("no")}
+    world.repair.diary.failing = {"route x": Failure("no")}
     status = told(world)
     assert kinds(status) == [(Kind.JOURNAL, True), (Kind.OBJECTS, False)]
     assert [one["by_status"] for one in status.document()["problems"]] == [True, False]
@@ -195,8 +195,8 @@ def test_pods_peers_and_objects_are_counted_and_not_statuss_business(world: Worl
     far = Peer("node-z", (IPAddress("198.51.100.9"),), (IPNetwork("10.9.0.0/24"),))
     world.nodes.set(HERE, OTHER, far)
     world.survey.refresh()
-    world.repair.failing = {f"pod pods/c{number}/eth0": Failure("gone") for number in range(3)}
-    world.repair.failing = {**world.repair.failing, "sysctl x": Failure("sysctl x is fought over")}
+    world.repair.diary.failing = {f"pod pods/c{number}/eth0": Failure("gone") for number in range(3)}
+    world.repair.diary.failing = {**world.repair.diary.failing, "sysctl x": Failure("sysctl x is fought over")}
     status = told(world)
     assert kinds(status) == [(Kind.PEERS, False), (Kind.OBJECTS, False), (Kind.PODS, False)]
     shown = status.snapshot()
@@ -220,7 +220,7 @@ def test_a_pods_address_that_is_another_nodes_now_is_told_until_it_is_back(world
     assert f"{address} (pods/c1/eth0) is of node-b" in str(status.troubles()[0].failure)
     assert status.unable() is None
     assert status.snapshot().problems[Kind.UNDELIVERED] == 1
-    assert sum("not of this node any more" in event.text for event in world.repair.events) == 1
+    assert sum("not of this node any more" in event.text for event in world.repair.diary.entries) == 1
     assert all(item in world.kernel.ours().values() for item in before.values() if POD_LINK_PREFIX in str(item))
     world.nodes.set(moved)
     world.reconcile()
