@@ -176,6 +176,26 @@ def test_a_request_whose_journal_takes_nothing_at_any_write(tmp_path: Path, name
     raise AssertionError(f"more than {MANY} writes")
 
 
+def test_a_journal_that_cannot_be_built_anew_is_told_until_it_can(tmp_path: Path) -> None:
+    """Where its directory has become a file, and where the new one takes nothing: each look tries again."""
+    fault: list[int] = []
+    directory = tmp_path / "state"
+    directory.mkdir()
+    with closing(full(directory, fault)) as world:
+        directory.rename(tmp_path / "away")
+        directory.write_text("not a directory")
+        world.reconcile()
+        assert "cannot be" in str(world.node.ledger.trouble)
+        directory.unlink()
+        fault.append(2)
+        world.reconcile()
+        assert "its file system is full" in str(world.node.ledger.trouble)
+        world.reconcile()
+        assert world.node.ledger.trouble is None
+        assert world.problems() == []
+        settled(world)
+
+
 @pytest.mark.parametrize("name", ["add", "add_together"])
 def test_an_add_that_can_neither_be_made_nor_undone(tmp_path: Path, name: str) -> None:
     """The kernel refuses, and so does the journal: the address stays whose it is until its DEL, which comes."""

@@ -288,6 +288,21 @@ def test_peers_of_the_same_overlay_address_are_told() -> None:
     assert "same hardware address in the overlay as b" in wired.unserved[0].why
 
 
+def test_a_peer_that_the_underlay_does_not_reach_is_told() -> None:
+    """It has no address of that family; or one whose hash, of four bytes, happens to be that of our own."""
+    six = Vxlan(underlay="ipv6")
+    here = Peer("a", (IPAddress("2001:db8::f04"),), (IPNetwork("2001:db8:1::/64"),))
+    twin = Peer("b", (IPAddress("2001:db8::1:af4"),), (IPNetwork("2001:db8:2::/64"),))
+    site = Site(here, UPLINK, Options())
+    four = Peer("c", (IPAddress("192.0.2.3"),), (IPNetwork("2001:db8:3::/64"),))
+    wired = VxlanWiring(site, six).node([here, twin, four])
+    assert {one.peer: one.why for one in wired.unserved} == {
+        "b": "b would have this node's hardware address in the overlay: change a node's address",
+        "c": "c has no IPv6 address, and this node's underlay is 2001:db8::f04",
+    }
+    assert not [item for item in wired.plan.values() if item.key.kind == "fdb"]
+
+
 def test_ids_stay_when_peers_come_and_go() -> None:
     """Nexthops of the others are not touched."""
     all_of_them = [peer(f"n{number}", number) for number in range(2, 252)]

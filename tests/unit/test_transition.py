@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from netaddr import IPNetwork
 
@@ -45,3 +47,16 @@ def test_what_is_tried_goes_the_other_way(moved: tuple[str, ...]) -> None:
     }
     sources = [address for peer in PEERS for address in overlay_addresses(peer)]
     assert not [dst for dst in tried.keys() - plain.keys() for one in sources if one in IPNetwork(dst)]
+
+
+def test_an_id_that_another_has_is_passed_over_for_what_is_tried() -> None:
+    """As for the nexthops of the pods' own routes: through another's object nothing of ours may lead."""
+    wirings = StaticWiring(SITE), VxlanWiring(SITE)
+    tried = Transition(SITE, *wirings, lambda name: False, frozenset(["node-b"])).node(PEERS).plan
+    route = tried[Key(HOST, "route", "10.1.2.15/32")]
+    assert isinstance(route, Route)
+    site = replace(SITE, taken=frozenset({route.nhid, route.nhid + 1}))
+    again = Transition(site, StaticWiring(site), VxlanWiring(site), lambda name: False, frozenset(["node-b"]))
+    moved = again.node(PEERS).plan[Key(HOST, "route", "10.1.2.15/32")]
+    assert isinstance(moved, Route)
+    assert moved.nhid == route.nhid + 2
