@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -25,6 +26,7 @@ from demo.place import Place
 from demo.place import run as command
 from tests.contract.test_dataplane import LINK, OVERLAY, pod
 from tests.contract.test_edges import netns, own, same
+from tests.fakes.descriptors import descriptors
 
 __all__ = ["netns", "own"]
 VXLAN = next(item for item in OVERLAY.values() if isinstance(item, Vxlan))
@@ -103,6 +105,19 @@ def test_where_a_namespace_was_is_something_else(own: Netns, kernel: Kernel, net
             own.open(path)
         assert kernel.observe([Pod(path, "eth0")]) == {}
         assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_namespace_is_not_taken_for_gone_for_want_of_a_descriptor(own: Netns, kernel: Kernel, netns: str) -> None:
+    """It is told as that, whichever of the two that it takes is the one too many; and none is leaked."""
+    there = kernel.identity(netns)
+    assert there is not None
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for few in (0, 1):
+        with descriptors(few), pytest.raises(OSError, match="Too many open files"):
+            own.open(Space(netns, there))
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+    with descriptors(2):
+        os.close(own.open(Space(netns, there)))
 
 
 def test_a_link_that_may_not_be_deleted_is_told(own: Netns, kernel: Kernel, netns: str) -> None:

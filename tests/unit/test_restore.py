@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from netaddr import IPNetwork
 
 from agent.process.machine import exclusive
 from agent.start import restore
 from cni.errors import ConfigInvalid, StateCorrupt
+from cni.spec import Attachment
 from ipam.moment import Moment
 from ipam.store import Store
+from tests.fakes.world import HERE, OTHER, World
 
 TEXT = "nobody here knows this file\n" * 200
 
@@ -67,3 +71,20 @@ def test_a_strangers_file_in_the_locks_place_is_left_alone(tmp_path: Path) -> No
     for _ in range(2):
         with exclusive(path):
             opened(path).close()
+
+
+def test_a_lost_lease_of_a_range_that_is_the_nodes_no_more(tmp_path: Path) -> None:
+    """The pod keeps the address, which is told; when it goes, the address is nobody's."""
+    world = World(tmp_path)
+    world.kernel.add_netns("/run/netns/a")
+    who = Attachment("pods", "c1", "eth0")
+    before = world.add(who, "/run/netns/a").lease.addresses
+    world.lose_store()
+    world.nodes.set(replace(HERE, pod_cidrs=(IPNetwork("10.77.0.0/28"), IPNetwork("2001:db8:77::/64"))), OTHER)
+    with closing(world):
+        world.restart()
+        lease = world.node.ledger.records()[who].lease
+        assert lease.addresses == before
+        assert {one.block.owner for one in lease.leased} == {"adopted"}
+        world.node.delete(who)
+        assert world.problems() == []
