@@ -146,7 +146,7 @@ def nexthop_id(name: str, family: int) -> int:
     return _NEXTHOP_BASE | int.from_bytes(digest[:4], "big") % _NEXTHOP_BASE
 
 
-class Part(NamedTuple):
+class Share(NamedTuple):
     """What one peer needs of the kernel, by the ids of its nexthops; and why some of it cannot be reached."""
 
     peer: Peer
@@ -156,7 +156,7 @@ class Part(NamedTuple):
 
 
 class Peers:
-    """The node's plan: *base*, what the node needs whatever its peers, and a part for each peer, worked out when the
+    """The node's plan: *base*, what the node needs whatever its peers, and a share for each peer, worked out when the
     peer is new or has changed: *make* does that, and is pure. *of_all* answers what is for all nodes together.
 
     With thousands of peers, a list that differs by one must not cost more than that one, and a copy. Any thread may
@@ -167,7 +167,7 @@ class Peers:
         self,
         site: Site,
         base: Iterable[Item],
-        make: Callable[[Peer, Mapping[int, int]], Part],
+        make: Callable[[Peer, Mapping[int, int]], Share],
         of_all: Callable[[Sequence[Peer]], Iterable[Item]],
     ) -> None:
         self._here = site.here.name
@@ -177,12 +177,14 @@ class Peers:
         self._of_all = of_all
         self._lock = threading.Lock()
         self._peers: frozenset[Peer] = frozenset()
-        self._parts: dict[str, Part] = {}
+        self._shares: dict[str, Share] = {}
         self._plan: dict[Key, Item] = dict(self._base)
         self._whole: dict[Key, Item] | None = None
         self._unserved: dict[str, tuple[Unserved, ...]] = {}
         self._contested: set[Key] = set()
-        """What two peers want, or one gave way over: there the order of all names decides, not the change alone."""
+        """Keys that more than one peer would have: of an id that moved the natural one and what it got, of a peer that
+        is not served all of its. Who has such a key follows from the order of all names, so what touches one is never
+        put in place by itself: a peer that goes leaves it to one that waits, and that one is in no change."""
 
     def wired(self, peers: Collection[Peer]) -> Wired:
         """The whole plan for the whole set of nodes, this one among them."""
@@ -190,7 +192,7 @@ class Peers:
         with self._lock:
             if now != self._peers or self._whole is None:
                 gone, new = self._peers - now, now - self._peers
-                is_small = len(gone) + len(new) <= len(self._parts)
+                is_small = len(gone) + len(new) <= len(self._shares)
                 if not is_small or not self._replace(_others(gone, self._here), _others(new, self._here)):
                     self._work_out(_others(now, self._here))
                 self._peers = now
@@ -201,26 +203,26 @@ class Peers:
         """Put *new* in the place of *gone*; False, and nothing is changed, where somebody is in another's way."""
         whole = dict(self._plan)  # a copy: the plan of before is somebody's
         for peer in gone:
-            items = self._parts[peer.name].items
+            items = self._shares[peer.name].items
             if not self._contested.isdisjoint(items):
                 return False
             for key in items:
                 del whole[key]
-        parts = []
+        shares = []
         for peer in new:
-            part = self._make(peer, natural_ids(peer))
-            if not self._taken.isdisjoint(part.ids.values()):
+            share = self._make(peer, natural_ids(peer))
+            if not self._taken.isdisjoint(share.ids.values()):
                 return False
-            is_apart = whole.keys().isdisjoint(part.items) and self._contested.isdisjoint(part.items)
-            if not is_apart or len(set(part.ids.values())) < len(part.ids):
+            is_apart = whole.keys().isdisjoint(share.items) and self._contested.isdisjoint(share.items)
+            if not is_apart or len(set(share.ids.values())) < len(share.ids):
                 return False
-            whole.update(part.items)
-            parts.append(part)
+            whole.update(share.items)
+            shares.append(share)
         for peer in gone:
-            del self._parts[peer.name]
+            del self._shares[peer.name]
             self._unserved.pop(peer.name, None)
-        for part in parts:
-            self._keep(part)
+        for share in shares:
+            self._keep(share)
         self._plan = whole
         return True
 
@@ -230,27 +232,27 @@ class Peers:
         natural = {(peer.name, family): number for peer in peers for family, number in natural_ids(peer).items()}
         late = moved(natural, self._taken)
         self._contested = {nexthop_key(number) for who in late for number in (natural[who], late[who])}
-        self._parts, self._unserved = {}, {}
+        self._shares, self._unserved = {}, {}
         whole = dict(self._base)
         for peer in peers:
             ids = {family: late.get((peer.name, family), natural[peer.name, family]) for family in families(peer)}
-            part = self._make(peer, ids)
-            clash = next((key for key in part.items if key in whole), None)
+            share = self._make(peer, ids)
+            clash = next((key for key in share.items if key in whole), None)
             if clash is None:
-                whole.update(part.items)
+                whole.update(share.items)
             else:
-                self._contested |= part.items.keys()
-                part = part._replace(unserved=(Unserved(peer.name, self._clash(peer, clash)),))
-            self._keep(part)
+                self._contested |= share.items.keys()
+                share = share._replace(unserved=(Unserved(peer.name, self._clash(peer, clash)),))
+            self._keep(share)
         self._plan = whole
 
-    def _keep(self, part: Part) -> None:
-        self._parts[part.peer.name] = part
-        if part.unserved:
-            self._unserved[part.peer.name] = part.unserved
+    def _keep(self, share: Share) -> None:
+        self._shares[share.peer.name] = share
+        if share.unserved:
+            self._unserved[share.peer.name] = share.unserved
 
     def _clash(self, peer: Peer, key: Key) -> str:
-        owner = next((name for name, part in self._parts.items() if key in part.items), self._here)
+        owner = next((name for name, share in self._shares.items() if key in share.items), self._here)
         what = _SHARED.get(key.kind, key.kind)
         return f"{peer.name} would have the same {what} as {owner} ({key.name}): change one of them in the list"
 

@@ -8,22 +8,22 @@ Requests for one attachment go one by one (a lock per key), others in parallel; 
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from agent.node import pod as pods
 from agent.node.ledger import Asked, Held, Ledger, Stopwatch
 from agent.node.locks import KeyLocks
-from backends.podlink import link_name, remains
+from agent.node.wires import Wires, exists
+from backends.podlink import link_name
 from backends.wiring import Wiring
-from cni.errors import Drifted, EnvironmentInvalid, Failure, InterfaceExists, KernelRefused, TryAgain, UnknownContainer
+from cni.errors import Drifted, Failure, InterfaceExists, TryAgain, UnknownContainer
 from cni.spec import Attachment
-from dataplane.diff import Change, diff, render, standing
-from dataplane.items import Plan
+from dataplane.diff import Change, diff, render
 from dataplane.kernel import Dataplane
 from dataplane.observe import PodLink
 from ipam.store import Record
@@ -45,6 +45,7 @@ class Node:
     def __init__(self, ledger: Ledger, dataplane: Dataplane, metrics: Stopwatch) -> None:
         self.ledger = ledger
         self._dataplane = dataplane
+        self._wires = Wires(dataplane)
         self._metrics = metrics
         self._keys = KeyLocks()
         self._wiring: Wiring | None = None
@@ -83,7 +84,7 @@ class Node:
             ConfigInvalid, Exhausted, TryAgain: no address can be given; KernelRefused: no wire.
         """
         with self._keys.hold(who):
-            asked = self._found(who, asked)
+            asked = self._wires.found(who, asked)
             wiring = self._wiring
             if wiring is None:
                 raise self._problem
@@ -95,7 +96,7 @@ class Node:
             record = self.ledger.lease(who, asked, wiring.mtu)
             try:
                 with self._metrics.phase("ADD", "apply"):
-                    self._wire(record, wiring)
+                    self._wires.wire(record, wiring)
             except BaseException:
                 self._abandon(record)
                 raise
@@ -108,46 +109,31 @@ class Node:
         The others were left as they were, for being added alone: those with a request under way or attached already,
         and all of them where anything went wrong.
         """
-        keys = ExitStack()
-        free = [who for who in asked if keys.enter_context(self._keys.hold_if_free(who))]
-        records: list[Record] = []
+        with ExitStack() as keys:
+            free = [who for who in asked if keys.enter_context(self._keys.hold_if_free(who))]
+            records = self._added_together({who: asked[who] for who in free})
+            return partial(self._end_addition, keys.pop_all(), records)
+
+    def _added_together(self, asked: Mapping[Attachment, Asked]) -> list[Record]:
+        """Those that are not attached yet, leased and wired; none where anything goes wrong with one."""
+        wiring, records = self._wiring, list[Record]()
+        if wiring is None:
+            return []
         try:
-            wiring = self._wiring
-            if wiring is not None:
-                new = {who: self._found(who, asked[who]) for who in free if self.ledger.held(who) is None}
-                records = self.ledger.lease_together(new, wiring.mtu)
-            if wiring is not None and records:
+            new = {who: self._wires.found(who, one) for who, one in asked.items() if self.ledger.held(who) is None}
+            records = self.ledger.lease_together(new, wiring.mtu)
+            if records:
                 with self._metrics.phase("ADD", "apply"):
                     self._dataplane.apply([change for one in records for change in diff({}, wiring.pod(one))])
         except Failure as failure:
             log.info("requests are served one by one", extra={"error": str(failure)})
             self._abandon(*records)
-            records = []
-        except BaseException:
-            keys.close()
-            raise
+            return []
+        return records
 
-        def finish() -> dict[Attachment, Record]:
-            with keys:
-                return {one.lease.who: self.ledger.enter(one) for one in records}
-
-        return finish
-
-    def _wire(self, record: Record, wiring: Wiring) -> None:
-        want = wiring.pod(record)
-        try:
-            self._dataplane.apply(diff({}, want))
-        except KernelRefused as error:
-            if (error.errno, error.kind) != (errno.EEXIST, "link"):
-                raise
-            have = self._dataplane.observe(pods.scopes(record, wiring))
-            if pods.port(record, have) is not None:
-                raise _exists(record) from error
-            if pods.link_key(record) not in have:
-                raise
-            # The host's end of a link whose other end is in no pod that we know: left by something that went wrong.
-            self._dismantle(record.lease.who)
-            self._dataplane.apply(diff({}, want))
+    def _end_addition(self, keys: ExitStack, records: Sequence[Record]) -> dict[Attachment, Record]:
+        with keys:
+            return {one.lease.who: self.ledger.enter(one) for one in records}
 
     def _resumed(self, held: Held, asked: Asked, wiring: Wiring) -> Record | None:
         """An ADD of what is attached already: completed where its runtime may never have had an answer, with what it
@@ -163,57 +149,40 @@ class Node:
         have = self._dataplane.observe(pods.scopes(record, wiring))
         is_there = pods.port(record, have) is not None
         if is_there and (held.is_answered or pods.link_key(record) not in have):
-            raise _exists(record)
+            raise exists(record)
         if not {*asked.ips} <= {*record.lease.addresses}:
             self._remove([who])
             return None
         now = replace(record, mac=asked.mac or record.mac, beside=asked.beside_of(record.lease))
         if now != record:
             self._dataplane.apply(pods.outlived(record, have))
-            self._dismantle(who)
+            self._wires.dismantle(who)
             record, is_there = now, False
             self.ledger.replace(record)
         if is_there:
             self._dataplane.apply(pods.faults(have, pods.expected(wiring, record, have)))
         else:
-            self._dismantle(who)
+            self._wires.dismantle(who)
             self._dataplane.apply(diff({}, wiring.pod(record)))
         return self.ledger.enter(record)
 
-    def _found(self, who: Attachment, asked: Asked) -> Asked:
-        space = self._dataplane.identity(asked.netns)
-        if space is None:
-            raise EnvironmentInvalid(f"CNI_NETNS names nothing: {asked.netns!r}", "the path does not exist")
-        # The first network of a pod gives it its default routes. One that comes beside it leaves them out, as the
-        # specification of 0.4.0 has it, and says so in its result.
-        return replace(asked, space=space, beside=asked.beside | self._dataplane.defaults(asked.netns, who.ifname))
-
     def _met(self, record: Record, netns: str) -> Record | None:
-        """The record with what is known of its pod's namespace, if that is the one at *netns*, and None if it is not.
+        """See `Wires.met`; what is learned of the pod's namespace is kept."""
+        return self._learned(record, self._wires.met(record, netns))
 
-        Where it was not known yet, as with the journal of an earlier agent or none, the pod's link tells where it is.
-        """
-        space = self._dataplane.identity(netns)
-        if space is None:
-            return None
-        if record.space is None:
-            is_it = self._dataplane.leads_to(link_name(record.lease.who), netns)
-        else:
-            is_it = space == record.space
-        if not is_it:
-            return None
-        met = replace(record, netns=netns, space=space)
-        if record.space is None:
-            others = self._dataplane.defaults(netns, record.lease.who.ifname)
-            met = replace(met, beside=Asked(netns, beside=others).beside_of(record.lease))
-        if met != record:
+    def _still_there(self, record: Record) -> Record | None:
+        """See `Wires.still_there`, likewise."""
+        return self._learned(record, self._wires.still_there(record))
+
+    def _learned(self, record: Record, met: Record | None) -> Record | None:
+        if met is not None and met != record:
             self.ledger.replace(met)
         return met
 
     def _abandon(self, *records: Record) -> None:
         """Undo ADDs that failed. Their addresses never were a running pod's, so they do not cool down."""
         try:
-            self._dismantle(*(record.lease.who for record in records))
+            self._wires.dismantle(*(record.lease.who for record in records))
             self.ledger.cancel(records)
         except Failure as error:
             # The lease stays: the runtime's DEL or a GC ends it, and the address is given to nobody meanwhile.
@@ -239,32 +208,30 @@ class Node:
 
         Those are left out that are not *wanted*, or that have a request under way, which nobody here shall wait for.
         """
-        keys = ExitStack()
-        free = [who for who in dict.fromkeys(whos) if keys.enter_context(self._keys.hold_if_free(who))]
-        found = [who for who in free if wanted(self.ledger.held(who))]
-        refusal: Exception | None = None
-        try:
-            self._dismantle(*found)
-        except Exception as error:  # noqa: BLE001 - told by what is returned
-            refusal = error
-        except BaseException:
-            keys.close()
-            raise
+        with ExitStack() as keys:
+            free = [who for who in dict.fromkeys(whos) if keys.enter_context(self._keys.hold_if_free(who))]
+            found = [who for who in free if wanted(self.ledger.held(who))]
+            refusal: Exception | None = None
+            try:
+                self._wires.dismantle(*found)
+            except Exception as error:  # noqa: BLE001 - told by what is returned
+                refusal = error
+            return partial(self._end_removal, keys.pop_all(), found, refusal)
 
-        def finish() -> dict[Attachment, Removed]:
-            with keys:
-                if refusal is None:
-                    try:
-                        dropped = self.ledger.drop(found)
-                    except Failure as error:
-                        return dict.fromkeys(found, Removed(False, error))
-                    return {who: Removed(who in dropped) for who in found}
-                if len(found) == 1:
-                    return {found[0]: Removed(False, refusal)}
-                # One that is refused must not keep the others from being removed.
-                return {who: self._removed(who) for who in found}
-
-        return finish
+    def _end_removal(
+        self, keys: ExitStack, found: Sequence[Attachment], refusal: Exception | None
+    ) -> dict[Attachment, Removed]:
+        with keys:
+            if refusal is None:
+                try:
+                    dropped = self.ledger.drop(found)
+                except Failure as error:
+                    return dict.fromkeys(found, Removed(False, error))
+                return {who: Removed(who in dropped) for who in found}
+            if len(found) == 1:
+                return {found[0]: Removed(False, refusal)}
+            # One that is refused must not keep the others from being removed.
+            return {who: self._removed(who) for who in found}
 
     def collect(self, network: str, valid: Collection[tuple[str, str]], sequence: int) -> list[Attachment]:
         """GC: detach what is on *network*, not among *valid* (container id, interface name) and was served as
@@ -299,12 +266,8 @@ class Node:
 
     def _remove(self, whos: Sequence[Attachment]) -> list[Attachment]:
         """Undo, drop, cool down; the answer is who of them had a lease."""
-        self._dismantle(*whos)
+        self._wires.dismantle(*whos)
         return self.ledger.drop(whos)
-
-    def _dismantle(self, *whos: Attachment) -> None:
-        """Want nothing of these attachments: what is gone already, and what is not ours, is not touched."""
-        self._dataplane.apply([change for who in whos for change in diff(remains(who), {})])
 
     # --- CHECK and repair -------------------------------------------------------------------------------------
 
@@ -366,12 +329,12 @@ class Node:
                 return self._made_again(record, wiring, allowed)
             if record.space is None:
                 record = self._still_there(record) or record
-            now = self._as_it_is(record)
-            changes = self._mended(now, have, wiring, allowed)
+            now = self._wires.as_it_is(record)
+            changes = self._wires.mended(now, have, wiring, allowed)
             if any(old is not None and new is not None for old, new in changes):
                 # A link that is given another address or goes down loses neighbours and routes.
                 have = self._dataplane.observe([PodLink(link_name(who))])
-                changes += self._mended(now, have, wiring, allowed)
+                changes += self._wires.mended(now, have, wiring, allowed)
             if now is not record:
                 self.ledger.replace(now)
             if is_wired_anew:
@@ -380,14 +343,6 @@ class Node:
                 self._dataplane.apply(told)
                 changes += told
             return changes
-
-    def _mended(
-        self, record: Record, have: Plan, wiring: Wiring, allowed: Callable[[Change], bool]
-    ) -> list[Change]:
-        want = pods.on_host(wiring.pod(record))
-        changes = standing(diff(have, want), allowed)
-        self._dataplane.apply(changes)
-        return changes
 
     def _made_again(self, record: Record, wiring: Wiring, allowed: Callable[[Change], bool]) -> list[Change]:
         """The link is gone, and with it all that hung on either end: it is made as by an ADD, if there is a pod."""
@@ -404,38 +359,14 @@ class Node:
         try:
             self._dataplane.apply(changes)
         except BaseException:
-            self._dismantle(who)  # what is missing in half a pod would be taken for the pod's own doing
+            self._wires.dismantle(who)  # what is missing in half a pod would be taken for the pod's own doing
             raise
         return changes
-
-    def _as_it_is(self, record: Record) -> Record:
-        """The record with the hardware address that the pod's end has now, which the host has to send to: a plugin that
-        is chained after us may have changed it. What cannot be seen is taken to be as it was."""
-        end = pods.end(record)
-        try:
-            return pods.seen(record, self._dataplane.observe([end])) if end is not None else record
-        except Failure:
-            return record
-
-    def _still_there(self, record: Record) -> Record | None:
-        """See `_met`, of the path where the pod was last; what is no pod's namespace any more is not it."""
-        try:
-            return self._met(record, record.netns) if record.netns else None
-        except EnvironmentInvalid:
-            return None
 
     def drop_link(self, who: Attachment) -> bool:
         """Remove the link of an attachment that has no lease; False: it has one, or a request is under way."""
         with self._keys.hold_if_free(who) as is_free:
             if not is_free or self.ledger.held(who) is not None:
                 return False
-            self._dismantle(who)
+            self._wires.dismantle(who)
             return True
-
-
-def _exists(record: Record) -> InterfaceExists:
-    who = record.lease.who
-    return InterfaceExists(
-        f"CNI_IFNAME {who.ifname!r} exists already in {record.netns}",
-        "nothing was changed; DEL comes before another ADD, or ask for another name",
-    )

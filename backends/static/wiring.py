@@ -29,7 +29,7 @@ class StaticWiring:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._peers = nodeplan.Peers(site, nodeplan.common(site), self._part, partial(nodeplan.first, site))
+        self._peers = nodeplan.Peers(site, nodeplan.common(site), self._share, partial(nodeplan.first, site))
         self.mtu = pod_mtu(site, 0)
 
     def pod(self, record: Record) -> dict[Key, Item]:
@@ -44,7 +44,7 @@ class StaticWiring:
         """See `backends.wiring.Wiring.own`: there are none."""
         return ()
 
-    def _part(self, peer: Peer, ids: Mapping[int, int]) -> nodeplan.Part:
+    def _share(self, peer: Peer, ids: Mapping[int, int]) -> nodeplan.Share:
         items: list[Item] = []
         unserved = []
         for family, number in ids.items():
@@ -55,4 +55,4 @@ class StaticWiring:
                 continue
             items.append(Nexthop(number, str(via), self._site.uplink.name))
             items += routes(peer, family, number)
-        return nodeplan.Part(peer, ids, plan(*items), tuple(unserved))
+        return nodeplan.Share(peer, ids, plan(*items), tuple(unserved))

@@ -46,7 +46,7 @@ class VxlanWiring:
         self._site, self._table = site, table
         self._underlay = _underlay(site, table.underlay)
         self._peers = nodeplan.Peers(
-            site, (*nodeplan.common(site), *self._device()), self._part, self._of_all
+            site, (*nodeplan.common(site), *self._device()), self._share, self._of_all
         )
         self.mtu = pod_mtu(site, OVERHEAD[self._underlay.version])
 
@@ -69,20 +69,20 @@ class VxlanWiring:
         peers = [one for one in addresses if one is not None]
         yield encapsulated.table(self._table.vni, self._table.port, version, peers)
 
-    def _part(self, peer: Peer, ids: Mapping[int, int]) -> nodeplan.Part:
+    def _share(self, peer: Peer, ids: Mapping[int, int]) -> nodeplan.Share:
         address = peer.address(self._underlay.version)
         is_direct = {family: self._is_direct_for(peer, family) for family in ids}
         if address is None and not all(is_direct.values()):
             why = (
                 f"{peer.name} has no IPv{self._underlay.version} address, and this node's underlay is {self._underlay}"
             )
-            return nodeplan.Part(peer, ids, {}, (Unserved(peer.name, why),))
+            return nodeplan.Share(peer, ids, {}, (Unserved(peer.name, why),))
         items: list[Item] = []
         if address is not None:
             mac = vtep_mac(address)
             if mac == vtep_mac(self._underlay):
                 why = f"{peer.name} would have this node's hardware address in the overlay: change a node's address"
-                return nodeplan.Part(peer, ids, {}, (Unserved(peer.name, why),))
+                return nodeplan.Share(peer, ids, {}, (Unserved(peer.name, why),))
             items.append(Fdb(VXLAN_LINK, mac, str(address)))
         for family, number in ids.items():
             items += routes(peer, family, number)
@@ -91,7 +91,7 @@ class VxlanWiring:
             elif address is not None:
                 via = str(gateway(peer, family, mac))
                 items += [Neigh(HOST, VXLAN_LINK, via, mac), Nexthop(number, via, VXLAN_LINK, onlink=True)]
-        return nodeplan.Part(peer, ids, plan(*items), ())
+        return nodeplan.Share(peer, ids, plan(*items), ())
 
     def _device(self) -> Iterator[Item]:
         local = self._underlay
