@@ -1,0 +1,74 @@
+"""Links that earlier requests or processes left behind."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from agent.node.node import Node
+from agent.tell.metrics import Metrics, Snapshot
+from backends.podlink import link_name
+from cni.errors import KernelRefused, TryAgain
+from cni.spec import Attachment
+from dataplane.diff import diff
+from dataplane.items import HOST, Key, Veth
+from tests.fakes.world import World
+
+POD, LOST, NETNS = Attachment("pods", "c1", "eth0"), Attachment("pods", "c2", "eth1"), "/run/netns/a"
+LEFT = Key(HOST, "link", link_name(LOST))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A node with a pod, and the link of another attachment, in the same namespace, that has no lease."""
+    made = World(tmp_path)
+    made.kernel.add_netns(NETNS)
+    record = made.add(POD, NETNS)
+    wiring = made.node.wiring
+    assert wiring is not None
+    left = replace(record, lease=replace(record.lease, who=LOST))
+    veths = [item for item in wiring.pod(left).values() if isinstance(item, Veth)]
+    made.kernel.apply(diff({}, {item.key: item for item in veths}))
+    yield made
+    made.close()
+
+
+def test_a_link_without_a_lease_is_removed_and_told(world: World) -> None:
+    """It says whose it is, and that attachment has none."""
+    assert LEFT in world.kernel.ours()
+    world.reconcile()
+    assert LEFT not in world.kernel.ours()
+    assert world.problems() == []
+    assert any(one.text.startswith("removed what belongs to no lease: ") for one in world.repair.diary.entries)
+
+
+def test_one_that_cannot_be_removed_is_told_until_it_can(world: World) -> None:
+    """And keeps nothing else from being mended."""
+    refused = KernelRefused("the kernel refused: - link", "Operation not permitted (EPERM)", errno.EPERM)
+    world.kernel.fail_at(1, refused)
+    world.reconcile()
+    assert [str(one) for one in world.repair.diary.failing.values()] == [str(refused)]
+    world.reconcile()
+    assert dict(world.repair.diary.failing) == {}
+    assert LEFT not in world.kernel.ours()
+
+
+def test_an_add_that_finds_its_own_link_left_over_replaces_it(world: World) -> None:
+    """Its other end is not where the pod is: something went wrong long ago."""
+    elsewhere = "/run/netns/b"
+    world.kernel.add_netns(elsewhere)
+    world.add(LOST, elsewhere)
+    world.reconcile()
+    assert world.problems() == []
+
+
+def test_a_check_before_the_wiring_is_known(world: World) -> None:
+    """It is to be tried again: nothing is known of how it should be."""
+    node = Node(world.node.ledger, world.kernel, Metrics(CollectorRegistry(), Snapshot, {}))
+    with pytest.raises(TryAgain, match="the agent is starting"):
+        node.check(POD, NETNS, "", 0)
