@@ -39,9 +39,12 @@ from agent.process import supervisor as supervisors
 from agent.process.life import Life, Part
 from agent.process.machine import DEFAULT_CONFIG, FEW, boot_id, descriptors, exclusive, identity, moment, room, version
 from agent.process.outlet import Outlet
+from agent.serve.connections import CONNECTIONS_MAX
 from agent.serve.control import Control
 from agent.serve.http import Http
 from agent.serve.lane import Together
+from agent.serve.listener import Listener
+from agent.serve.parking import Parking
 from agent.serve.port import Port
 from agent.serve.server import Server
 from agent.serve.verbs import Verbs
@@ -122,15 +125,14 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
     Failure: the start is not possible, and why. Nothing that pods need was taken away by then.
     """
     paths = config.paths
-    limit = descriptors()
-    if limit < FEW:
-        log.warning("few descriptors: set LimitNOFILE= of the service, or ulimit -n", extra={"limit": limit})
+    most = connections()
     with ExitStack() as parts:
         parts.enter_context(exclusive(Path(paths.state)))
         netns = parts.enter_context(closing(Netns()))
         boot, machine = boot_id(), identity()
         store = restore.journal(Path(paths.state), boot, machine=machine)
-        use = Use(store)
+        parking = Parking(most, patience={b"STATUS": STATUS_PATIENCE})
+        use = Use(store, parking)
         nft = Nft(memory=use)
         forward = Forward()
         kernel = parts.enter_context(closing(Kernel(netns, nft, forward=forward)))
@@ -190,9 +192,11 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
             silence=silence,
             on_death=life.die,
         )
+        # All that can be one process's only is had before anything is changed in the kernel.
+        listener = parts.enter_context(closing(Listener(Path(paths.socket))))
         status = Status(
-            config.node, version(), node, survey, fabric, repair, spool, switch, use.waiting,
-            stuck=lambda: reconciler.problem() or server.problem(),
+            config.node, version(), node, survey, fabric, repair, spool, switch, parking.waiting,
+            stuck=lambda: reconciler.problem() or listener.problem(),
             findings=found(reality, Neighbours()),
             log_dropped=lambda: outlet.dropped,
             unseen=lambda: next((one.problem for one in https), None),
@@ -214,7 +218,8 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         )
         own = lively(Handles(reconciler.settle, events.wake, life.die))
         server = Server(
-            Path(paths.socket),
+            listener,
+            parking,
             Control(status, node, survey, switch, verbs.serve).serve,
             lambda: ledger.sequence,
             life.die,
@@ -224,17 +229,21 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
                 b"DEL": Together(verbs.delete_together, company=COMPANY),
             },
             on_wait=waking(own),
-            patience={b"STATUS": STATUS_PATIENCE},
-            room=room(limit),
+            room=most,
         )
-        use.server = server
-        # All that can be one process's only is had before anything is changed in the kernel.
-        server.take()
         https = port(config, registry, status, reconciler, life)
         reconciler.once(is_whole=True)
         served: list[Part] = [server, reconciler, switch, *https, *own]
         live(life, served, ledger, config, reconciler)
     return life.code
+
+
+def connections() -> int:
+    """How many clients may be connected at once."""
+    limit = descriptors()
+    if limit < FEW:
+        log.warning("few descriptors: set LimitNOFILE= of the service, or ulimit -n", extra={"limit": limit})
+    return min(CONNECTIONS_MAX, room(limit))
 
 
 def live(life: Life, served: Sequence[Part], ledger: Ledger, config: Config, reconciler: Reconciler) -> None:

@@ -23,6 +23,11 @@ class Incoming(NamedTuple):
     has_patience: bool = False
     arrived: float | None = None
 
+    @property
+    def command(self) -> bytes:
+        """Its CNI_COMMAND."""
+        return self.request.env.get("CNI_COMMAND", b"")
+
 
 class Answer(NamedTuple):
     """What is sent back, and what to do afterwards, which is told whether the client has all of it."""

@@ -1,20 +1,73 @@
-"""The agent's listening socket: where it is, whose it is, and that nobody else serves it."""
+"""The agent's listening socket: where it is, whose it is, that nobody else serves it, and that it stays there."""
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
 from pathlib import Path
 from typing import Final
 
-from cni.errors import ConfigInvalid
+from cni.errors import ConfigInvalid, Failure, NotReady
 from ipam.schema import named_kind
+
+log = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096
 """Connections that the kernel keeps waiting."""
 Identity = tuple[int, int]
 """Device and inode: what tells a socket's file from every other that is in its place later."""
+
+
+class Listener:
+    """The socket at *path*: had from the beginning, so that nobody else has it, and yet to `listen`. ConfigInvalid: see
+    `bound`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stream = bound(path)
+        """Where connections are accepted."""
+        self._identity = identity(path)
+        self._problem: Failure | None = None
+        self._is_closed = False
+
+    def listen(self) -> None:
+        """Have connections wait to be accepted."""
+        self.stream.listen(BACKLOG)
+
+    def problem(self) -> Failure | None:
+        """Why nobody can connect. Any thread may ask."""
+        return self._problem
+
+    def anew(self) -> socket.socket | None:
+        """What to `go_on` with, listening already, where somebody removed the socket and another could be made."""
+        if self._identity is not None and identity(self.path) == self._identity:
+            self._problem = None
+            return None
+        try:
+            fresh = listening(self.path)
+        except ConfigInvalid as failure:
+            if str(failure.details) != str(self._problem and self._problem.details):
+                log.error("the socket is gone and cannot be made anew", extra={"error": str(failure)})
+            self._problem = NotReady(f"the socket {self.path} is gone: no runtime reaches the agent", str(failure))
+            return None
+        log.warning("somebody removed the socket: it was made anew", extra={"socket": str(self.path)})
+        return fresh
+
+    def go_on(self, fresh: socket.socket) -> None:
+        """Accept connections of *fresh* from now on, which is at the same path."""
+        self.stream.close()
+        self.stream, self._identity, self._problem = fresh, identity(self.path), None
+
+    def close(self) -> None:
+        """Let go of it and remove it, unless something else is in its place. Nothing happens the second time."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if identity(self.path) == self._identity:
+            self.path.unlink(missing_ok=True)
+        self.stream.close()
 
 
 def identity(path: Path) -> Identity | None:

@@ -16,7 +16,7 @@ import backends
 from agent.config.schema import Config
 from agent.node.ledger import Ledger
 from agent.process.machine import boot_id, uptime
-from agent.serve.server import Server
+from agent.serve.parking import Parking
 from agent.start import nodes
 from backends.descriptor import Handles, Means, Part
 from backends.fabric import Fabric
@@ -39,8 +39,8 @@ class Use:
     start; what is to be kept goes through the ledger, which may have another store by then."""
 
     store: Store
+    parking: Parking
     ledger: Ledger | None = None
-    server: Server | None = None
 
     def counts(self) -> Sequence[Counts]:
         """See there."""
@@ -52,7 +52,7 @@ class Use:
 
     def waiting(self) -> int:
         """See there."""
-        return self.server.waiting if self.server is not None else 0
+        return self.parking.waiting()
 
     def addresses(self) -> list[IPAddress]:
         """See there."""
@@ -61,8 +61,7 @@ class Use:
 
     def resume(self) -> None:
         """Have requests that wait for addresses served, if there may be some."""
-        if self.server is not None:
-            self.server.resume(any(one.free for one in self.counts()))
+        self.parking.resume(any(one.free for one in self.counts()))
 
     def recall(self, name: str) -> str | None:
         """See there."""

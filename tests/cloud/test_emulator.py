@@ -17,6 +17,7 @@ from netaddr import IPNetwork
 
 from agent.config import schema
 from agent.ctl import main as ctl
+from agent.serve.parking import Parking
 from agent.start import supply
 from backends.aws import live, model
 from backends.aws.ec2 import Ec2 as Client
@@ -199,7 +200,7 @@ def test_without_boto3_the_agent_says_what_to_install(monkeypatch: pytest.Monkey
     store = Store(tmp_path / "journal", "boot", Moment(0.0, 0.0))
     monkeypatch.setattr(live, "find_spec", lambda name: None)
     with pytest.raises(ConfigInvalid, match=r"boto3, is not installed: install routable\[aws\]"):
-        supply.supply(schema.Config(backend="aws-eni"), supply.Use(store))
+        supply.supply(schema.Config(backend="aws-eni"), supply.Use(store, Parking()))
     store.close()
 
 

@@ -46,7 +46,7 @@ def nothing(node: Node) -> None:
 
 DEATHS = [
     pytest.param("request-", "_serve_one", ask_status, id="request"),
-    pytest.param("request-", "_next", ask_status, id="request-reading"),
+    pytest.param("request-", "next_job", ask_status, id="request-reading"),
     pytest.param("more", "_serve_one", add_again, id="more"),
     pytest.param("reconciler", "_turn", nothing, id="reconciler"),
     pytest.param("reconciler", "quick", nothing, id="reconciler-in-a-pass"),

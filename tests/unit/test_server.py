@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
-from agent.serve import server as module
+from agent.serve import parking as parkings
+from agent.serve import reading
+from agent.serve.connections import CONNECTIONS_MAX
 from agent.serve.lane import Answer, Incoming, Together
-from agent.serve.listener import listening
+from agent.serve.listener import Listener, listening
+from agent.serve.parking import Parking
 from agent.serve.server import Server
 from cni import frame
 from cni.errors import ConfigInvalid
@@ -57,7 +60,7 @@ def died(thread: str, error: BaseException) -> None:
 
 
 def made(
-    path: Path,
+    at: Path | Listener,
     serve: Callable[[Incoming], Answer | None] = echo,
     arrival: Callable[[], int] = lambda: 0,
     on_death: Callable[[str, BaseException], None] = died,
@@ -65,11 +68,12 @@ def made(
     together: Together | None = None,
     on_wait: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
-    patience: Mapping[bytes, float] | None = None,
-    room: int = module.CONNECTIONS_MAX,
+    parking: Parking | None = None,
+    room: int = CONNECTIONS_MAX,
 ) -> Server:
     return Server(
-        path,
+        at if isinstance(at, Listener) else Listener(at),
+        parking or Parking(room, clock=clock),
         serve,
         arrival,
         on_death,
@@ -78,14 +82,13 @@ def made(
         is_trusted=is_trusted,
         on_wait=on_wait,
         clock=clock,
-        patience=patience or {},
         room=room,
     )
 
 
 @contextmanager
 def serving(
-    path: Path,
+    path: Path | Listener,
     serve: Callable[[Incoming], Answer | None] = echo,
     arrival: Callable[[], int] = lambda: 0,
     **options: Any,
@@ -181,7 +184,7 @@ def test_silent_clients_do_not_keep_others_waiting_and_are_sent_away(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred that say nothing cost others nothing; at the deadline each is told why."""
-    monkeypatch.setattr(module, "READ_DEADLINE", 1.0)
+    monkeypatch.setattr(reading, "READ_DEADLINE", 1.0)
     with serving(path):
         silent = [socket.socket(socket.AF_UNIX) for _ in range(100)]
         try:
@@ -197,10 +200,9 @@ def test_silent_clients_do_not_keep_others_waiting_and_are_sent_away(
                 stream.close()
 
 
-def test_more_connections_than_allowed_wait_until_there_is_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_connections_than_allowed_wait_until_there_is_room(path: Path) -> None:
     """A flood fills the kernel's queue, not the agent; when it ends, the next are served."""
-    monkeypatch.setattr(module, "CONNECTIONS_MAX", 2)
-    with serving(path):
+    with serving(path, room=2):
         first, second = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
         first.connect(os.fspath(path))
         second.connect(os.fspath(path))
@@ -401,71 +403,80 @@ class Patient:
 
 
 @contextmanager
-def parked(path: Path, patient: Patient, *texts: bytes, **options: Any) -> Iterator[tuple[Server, list[socket.socket]]]:
-    """A server in which a request with each of *texts* waits, and the streams that wait for their answers."""
-    with serving(path, patient, on_wait=patient.on_wait, **options) as server, ExitStack() as stack:
+def parked(
+    path: Path,
+    patient: Patient,
+    *texts: bytes,
+    patience: Mapping[bytes, float] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    room: int = CONNECTIONS_MAX,
+) -> Iterator[tuple[Parking, list[socket.socket]]]:
+    """Where a request with each of *texts* waits, and the streams that wait for their answers."""
+    parking = Parking(room, patience=patience or {}, clock=clock)
+    server = serving(path, patient, on_wait=patient.on_wait, parking=parking, clock=clock, room=room)
+    with server, ExitStack() as stack:
         streams = [stack.enter_context(connected(path)) for _ in texts]
         for stream, text in zip(streams, texts, strict=True):
             stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"ADD"}, text)))
             assert patient.told.acquire(timeout=DEADLINE)
-        yield server, streams
+        yield parking, streams
 
 
 def test_who_cannot_be_served_now_waits_and_is_served_when_there_is_hope(path: Path) -> None:
     """Without a thread of its own; others are served meanwhile; without hope nobody is asked again."""
     patient = Patient()
-    with parked(path, patient, b"one", b"two") as (server, streams):
-        assert server.waiting == 2
-        server.resume(has_hope=False)
-        assert server.waiting == 2
+    with parked(path, patient, b"one", b"two") as (parking, streams):
+        assert parking.waiting() == 2
+        parking.resume(has_hope=False)
+        assert parking.waiting() == 2
         patient.has_something = True
         assert asked(path, b"another").stdout == b"another"
-        server.resume(has_hope=True)
+        parking.resume(has_hope=True)
         assert [answer(stream).stdout for stream in streams] == [b"one", b"two"]
-        assert server.waiting == 0
+        assert parking.waiting() == 0
 
 
 def test_hope_that_was_vain_lets_it_wait_on(path: Path) -> None:
     """The time for which it may is counted from its arrival."""
     patient, now = Patient(), [0.0]
-    with parked(path, patient, b"one", clock=lambda: now[0]) as (server, streams):
-        now[0] = module.PATIENCE / 2
-        server.resume(has_hope=True)
+    with parked(path, patient, b"one", clock=lambda: now[0]) as (parking, streams):
+        now[0] = parkings.PATIENCE / 2
+        parking.resume(has_hope=True)
         assert patient.told.acquire(timeout=DEADLINE)
-        assert server.waiting == 1
-        now[0] = module.PATIENCE + 1
-        server.resume(has_hope=False)
+        assert parking.waiting() == 1
+        now[0] = parkings.PATIENCE + 1
+        parking.resume(has_hope=False)
         assert answer(streams[0]) == frame.Response(1, b"nothing came")
-        assert server.waiting == 0
+        assert parking.waiting() == 0
 
 
 def test_who_asks_for_the_status_has_less_patience(path: Path) -> None:
     """Its runtime waits for it; and it is not counted among those that wait for an address."""
     patient, now = Patient(), [0.0]
-    options = {"clock": lambda: now[0], "patience": {b"STATUS": 3.0}}
-    with parked(path, patient, b"one", **options) as (server, streams), connected(path) as stream:
+    parked_one = parked(path, patient, b"one", clock=lambda: now[0], patience={b"STATUS": 3.0})
+    with parked_one as (parking, streams), connected(path) as stream:
         stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"STATUS"}, b"well?")))
         assert patient.told.acquire(timeout=DEADLINE)
-        assert server.waiting == 1
+        assert parking.waiting() == 1
         now[0] = 2.9
-        server.resume(has_hope=False)
+        parking.resume(has_hope=False)
         now[0] = 3.1
-        server.resume(has_hope=False)
+        parking.resume(has_hope=False)
         assert answer(stream) == frame.Response(1, b"nothing came")
         patient.has_something = True
-        server.resume(has_hope=True)
+        parking.resume(has_hope=True)
         assert answer(streams[0]).stdout == b"one"
 
 
 def test_who_hung_up_waits_no_more(path: Path) -> None:
     """And its descriptor is given back."""
     patient = Patient()
-    with parked(path, patient, b"one", b"two") as (server, streams):
+    with parked(path, patient, b"one", b"two") as (parking, streams):
         streams[0].close()
-        server.resume(has_hope=False)
-        assert server.waiting == 1
+        parking.resume(has_hope=False)
+        assert parking.waiting() == 1
         patient.has_something = True
-        server.resume(has_hope=True)
+        parking.resume(has_hope=True)
         assert answer(streams[1]).stdout == b"two"
 
 
@@ -508,7 +519,6 @@ def test_those_that_wait_in_a_lane_are_answered_at_the_end_too(path: Path) -> No
 def test_a_socket_that_was_taken_is_nobody_elses_and_not_yet_served(path: Path) -> None:
     """Who begins to change the kernel has it by then; who connects is to come again."""
     server = made(path)
-    server.take()
     with socket.socket(socket.AF_UNIX) as early, pytest.raises(ConnectionRefusedError):
         early.connect(os.fspath(path))
     server.start()
@@ -519,7 +529,8 @@ def test_a_socket_that_was_taken_is_nobody_elses_and_not_yet_served(path: Path) 
 
 def test_a_socket_that_somebody_removed_is_made_anew(path: Path) -> None:
     """Within two seconds; who had connected by then is served as well."""
-    with serving(path) as server, connected(path) as early:
+    listener = Listener(path)
+    with serving(listener), connected(path) as early:
         for _ in range(2):
             path.unlink()
             started = time.monotonic()
@@ -534,14 +545,15 @@ def test_a_socket_that_somebody_removed_is_made_anew(path: Path) -> None:
         assert asked(path).code == 0
         early.sendall(frame.encode(frame.Request({}, b"hello")))
         assert answer(early).stdout == b"hello"
-        assert server.problem() is None
+        assert listener.problem() is None
 
 
 @pytest.mark.parametrize("is_served", [False, True], ids=["file", "socket"])
 def test_what_somebody_put_in_the_place_of_the_socket_is_left_alone_and_told(path: Path, is_served: bool) -> None:
     """Also at the end; when it is gone, the socket is made anew."""
     with ExitStack() as others:
-        server = made(path)
+        listener = Listener(path)
+        server = made(listener)
         server.start()
         others.callback(server.stop)
         path.unlink()
@@ -551,13 +563,13 @@ def test_what_somebody_put_in_the_place_of_the_socket_is_left_alone_and_told(pat
             other.listen()
         else:
             path.write_text("not yours")
-        wait_for(lambda: server.problem() is not None)
-        assert str(path) in str(server.problem())
+        wait_for(lambda: listener.problem() is not None)
+        assert str(path) in str(listener.problem())
         assert path.exists()
         path.unlink()
         wait_for(path.exists)
         assert asked(path).code == 0
-        assert server.problem() is None
+        assert listener.problem() is None
         path.unlink()
         path.write_text("not yours")
     assert path.read_text() == "not yours"
@@ -576,29 +588,29 @@ def test_who_says_nothing_keeps_nobody_out(path: Path) -> None:
         silent = [stack.enter_context(connected(path)) for _ in range(10)]
         started = time.monotonic()
         assert asked(path).code == 0
-        assert time.monotonic() - started < module.READ_DEADLINE / 2
+        assert time.monotonic() - started < reading.READ_DEADLINE / 2
         assert "time allowed" in str(error_of(answer(silent[0]))["msg"])
 
 
 def test_those_that_wait_leave_room_for_others(path: Path) -> None:
     """Of as many connections as there can be three quarters may wait; the next are told at once to try again."""
     patient = Patient()
-    with parked(path, patient, *(b"one" for _ in range(6)), room=8) as (server, streams):
+    with parked(path, patient, *(b"one" for _ in range(6)), room=8) as (parking, streams):
         assert asked(path) == frame.Response(1, b"nothing came")
-        assert server.waiting == 6
+        assert parking.waiting() == 6
         with connected(path) as stream:
             stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, b"bye")))
             assert answer(stream).stdout == b"bye"
         patient.has_something = True
-        server.resume(has_hope=True)
+        parking.resume(has_hope=True)
         assert [answer(stream).stdout for stream in streams] == [b"one"] * 6
 
 
 def test_the_time_to_wait_ends_though_nobody_comes_by(path: Path) -> None:
     """Neither a pass nor another request has to."""
-    with parked(path, Patient(), b"one", patience={b"ADD": 0.2}) as (server, streams):
+    with parked(path, Patient(), b"one", patience={b"ADD": 0.2}) as (parking, streams):
         assert answer(streams[0]) == frame.Response(1, b"nothing came")
-        assert server.waiting == 0
+        assert parking.waiting() == 0
 
 
 def test_half_a_request_ends_with_the_server(path: Path) -> None:
