@@ -2,6 +2,7 @@
 #
 #   make demo [BACKEND=static|vxlan] [FAMILY=v4|v6|dual]     the main job before one's eyes
 #   make demo BACKEND=aws-eni                                the same on an emulated VPC
+#   make demo K8S=1                                          nodes from an API server: they come and go, it is away
 #   make demo SWITCH=1                                       the backend changes under running pods
 #   make test [TESTS="tests/unit -k spool"]                  lint, types, import contracts, all tests
 #   make coverage [TESTS="tests/contract"]                   lines of the product that no test executes, and without a reason
@@ -10,11 +11,11 @@
 PYTHON ?= $$(command -v /usr/bin/python3 || command -v python3)
 BIN := .venv/bin
 TESTS ?=
-export BACKEND FAMILY SWITCH
+export BACKEND FAMILY SWITCH K8S
 
 .PHONY: demo test coverage lint bench setup setup-test clean
 
-demo: setup
+demo: $(if $(K8S),setup-test,setup)
 	@$(BIN)/python -m demo
 
 test: setup-test lint

@@ -28,8 +28,7 @@ SETTLE: Final = 0.05
 def measured() -> dict[str, float]:
     """Numbers, by what they are of."""
     from cluster.kubernetes import Pace
-    from tests.cluster.apiserver import NAME, ApiServer
-    from tests.cluster.conftest import KUBECONFIG
+    from tests.cluster.apiserver import ApiServer
     from tests.cluster.store import node
 
     with tempfile.TemporaryDirectory() as scratch, socket.create_server(("127.0.0.1", 0)) as listener:
@@ -45,7 +44,7 @@ def measured() -> dict[str, float]:
             put(number)
         (directory / "token").write_text("token-1")
         (directory / "ca.crt").write_text(api.authority.pem)
-        (directory / "kubeconfig").write_text(KUBECONFIG.format(server=api.url, name=NAME, user="tokenFile: token"))
+        (directory / "kubeconfig").write_text(api.kubeconfig())
         line = [sys.executable, "-m", "bench.nodes", str(directory / "kubeconfig")]
         with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None

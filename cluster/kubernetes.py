@@ -45,8 +45,6 @@ class Pace(NamedTuple):
     starts and has all of them to serve."""
     told: float = 30.0
     """A server may be away for so long until that is told: one that is replaced is away for less."""
-    keep: float = 10.0
-    """Between copies on disk: nodes come by the hundred, and each copy is of them all."""
 
 
 class KubernetesNodes:
@@ -84,8 +82,8 @@ class KubernetesNodes:
         """What was heard of last; '': all must be listed."""
         self._page = pace.page
         self._nodes = _recalled(kept)
-        self._is_kept = True
-        self._kept_at = clock() - pace.keep
+        self._texts: dict[Peer, bytes] = {}
+        """What is on disk, by whom it is of: of thousands mostly one is another."""
         self._error: Failure | None = None
         self.refresh()
 
@@ -110,20 +108,17 @@ class KubernetesNodes:
         before, error = self._nodes, self._error
         if heard is not None:
             self._nodes = settled(heard)
+        if self._kept is not None and self._nodes != before:
+            # Before anything is changed by it: an agent that is started anew goes on from there.
+            self._texts = {one: self._texts.get(one) or _written(one) for one in self._nodes}
+            self._kept.save(b"[" + b",\n".join(self._texts.values()) + b"]")
         self._error = None
         if failure is not None and not self._nodes:
             self._error = TryAgain("the cluster's nodes are not known yet", str(failure))
         elif failure is not None and is_late:
             known = "the nodes that were known last are used"
             self._error = type(failure)(failure.message, "; ".join(filter(None, (failure.details, known))))
-        self._is_kept = self._is_kept and self._nodes == before
-        self._keep()
         return self._nodes != before or str(self._error) != str(error)
-
-    def _keep(self) -> None:
-        if self._kept is not None and not self._is_kept and self._clock() - self._kept_at >= self._pace.keep:
-            self._kept.save(_written(self._nodes))
-            self._is_kept, self._kept_at = True, self._clock()
 
     # --- the thread that listens ----------------------------------------------------------------------------------
 
@@ -268,14 +263,9 @@ class _Written(msgspec.Struct, frozen=True):
     flaws: list[str]
 
 
-def _written(peers: frozenset[Peer]) -> bytes:
-    ordered = sorted(peers, key=lambda one: one.name)
-    return msgspec.json.encode(
-        [
-            _Written(one.name, list(map(str, one.addresses)), list(map(str, one.pod_cidrs)), list(one.flaws))
-            for one in ordered
-        ]
-    )
+def _written(one: Peer) -> bytes:
+    addresses, pod_cidrs = list(map(str, one.addresses)), list(map(str, one.pod_cidrs))
+    return msgspec.json.encode(_Written(one.name, addresses, pod_cidrs, list(one.flaws)))
 
 
 def _recalled(kept: Kept | None) -> frozenset[Peer]:

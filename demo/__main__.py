@@ -1,7 +1,7 @@
 """``make demo``: the main job on a cluster of three nodes, before one's eyes. Exit code 1 if a claim did not hold.
 
 BACKEND=static|vxlan|aws-eni and FAMILY=v4|v6|dual choose what is shown; SWITCH=1 changes the backend under running
-pods, between the first two.
+pods, between the first two; K8S=1 has the nodes of an API server, which come, go, and are not always told of.
 """
 
 from __future__ import annotations
@@ -33,12 +33,19 @@ def main(environment: Mapping[str, str]) -> int:
     if backend == "aws-eni" and (environment.get("SWITCH") or families != "v4"):
         print("BACKEND=aws-eni goes with neither SWITCH nor FAMILY: its addresses are the VPC's", file=sys.stderr)
         return 2
+    if environment.get("K8S") and (backend == "aws-eni" or environment.get("SWITCH")):
+        print("K8S=1 goes with neither BACKEND=aws-eni, which needs no list of nodes, nor SWITCH", file=sys.stderr)
+        return 2
     if not isolate.is_isolated():
         isolate.execute([sys.executable, "-m", "demo"])
     try:
         out = Printer()
         if backend == "aws-eni":
             Aws(out).run()
+        elif environment.get("K8S"):
+            from demo.joining import Joining  # what its API server needs is among the packages for the tests
+
+            Joining(backend, families, out).run()
         elif environment.get("SWITCH"):
             Change(backend, families, out).run()
         else:

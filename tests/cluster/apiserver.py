@@ -24,6 +24,18 @@ from tests.cluster.authority import Authority
 from tests.cluster.store import Object, Store
 
 NAME = "kubernetes.default.svc"
+KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+current-context: here
+contexts: [{{name: here, context: {{cluster: test, user: agent}}}}]
+clusters:
+- name: test
+  cluster: {{server: "{server}", certificate-authority: ca.crt, tls-server-name: {name}}}
+users:
+- name: agent
+  user: {{{user}}}
+"""
 
 
 class _Refused(Exception):
@@ -72,7 +84,12 @@ class ApiServer:
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"https://{self._address}:{self.port}"
+        host = f"[{self._address}]" if ":" in self._address else self._address
+        return f"https://{host}:{self.port}"
+
+    def kubeconfig(self, user: str = "tokenFile: token") -> str:
+        """A kubeconfig for it; the file `ca.crt`, and what *user* names, are to lie beside it."""
+        return KUBECONFIG.format(server=self.url, name=NAME, user=user)
 
     def rotate(self, authority: Authority, clients: Authority | None = None) -> None:
         """From the next connection on: a certificate by *authority*, and *clients* vouches for clients."""

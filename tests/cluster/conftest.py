@@ -10,20 +10,7 @@ import pytest
 
 from cluster.access import Credentials
 from cluster.kubeconfig import kubeconfig
-from tests.cluster.apiserver import NAME, ApiServer
-
-KUBECONFIG = """\
-apiVersion: v1
-kind: Config
-current-context: here
-contexts: [{{name: here, context: {{cluster: test, user: agent}}}}]
-clusters:
-- name: test
-  cluster: {{server: "{server}", certificate-authority: ca.crt, tls-server-name: {name}}}
-users:
-- name: agent
-  user: {{{user}}}
-"""
+from tests.cluster.apiserver import ApiServer
 
 
 @pytest.fixture
@@ -47,7 +34,7 @@ def credentials(api: ApiServer, tmp_path: Path) -> Callable[..., Credentials]:
         (tmp_path / "token").write_text("token-1\n")
         (tmp_path / "ca.crt").write_text(api.authority.pem)
         path = tmp_path / "kubeconfig"
-        path.write_text(KUBECONFIG.format(server=api.url, name=NAME, user=user))
+        path.write_text(api.kubeconfig(user))
         return kubeconfig(path)
 
     return made

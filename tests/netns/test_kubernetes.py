@@ -3,64 +3,19 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
 
 import pytest
 
 from demo import traffic
-from demo.lab import Lab, Node, built, eventually
+from demo.cluster import cluster
+from demo.joining import Joining
+from demo.lab import Node, eventually
 from demo.runtime import Pod
-from tests.cluster.apiserver import NAME, ApiServer
-from tests.cluster.conftest import KUBECONFIG
-from tests.cluster.store import Object, node
+from demo.text import Printer
+from tests.cluster.store import node
 from tests.fakes.mortal import ARMED
-
-SERVER = "192.0.2.100"
-
-
-class Cluster(NamedTuple):
-    """A lab, and the API server on its outside machine."""
-
-    lab: Lab
-    api: ApiServer
-
-    def kubeconfig(self) -> str:
-        """Where the agents' kubeconfig is."""
-        return str(self.lab.directory / "kubeconfig")
-
-    def object(self, one: Node) -> Object:
-        """A node as its kubelet tells of it."""
-        return node(one.name, one.addresses, one.pod_cidrs)
-
-    def rotate(self, number: int) -> None:
-        """Another token, on disk first."""
-        (self.lab.directory / "token").write_text(f"token-{number}")
-        self.api.tokens = {f"token-{number}"}
-
-
-@contextmanager
-def cluster(backend: str) -> Iterator[Cluster]:
-    """Two dual-stack nodes; their agents are not started, and nobody has told the API server of them."""
-    with ExitStack() as cleanup:
-        lab = cleanup.enter_context(built(nodes=2, backend=backend, family="dual", is_started=False))
-        listener = cleanup.enter_context(lab.outside.socket(socket.AF_INET, socket.SOCK_STREAM))
-        listener.bind((SERVER, 6443))
-        directory = lab.directory / "apiserver"
-        directory.mkdir()
-        api = ApiServer(listener, SERVER, directory)
-        cleanup.callback(api.close)
-        found = Cluster(lab, api)
-        (lab.directory / "ca.crt").write_text(api.authority.pem)
-        (lab.directory / "kubeconfig").write_text(KUBECONFIG.format(server=api.url, name=NAME, user="tokenFile: token"))
-        found.rotate(1)
-        for one in lab.nodes:
-            one.settings["nodes"] = {"source": "kubernetes", "kubeconfig": found.kubeconfig()}
-        yield found
 
 
 def meet(pod: Pod, other: Pod) -> bool:
@@ -84,17 +39,17 @@ def peers(one: Node) -> str:
 def test_pods_of_nodes_that_the_api_server_knows(backend: str) -> None:
     """From the first list on pods reach each other; nodes come, change and go; the API server is away, an agent is
     started anew meanwhile, the token is rotated: pods are added and keep talking."""
-    with cluster(backend) as (lab, api):
-        here = Cluster(lab, api)
+    with cluster(backend) as here:
+        lab, api = here.lab, here.api
         first, last = lab.nodes
         for one in lab.nodes:
-            api.store.put(here.object(one))
+            api.store.put(here.told(one))
             one.start()
         eventually("the nodes know each other", lambda: [peers(one) for one in lab.nodes] == ["node-b", "node-a"])
         eventually("they have addresses", lambda: all(one.status()["pool"] for one in lab.nodes))
         pod, other = first.add(), last.add()
         eventually("the pods reach each other", lambda: meet(pod, other))
-        assert first.status()["nodes_source"] == f"the Kubernetes API ({here.kubeconfig()})"
+        assert first.status()["nodes_source"] == f"the Kubernetes API ({here.kubeconfig})"
         assert "peers are of the Kubernetes API" in first.ctl("status")
 
         # A node comes without pod CIDRs, gets them, and goes.
@@ -108,10 +63,9 @@ def test_pods_of_nodes_that_the_api_server_knows(backend: str) -> None:
         api.store.delete("node-c")
         eventually("its routes go", lambda: peers(first) == "node-b" and "10.244.3.0/24" not in routes(first))
 
-        # The API server is away, and nothing changes.
+        # The API server is away, and nothing changes, least of all for an agent that is killed.
         api.leave()
-        code = first.stop()
-        assert code == 0
+        first.stop(signal.SIGKILL)
         first.launch()
         first.await_ready()
         late = first.add()
@@ -134,22 +88,29 @@ def routes(one: Node) -> str:
     return one.place.ip("route show")
 
 
+def test_what_the_demo_claims() -> None:
+    """A node joins and leaves, the API server goes away and comes back with another token: no packet is lost."""
+    out = Printer()
+    Joining("vxlan", "dual", out).run()
+    assert out.conclusion() == 0
+
+
 def test_an_agent_that_starts_before_the_api_server() -> None:
     """It serves as soon as its own Node has pod CIDRs, however late; until then ADD is told to come again, and the
     status says what is waited for."""
-    with cluster("static") as (lab, api):
-        here = Cluster(lab, api)
+    with cluster("static") as here:
+        lab, api = here.lab, here.api
         first, last = lab.nodes
         api.leave()
         first.start()
         problem = eventually("it is told", lambda: told(first, "cannot be asked"))
         assert problem["msg"] == "the cluster's nodes are not known yet"
         api.come_back()
-        api.store.put(here.object(last))
+        api.store.put(here.told(last))
         eventually("it is told", lambda: told(first, "no node is named node-a in the list of nodes"))
         api.store.put(node("node-a", first.addresses, None))
         eventually("it is told", lambda: told(first, "its Node has neither spec.podCIDRs (yet)"))
-        api.store.put(here.object(first))
+        api.store.put(here.told(first))
         eventually("it is ready", lambda: not first.status()["problems"])
         first.add()
 
@@ -162,18 +123,18 @@ def told(one: Node, words: str) -> dict[str, str] | None:
 
 def test_check_asks_the_api_server_once() -> None:
     """`routable-agent --check` tells where the list is of and how many nodes it has, or why it cannot be had."""
-    with cluster("static") as (lab, api):
-        here = Cluster(lab, api)
+    with cluster("static") as here:
+        lab, api = here.lab, here.api
         first = lab.nodes[0]
         for one in lab.nodes:
-            api.store.put(here.object(one))
+            api.store.put(here.told(one))
         first.write_config()
 
         def said() -> str:
             line = first.place.enter(sys.executable, "-m", "agent.main", "--check", "--config", str(first.config))
             return " ".join(subprocess.run(line, capture_output=True, text=True, check=False).stdout.split())
 
-        assert f"ok list of nodes: the Kubernetes API ({here.kubeconfig()}): 2 nodes" in said()
+        assert f"ok list of nodes: the Kubernetes API ({here.kubeconfig}): 2 nodes" in said()
         assert not [one for one in api.requests if "watch" in one]
         api.is_permitted = False
         assert f"WRONG list of nodes: the API server {api.url} does not permit it: 403 Forbidden" in said()
@@ -181,10 +142,10 @@ def test_check_asks_the_api_server_once() -> None:
 
 def test_the_agent_ends_with_the_thread_that_listens() -> None:
     """It is a part like the others: SIGTERM ends it in the middle of a watch, at once and with exit code 0."""
-    with cluster("static") as (lab, api):
-        here = Cluster(lab, api)
+    with cluster("static") as here:
+        lab, api = here.lab, here.api
         first = lab.nodes[0]
-        api.store.put(here.object(first))
+        api.store.put(here.told(first))
         first.start()
         eventually("it watches", lambda: api.watching)
         assert first.stop() == 0
@@ -193,17 +154,17 @@ def test_the_agent_ends_with_the_thread_that_listens() -> None:
 
 def test_the_agent_ends_when_nobody_listens_any_more() -> None:
     """The thread dies: the process follows within a second, with exit code 1 and the thread's name in its log."""
-    with cluster("static") as (lab, api):
-        here = Cluster(lab, api)
+    with cluster("static") as here:
+        lab, api = here.lab, here.api
         first, last = lab.nodes
-        api.store.put(here.object(first))
+        api.store.put(here.told(first))
         first.program = ("-m", "tests.fakes.mortal", "nodes", "_is_news", "ZeroDivisionError")
         first.start()
         eventually("it watches", lambda: api.watching)
         assert first.agent is not None
         first.agent.send_signal(signal.SIGUSR1)
         eventually("the thread may die", lambda: ARMED in first.log.read_text())
-        api.store.put(here.object(last))
+        api.store.put(here.told(last))
         assert first.agent.wait(10.0) == 1
         first.agent = None
         assert "died=nodes" in first.tail()

@@ -1,0 +1,57 @@
+"""A lab whose nodes take their list from an API server, which is on the outside machine: over TLS, with tokens."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final, NamedTuple
+
+from demo.lab import Family, Lab, Node, built
+from tests.cluster.apiserver import ApiServer
+from tests.cluster.store import Object, node
+
+SERVER: Final = {"v4": "192.0.2.100", "v6": "2001:db8:ffff::100", "dual": "192.0.2.100"}
+PORT: Final = 6443
+
+
+class Cluster(NamedTuple):
+    """See `cluster`."""
+
+    lab: Lab
+    api: ApiServer
+
+    @property
+    def kubeconfig(self) -> str:
+        """Where the agents' kubeconfig is."""
+        return str(self.lab.directory / "kubeconfig")
+
+    def told(self, one: Node) -> Object:
+        """A node of the lab as its kubelet and the controller manager tell of it."""
+        return node(one.name, one.addresses, one.pod_cidrs)
+
+    def rotate(self, number: int) -> None:
+        """Another token: on disk first, then nothing else counts."""
+        (self.lab.directory / "token").write_text(f"token-{number}")
+        self.api.tokens = {f"token-{number}"}
+
+
+@contextmanager
+def cluster(backend: str, family: Family = "dual", nodes: int = 2) -> Iterator[Cluster]:
+    """So many nodes on one segment; their agents are not started, and nobody has told the API server of them."""
+    with ExitStack() as cleanup:
+        lab = cleanup.enter_context(built(nodes=nodes, backend=backend, family=family, is_started=False))
+        kind = socket.AF_INET6 if family == "v6" else socket.AF_INET
+        listener = cleanup.enter_context(lab.outside.socket(kind, socket.SOCK_STREAM))
+        listener.bind((SERVER[family], PORT))
+        directory = lab.directory / "apiserver"
+        directory.mkdir()
+        api = ApiServer(listener, SERVER[family], directory)
+        cleanup.callback(api.close)
+        made = Cluster(lab, api)
+        (lab.directory / "ca.crt").write_text(api.authority.pem)
+        (lab.directory / "kubeconfig").write_text(api.kubeconfig())
+        made.rotate(1)
+        for one in lab.nodes:
+            one.settings["nodes"] = {"source": "kubernetes", "kubeconfig": made.kubeconfig}
+        yield made

@@ -1,0 +1,108 @@
+"""Nodes of a Kubernetes cluster come and go, its API server is away, a token is rotated: under traffic."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+
+from demo import show
+from demo.cluster import Cluster, cluster
+from demo.lab import Family, Node, eventually
+from demo.stream import RATE, Datagrams
+from demo.text import Printer
+
+
+def _is_told(node: Node, others: Sequence[Node]) -> bool:
+    routes = node.place.ip("route show proto 82") + node.place.ip("-6 route show proto 82")
+    return {one["name"] for one in node.status()["peers"]} == {one.name for one in others} and all(
+        cidr in routes for one in others for cidr in one.pod_cidrs
+    )
+
+
+class Joining:
+    """One run."""
+
+    def __init__(self, backend: str, family: Family, out: Printer) -> None:
+        self._backend = backend
+        self._family: Family = family
+        self._out = out
+
+    def run(self) -> None:
+        """Everything in order."""
+        out = self._out
+        out.step(f"three machines and an API server, backend {self._backend}, {self._family}; two are nodes")
+        with cluster(self._backend, self._family, 3) as here, ExitStack() as running:
+            *nodes, late = here.lab.nodes
+            for node in nodes:
+                here.api.store.put(here.told(node))
+                self._start(node)
+            self._know(nodes)
+            for node in nodes:
+                node.add()
+            pods = [pod for _, pod in here.lab.pods]
+            streams = [running.enter_context(Datagrams(pods[0], pods[1], family)) for family in here.lab.families]
+            out.line(f"from here on: {RATE} datagrams a second both ways between their pods")
+            self._join(here, late)
+            self._away(here)
+            self._leave(here, late, nodes)
+            out.step("what was lost, and what was asked")
+            lists = [one for one in here.api.requests if "watch" not in one]
+            out.line(f"{len(lists)} lists and {len(here.api.requests) - len(lists)} watches by four agents in all")
+            out.claim("no request was refused", [str(one) for one in here.api.refusals])
+            out.claim("no packet was lost", [one.losses() for one in streams if one.lost])
+
+    def _start(self, node: Node) -> None:
+        node.start()
+        eventually(f"{node.name} has addresses", lambda: node.status()["pool"])
+        self._out.line(f"{node.name}  {' '.join(node.addresses)}  pods {' '.join(node.pod_cidrs)}  agent ready")
+
+    def _know(self, nodes: Sequence[Node]) -> None:
+        """Wait until these nodes, and no others, know each other, and have routes to each other's pods."""
+        for node in nodes:
+            others = [one for one in nodes if one is not node]
+            eventually(f"{node.name} knows the others", partial(_is_told, node, others))
+
+    def _join(self, here: Cluster, late: Node) -> None:
+        self._out.step(f"{late.name} joins: kubelet registers it, the controller manager gives it pod CIDRs later")
+        whole = here.told(late)
+        here.api.store.put({**whole, "spec": {}})
+        first = here.lab.nodes[0]
+        told = eventually("it is told", lambda: first.status()["problems"])
+        self._out.line(f"{first.name} says: {told[0]['msg']}: {told[0]['details']}")
+        here.api.store.put(whole)
+        self._start(late)
+        self._know(here.lab.nodes)
+        late.add()
+        self._reach(here)
+
+    def _away(self, here: Cluster) -> None:
+        first = here.lab.nodes[0]
+        self._out.step(f"the API server goes away; {first.name}'s agent is killed and started anew meanwhile")
+        here.api.leave()
+        first.stop(signal.SIGKILL)
+        first.launch()
+        first.await_ready()
+        first.add()
+        self._out.line(f"a pod was added on {first.name}: its agent goes on with the list that it knew last")
+        self._reach(here)
+        self._out.step("it comes back, and takes another token only")
+        here.rotate(2)
+        before = here.api.watching
+        here.api.come_back()
+        eventually("all watch again", lambda: here.api.watching >= before + len(here.lab.nodes))
+        self._out.line("all agents watch again")
+
+    def _leave(self, here: Cluster, late: Node, nodes: Sequence[Node]) -> None:
+        self._out.step(f"{late.name} leaves: kubectl delete node")
+        here.api.store.delete(late.name)
+        self._know(nodes)
+        rows = [node.place.ip("route show proto 82") + node.place.ip("-6 route show proto 82") for node in nodes]
+        left = [node.name for node, text in zip(nodes, rows, strict=True) if any(one in text for one in late.pod_cidrs)]
+        self._out.claim("the others have no route to its pods any more", left)
+
+    def _reach(self, here: Cluster) -> None:
+        for family in here.lab.families:
+            faults = show.matrix(self._out, *show.ends(here.lab, family), show.reachability(here.lab, family))
+            self._out.claim(f"every pod is reached by its own address, IPv{family}", faults)
