@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final, NamedTuple
 
+from demo import traffic
 from demo.lab import Family, Lab, Node, built
+from demo.runtime import Pod
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.store import Object, node
 
@@ -34,6 +36,17 @@ class Cluster(NamedTuple):
         """Another token: on disk first, then nothing else counts."""
         (self.lab.directory / "token").write_text(f"token-{number}")
         self.api.tokens = {f"token-{number}"}
+
+
+def do_meet(pod: Pod, other: Pod) -> bool:
+    """Whether packets go there and back, of every family that they have."""
+    try:
+        return all(
+            traffic.seen_by_udp(pod.place, other.place, target, patience=0.2) == own
+            for own, target in zip(pod.addresses, other.addresses, strict=True)
+        )
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -8,17 +8,20 @@ from contextlib import ExitStack
 from functools import partial
 
 from demo import show
-from demo.cluster import Cluster, cluster
+from demo.cluster import Cluster, cluster, do_meet
 from demo.lab import Family, Node, eventually
 from demo.stream import RATE, Datagrams
 from demo.text import Printer
 
 
-def _is_told(node: Node, others: Sequence[Node]) -> bool:
+def _is_routed(node: Node, other: Node) -> bool:
     routes = node.place.ip("route show proto 82") + node.place.ip("-6 route show proto 82")
-    return {one["name"] for one in node.status()["peers"]} == {one.name for one in others} and all(
-        cidr in routes for one in others for cidr in one.pod_cidrs
-    )
+    return any(cidr in routes for cidr in other.pod_cidrs)
+
+
+def _is_told(node: Node, others: Sequence[Node]) -> bool:
+    names = {one["name"] for one in node.status()["peers"]}
+    return names == {one.name for one in others} and all(_is_routed(node, one) for one in others)
 
 
 class Joining:
@@ -41,8 +44,9 @@ class Joining:
             self._know(nodes)
             for node in nodes:
                 node.add()
-            pods = [pod for _, pod in here.lab.pods]
-            streams = [running.enter_context(Datagrams(pods[0], pods[1], family)) for family in here.lab.families]
+            pod, other = (pod for _, pod in here.lab.pods)
+            eventually("their pods reach each other", lambda: do_meet(pod, other))
+            streams = [running.enter_context(Datagrams(pod, other, family)) for family in here.lab.families]
             out.line(f"from here on: {RATE} datagrams a second both ways between their pods")
             self._join(here, late)
             self._away(here)
@@ -51,7 +55,7 @@ class Joining:
             lists = [one for one in here.api.requests if "watch" not in one]
             out.line(f"{len(lists)} lists and {len(here.api.requests) - len(lists)} watches by four agents in all")
             out.claim("no request was refused", [str(one) for one in here.api.refusals])
-            out.claim("no packet was lost", [one.losses() for one in streams if one.lost])
+            out.claim("no packet was lost", [one.losses() for one in streams if one.lost > 0])
 
     def _start(self, node: Node) -> None:
         node.start()
@@ -74,7 +78,9 @@ class Joining:
         here.api.store.put(whole)
         self._start(late)
         self._know(here.lab.nodes)
-        late.add()
+        pod = late.add()
+        first_pod = here.lab.nodes[0].pods[0]
+        eventually("its pod is reached", lambda: do_meet(first_pod, pod))
         self._reach(here)
 
     def _away(self, here: Cluster) -> None:
@@ -98,9 +104,9 @@ class Joining:
         self._out.step(f"{late.name} leaves: kubectl delete node")
         here.api.store.delete(late.name)
         self._know(nodes)
-        rows = [node.place.ip("route show proto 82") + node.place.ip("-6 route show proto 82") for node in nodes]
-        left = [node.name for node, text in zip(nodes, rows, strict=True) if any(one in text for one in late.pod_cidrs)]
-        self._out.claim("the others have no route to its pods any more", left)
+        for node in nodes:
+            eventually(f"{node.name} has no route to its pods", lambda node=node: not _is_routed(node, late))
+        self._out.line("the others have no route to its pods any more")
 
     def _reach(self, here: Cluster) -> None:
         for family in here.lab.families:

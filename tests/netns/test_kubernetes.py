@@ -8,25 +8,12 @@ import sys
 
 import pytest
 
-from demo import traffic
-from demo.cluster import cluster
+from demo.cluster import cluster, do_meet
 from demo.joining import Joining
 from demo.lab import Node, eventually
-from demo.runtime import Pod
 from demo.text import Printer
 from tests.cluster.store import node
 from tests.fakes.mortal import ARMED
-
-
-def meet(pod: Pod, other: Pod) -> bool:
-    """Whether packets go there and back, of both families."""
-    try:
-        return all(
-            traffic.seen_by_udp(pod.place, other.place, other.address(family), patience=0.2) == pod.address(family)
-            for family in (4, 6)
-        )
-    except OSError:
-        return False
 
 
 def peers(one: Node) -> str:
@@ -48,7 +35,7 @@ def test_pods_of_nodes_that_the_api_server_knows(backend: str) -> None:
         eventually("the nodes know each other", lambda: [peers(one) for one in lab.nodes] == ["node-b", "node-a"])
         eventually("they have addresses", lambda: all(one.status()["pool"] for one in lab.nodes))
         pod, other = first.add(), last.add()
-        eventually("the pods reach each other", lambda: meet(pod, other))
+        eventually("the pods reach each other", lambda: do_meet(pod, other))
         assert first.status()["nodes_source"] == f"the Kubernetes API ({here.kubeconfig})"
         assert "peers are of the Kubernetes API" in first.ctl("status")
 
@@ -57,7 +44,7 @@ def test_pods_of_nodes_that_the_api_server_knows(backend: str) -> None:
         eventually("it is told", lambda: peers(first) == "node-b node-c!")
         problem = next(one for one in first.status()["problems"] if "node-c" in one["msg"])
         assert "neither spec.podCIDRs (yet) nor an annotation" in problem["details"]
-        assert meet(pod, other)
+        assert do_meet(pod, other)
         api.store.put(node("node-c", ["192.0.2.3", "2001:db8:ffff::3"], ["10.244.3.0/24", "2001:db8:3::/64"]))
         eventually("it is served", lambda: peers(first) == "node-b node-c" and "10.244.3.0/24" in routes(first))
         api.store.delete("node-c")
@@ -69,8 +56,8 @@ def test_pods_of_nodes_that_the_api_server_knows(backend: str) -> None:
         first.launch()
         first.await_ready()
         late = first.add()
-        assert eventually("a new pod reaches the others", lambda: meet(late, other))
-        assert meet(pod, other)
+        assert eventually("a new pod reaches the others", lambda: do_meet(late, other))
+        assert do_meet(pod, other)
         assert peers(first) == "node-b"
 
         # It comes back, with another token; what happened meanwhile is known soon.
@@ -80,7 +67,7 @@ def test_pods_of_nodes_that_the_api_server_knows(backend: str) -> None:
         eventually("the list is the newest", lambda: peers(first) == "node-b node-d")
         eventually("its routes are there", lambda: "10.244.4.0/24" in routes(first))
         assert 401 not in api.refusals
-        assert meet(pod, other)
+        assert do_meet(pod, other)
 
 
 def routes(one: Node) -> str:
