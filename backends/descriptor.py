@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
-from backends.finding import Finding
 from backends.section import Section
+from backends.verdict import Verdict
 
 if TYPE_CHECKING:  # who asks for a fact alone must not pay for what a wiring imports
     from backends.cloud.intents import Journal
@@ -81,7 +81,7 @@ class Part(Protocol):
         """Pods wait for addresses. Any thread may call."""
 
 
-class Supply(NamedTuple):
+class Provision(NamedTuple):
     """The addresses; the other nodes, where the backend itself knows them; and what makes the parts that live, as one
     that has more addresses come."""
 
@@ -101,11 +101,11 @@ class Command(NamedTuple):
     run: Callable[[Namespace, Any, float], int]
 
 
-def pod_cidrs(table: Section, means: Means) -> Supply:
+def pod_cidrs(table: Section, means: Means) -> Provision:
     """The addresses of a node whose ranges are in the list of nodes."""
     from backends.podcidrs import PodCidrs
 
-    return Supply(PodCidrs())
+    return Provision(PodCidrs())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +128,8 @@ class Backend(Generic[S]):
     wiring: Callable[[Site, S], Wiring]
     table: type[S]
     contradictions: Callable[[S], Iterator[Wrong]] = lambda table: iter(())
-    supply: Callable[[S, Means], Supply] = pod_cidrs
-    check: Callable[[S, Mapping[str, str]], Iterator[Finding]] = lambda table, environment: iter(())
+    supply: Callable[[S, Means], Provision] = pod_cidrs
+    check: Callable[[S, Mapping[str, str]], Iterator[Verdict]] = lambda table, environment: iter(())
     commands: tuple[Command, ...] = ()
     needs_nodes: bool = True
     has_pod_cidrs: bool = True

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from netaddr import IPNetwork
 
-from backends.site import Interface
+from backends.site import Nic
 from cluster.peers import Peer
 from cni.errors import Failure
 from ipam.lease import Block
@@ -17,7 +17,7 @@ class Supplied(NamedTuple):
     """What a fabric gives to a node: see `Site` for *interfaces* and *networks*; *blocks* are all that pods may have
     addresses of now."""
 
-    interfaces: tuple[Interface, ...]
+    interfaces: tuple[Nic, ...]
     networks: tuple[IPNetwork, ...]
     blocks: frozenset[Block]
 

@@ -27,7 +27,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Interface:
+class Nic:
     """A network interface that a cloud gave this machine, for pods' addresses.
 
     *device* is its name here; *index* its number on the machine, 0 for the primary one; *address* its own, within
@@ -54,7 +54,7 @@ class Site:
     here: Peer
     uplink: Uplink
     options: Options
-    interfaces: tuple[Interface, ...] = ()
+    interfaces: tuple[Nic, ...] = ()
     networks: tuple[IPNetwork, ...] = ()
     taken: frozenset[int] = frozenset()
     host: Facts = NOTHING

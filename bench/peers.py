@@ -17,7 +17,7 @@ from dataplane.items import Item, Nexthop, Route
 from dataplane.kernel import Kernel
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import Host
+from dataplane.observe import OnHost
 from dataplane.uplink import Uplink
 from demo.place import run
 
@@ -58,7 +58,7 @@ def _measured(kernel: Kernel, scratch: Path) -> dict[str, float]:
     kernel.apply(diff({}, wanted))
     found["first: program"] = time.perf_counter() - started
     cpu = time.process_time()
-    assert diff(kernel.observe([Host()]), wanted) == []
+    assert diff(kernel.observe([OnHost()]), wanted) == []
     found["a pass with nothing to do, CPU"] = time.process_time() - cpu
     for name, now in (("one peer gone", peers - {peer(7)}), ("one peer back", peers)):
         cut = time.perf_counter()
@@ -67,10 +67,10 @@ def _measured(kernel: Kernel, scratch: Path) -> dict[str, float]:
         kernel.apply(changes)
         found[name] = time.perf_counter() - cut
         whole = whole._replace(plan=plan)
-    assert diff(kernel.observe([Host()]), wanted) == []
-    kernel.apply(diff(kernel.observe([Host()]), {}))
+    assert diff(kernel.observe([OnHost()]), wanted) == []
+    kernel.apply(diff(kernel.observe([OnHost()]), {}))
     found["ip -batch of the same"] = _batch(wanted.values(), scratch)
-    kernel.apply(diff(kernel.observe([Host()]), {}))
+    kernel.apply(diff(kernel.observe([OnHost()]), {}))
     return found
 
 

@@ -74,7 +74,7 @@ class Accept(NamedTuple):
         return f"accept {self.direction} pods of {self.cidr} in {self.chain}"
 
 
-class Seen(NamedTuple):
+class Chains(NamedTuple):
     """The chains that drop by policy, and our rules in any."""
 
     dropping: frozenset[Chain] = frozenset()
@@ -103,11 +103,11 @@ class Forward:
         self._generation = generation
         self._names = names
         self._clock = clock
-        self._known: tuple[int, Seen] | None = None
+        self._known: tuple[int, Chains] | None = None
         self._legacy_at = -_EVERY
-        self._legacy = Seen()
+        self._legacy = Chains()
 
-    def look(self) -> Seen:
+    def look(self) -> Chains:
         """What there is now.
 
         Raises:
@@ -123,7 +123,7 @@ class Forward:
         if self._clock() >= self._legacy_at + _EVERY:
             self._legacy = self._seen(Chain(family, "legacy") for family in _NAMES if self._is_used(family))
             self._legacy_at = self._clock()
-        return Seen(nft.dropping | self._legacy.dropping, nft.accepts + self._legacy.accepts)
+        return Chains(nft.dropping | self._legacy.dropping, nft.accepts + self._legacy.accepts)
 
     def put(self, accept: Accept) -> None:
         """Make a rule, before all others of its chain. KernelRefused, TryAgain: it cannot be made."""
@@ -140,7 +140,7 @@ class Forward:
         done = self._iptables[accept.chain].done(["-w", "5", *shlex.split(words)], "", f"change {accept.chain}")
         return done.code, done.complained
 
-    def _seen(self, chains: Iterable[Chain]) -> Seen:
+    def _seen(self, chains: Iterable[Chain]) -> Chains:
         dropping, accepts = set(), []
         for chain in chains:
             for words in self._lines(chain):
@@ -148,7 +148,7 @@ class Forward:
                     dropping.add(chain)
                 elif _COMMENT in words and words[words.index(_COMMENT) - 1] == "--comment":
                     accepts.append(_accept(chain, words))
-        return Seen(frozenset(dropping), tuple(accepts))
+        return Chains(frozenset(dropping), tuple(accepts))
 
     def _lines(self, chain: Chain) -> Iterator[list[str]]:
         done = self._iptables[chain].done(["-w", "5", "-S", "FORWARD"], "", f"list {chain}")

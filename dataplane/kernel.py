@@ -44,7 +44,7 @@ from dataplane.items import (
 from dataplane.netlink import Socket
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import PROC_SYS, Device, Filter, Host, Pod, Scope, Settings, Strangers
+from dataplane.observe import PROC_SYS, Device, Filter, OnHost, Pod, Scope, Settings, Strangers
 from dataplane.refusal import ALREADY_GONE, refused, translated
 
 _NOT_WRITABLE: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
@@ -195,7 +195,7 @@ class Kernel:
             ]
         if isinstance(scope, Filter):
             return list(self._forward.look().accepts)
-        if isinstance(scope, Host):
+        if isinstance(scope, OnHost):
             with self._host() as sock:
                 return observe.host(sock)
         if isinstance(scope, Strangers):

@@ -14,7 +14,7 @@ from netaddr import IPAddress, IPNetwork
 from dataplane.items import HOST, MAIN, Nexthop, Plan, Route, Rule, nexthop_key
 from dataplane.ours import has_pod_link_name
 from dataplane.rtnl import family_of
-from dataplane.ways import Packet, Way
+from dataplane.ways import Course, Packet
 
 _MAIN: Final = 32766
 """The priority of the kernel's own rule for the main table (ip-rule(8))."""
@@ -29,7 +29,7 @@ class Meant:
         main = [Rule(family, _MAIN, MAIN) for family in (4, 6)]
         self._rules = sorted([*rules, *main], key=lambda rule: rule.priority)
 
-    def way(self, packet: Packet) -> Way | None:
+    def way(self, packet: Packet) -> Course | None:
         """Where *packet* should go; None where the plan does not say."""
         family = 6 if ":" in packet.dst else 4
         for rule in self._rules:
@@ -52,13 +52,13 @@ class Meant:
                 return item
         return None
 
-    def _by(self, route: Route) -> Way:
+    def _by(self, route: Route) -> Course:
         if route.unreachable:
-            return Way("no route", table=route.table)
+            return Course("no route", table=route.table)
         nexthop = self._plan.get(nexthop_key(route.nhid)) if route.nhid else None
         if isinstance(nexthop, Nexthop):
-            return Way("unicast", nexthop.dev, nexthop.via, route.table)
-        return Way("unicast", route.dev, route.via, route.table)
+            return Course("unicast", nexthop.dev, nexthop.via, route.table)
+        return Course("unicast", route.dev, route.via, route.table)
 
 
 def _fits(rule: Rule, packet: Packet) -> bool:

@@ -37,7 +37,7 @@ _PER_SEND: Final = 256
 """Requests in one send. Refusals come back while the kernel works through them, so they must fit the buffer."""
 
 
-class Refusal(NamedTuple):
+class Nack(NamedTuple):
     """One request that the kernel refused: which of the batch, the errno, and the kernel's own words if any."""
 
     position: int
@@ -80,18 +80,18 @@ class Socket:
         asked = _IFREQ.pack(link.encode(), 0)
         return int(_IFREQ.unpack(fcntl.ioctl(self._socket, _SIOCGIFINDEX, asked))[1])
 
-    def transact(self, messages: Sequence[Message]) -> list[Refusal]:
+    def transact(self, messages: Sequence[Message]) -> list[Nack]:
         """Send all *messages*, a batch at a time, and return what was refused.
 
         The kernel works through a batch in order and does not stop at a refusal. Only the last message of a batch
         asks for an acknowledgement: refusals are reported in any case, and before it.
         """
-        refused: list[Refusal] = []
+        refused: list[Nack] = []
         for start in range(0, len(messages), _PER_SEND):
             refused += self._send(messages[start : start + _PER_SEND], start)
         return refused
 
-    def _send(self, batch: Sequence[Message], start: int) -> list[Refusal]:
+    def _send(self, batch: Sequence[Message], start: int) -> list[Nack]:
         first = self._sequence + 1
         last = self._sequence = self._sequence + len(batch)
         parts: list[bytes] = []
@@ -99,14 +99,14 @@ class Socket:
             asked = NLM_F_REQUEST | flags | (NLM_F_ACK if sequence == last else 0)
             parts += (_HEADER.pack(len(body) + 16, kind, asked, sequence, 0), body, _PADS[len(body) & 3])
         self._socket.send(b"".join(parts))
-        refused: list[Refusal] = []
+        refused: list[Nack] = []
         while True:
             for kind, flags, sequence, body in messages(self._socket.recv(_RECEIVE)):
                 if kind != NLMSG_ERROR or not first <= sequence <= last:
                     continue
                 (code,) = _ERRNO.unpack_from(body)
                 if code:
-                    refused.append(Refusal(start + sequence - first, -code, _words(flags, body)))
+                    refused.append(Nack(start + sequence - first, -code, _words(flags, body)))
                 if sequence == last:
                     return refused
 

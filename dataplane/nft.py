@@ -12,10 +12,11 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from cni.errors import Failure, KernelRefused
 from dataplane.items import NftTable
+from dataplane.memory import Memory
 from dataplane.nfgen import generation
 from dataplane.program import Program, Run
 from dataplane.refusal import translated
@@ -26,16 +27,6 @@ _NAME: Final = "nft {} {}"
 """What is remembered of a table is called so."""
 _ABSENT: Final = "No such file or directory"
 Listing: TypeAlias = Sequence[Mapping[str, Any]]
-
-
-class Memory(Protocol):
-    """What outlives the process. Failure: it cannot be read or written."""
-
-    def recall(self, name: str) -> str | None:
-        """What was remembered under *name*."""
-
-    def remember(self, name: str, value: str) -> None:
-        """Keep *value* under *name*."""
 
 
 class Nft:

@@ -26,7 +26,7 @@ _FEW: Final = 32
 """Objects that are asked for one by one: each costs a fraction of what a dump of thousands does."""
 
 
-class Host(NamedTuple):
+class OnHost(NamedTuple):
     """Every link, address, neighbour, FDB entry, nexthop, route and rule of ours in the host's namespace."""
 
     def __str__(self) -> str:
@@ -94,7 +94,7 @@ class Pod(NamedTuple):
         return f"link {self.ifname} in {self.netns}"
 
 
-Scope: TypeAlias = Host | Settings | Filter | PodLink | Strangers | Device | Pod
+Scope: TypeAlias = OnHost | Settings | Filter | PodLink | Strangers | Device | Pod
 
 
 def host(sock: Socket) -> list[Item]:

@@ -45,7 +45,7 @@ class Packet(NamedTuple):
     mark: int = 0
 
 
-class Way(NamedTuple):
+class Course(NamedTuple):
     """What becomes of it: it leaves by *dev* to the next hop *via* ('' where the receiver is on the link itself), by a
     route of *table*; *src* is the source that the host would choose. Another *kind* than "unicast" says why it does not
     leave."""
@@ -63,7 +63,7 @@ class Way(NamedTuple):
         return f"dev {self.dev}" + (f" via {self.via}" if self.via else "") + table
 
 
-def ways(packets: Iterable[Packet]) -> list[Way]:
+def ways(packets: Iterable[Packet]) -> list[Course]:
     """What the kernel would do with each of *packets*, in the namespace of the calling thread.
 
     KernelRefused, TryAgain: it does not say."""
@@ -71,7 +71,7 @@ def ways(packets: Iterable[Packet]) -> list[Way]:
         return [_way(sock, packet) for packet in packets]
 
 
-def _way(sock: Socket, packet: Packet) -> Way:
+def _way(sock: Socket, packet: Packet) -> Course:
     family = rtnl.family_of(packet.dst)
     # IPv6 always says which table a route is of, and refuses to be asked.
     length, flags = (32, _LOOKUP_TABLE) if family == AF_INET else (128, 0)
@@ -87,20 +87,20 @@ def _way(sock: Socket, packet: Packet) -> Way:
         (answer,) = sock.get(RTM_GETROUTE, [body], _decoded)
     except OSError as error:
         if error.errno == errno.EINVAL and not packet.iif:
-            return Way("blackhole")
+            return Course("blackhole")
         if error.errno in _REFUSED:
-            return Way(_REFUSED[error.errno])
+            return Course(_REFUSED[error.errno])
         if error.errno == errno.ENODEV:
-            return Way(f"no link {packet.iif}")
+            return Course(f"no link {packet.iif}")
         raise
-    return answer or Way("no route")
+    return answer or Course("no route")
 
 
-def _decoded(body: bytes) -> Way:
+def _decoded(body: bytes) -> Course:
     _, _, _, _, table, _, _, kind, _ = rtnl.RTMSG.unpack_from(body)
     found = rtnl.attrs(body, rtnl.RTMSG.size, len(body))
     via = found.get(rtnl.RTA_GATEWAY) or found.get(_RTA_VIA, b"  ")[2:]
-    return Way(
+    return Course(
         _KINDS.get(kind, f"route of type {kind}"),
         _name(int.from_bytes(found.get(rtnl.RTA_OIF, b""), "little")),
         rtnl.text(via) if via else "",
@@ -116,7 +116,7 @@ def _name(index: int) -> str:
         return f"#{index}"
 
 
-def explain(packet: Packet, way: Way) -> str:
+def explain(packet: Packet, way: Course) -> str:
     """What leads *packet* along *way*: the route that it matches, and other programs' rules that lead to its table, in
     words for the operator. KernelRefused, TryAgain: it cannot be seen."""
     with translated("look at the host's rules"), closing(Socket()) as sock:

@@ -225,10 +225,10 @@ class Store:
     def _remember(self, name: str, value: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)", (name, value))
 
-    def trouble(self) -> Failure | None:
+    def problem(self) -> Failure | None:
         """Why what is saved now would be lost, or could not be saved; None when all is well. `Damaged`: build it anew.
 
-        A write that failed is tried again here, so trouble that has passed is over.
+        A write that failed is tried again here, so a problem that has passed is over.
         """
         try:
             found = self.path.stat()

@@ -57,13 +57,13 @@ Mtu = Annotated[
     ),
 ]
 
-class Ipam(Section, frozen=True):
+class IpamTable(Section, frozen=True):
     """Which address a pod gets."""
 
     cooldown: Annotated[float, Meta(ge=0, le=3600, description="seconds, 0 to 3600")] = 30.0
 
 
-class Nodes(Section, frozen=True):
+class NodesTable(Section, frozen=True):
     """Where the cluster's nodes are listed; for every backend that needs them."""
 
     source: Annotated[Literal["file", "kubernetes"], Meta(description='"file" or "kubernetes"')] = "file"
@@ -76,14 +76,14 @@ class Nodes(Section, frozen=True):
     ] = ""
 
 
-class Masquerade(Section, frozen=True):
+class MasqueradeTable(Section, frozen=True):
     """Whether pods take the node's address outside the routable ranges."""
 
     enabled: Flag = False
     routable: Annotated[tuple[Cidr, ...], Meta(description='a list of CIDRs, such as "10.0.0.0/8"')] = ()
 
 
-class Paths(Section, frozen=True):
+class PathsTable(Section, frozen=True):
     """Where the agent keeps what it needs on this node."""
 
     socket: SocketPath = "/run/routable/agent.sock"
@@ -91,7 +91,7 @@ class Paths(Section, frozen=True):
     spool: AbsolutePath = "/var/lib/routable/spool"
 
 
-class Metrics(Section, frozen=True):
+class MetricsTable(Section, frozen=True):
     """Where /metrics, /healthz and /readyz are served."""
 
     listen: Listen = "127.0.0.1:9472"
@@ -102,7 +102,7 @@ class Metrics(Section, frozen=True):
         return endpoint(self.listen) if self.listen else None
 
 
-class Log(Section, frozen=True):
+class LogTable(Section, frozen=True):
     """What is logged, and how."""
 
     level: Annotated[
@@ -116,15 +116,15 @@ class Config(Section, frozen=True):
     given unless the backend needs no list, or the list comes from elsewhere."""
 
     backend: Annotated[str, Meta(description="the name of a backend")]
-    nodes: Nodes = Nodes()
+    nodes: NodesTable = NodesTable()
     node: NodeName = ""
     uplink: LinkName = ""
     mtu: Mtu = 0
-    ipam: Ipam = Ipam()
-    masquerade: Masquerade = Masquerade()
-    paths: Paths = Paths()
-    metrics: Metrics = Metrics()
-    log: Log = Log()
+    ipam: IpamTable = IpamTable()
+    masquerade: MasqueradeTable = MasqueradeTable()
+    paths: PathsTable = PathsTable()
+    metrics: MetricsTable = MetricsTable()
+    log: LogTable = LogTable()
 
     def of(self, backend: Backend[S]) -> S:
         """The table of *backend*, by its defaults where the file has none."""
@@ -141,7 +141,7 @@ def whole(names: frozenset[str]) -> type[Config]:
     return cast("type[Config]", made)
 
 
-class Key(NamedTuple):
+class FileKey(NamedTuple):
     """One key of the schema: *default* is ``msgspec.NODEFAULT`` where the file must give it."""
 
     allowed: str
@@ -156,7 +156,7 @@ def sections(file: type[Config]) -> Iterator[tuple[str, type[Section]]]:
             yield field.name, field.type
 
 
-def keys(file: type[Config]) -> dict[str, Key]:
+def keys(file: type[Config]) -> dict[str, FileKey]:
     """Every key that such a *file* may have, dotted, as in ``ipam.cooldown``."""
     found = {}
     for table, section in sections(file):
@@ -165,7 +165,7 @@ def keys(file: type[Config]) -> dict[str, Key]:
                 meta = next(one for one in get_args(field.type)[1:] if isinstance(one, Meta))
                 made = field.default_factory is not msgspec.NODEFAULT
                 default = field.default_factory() if made else field.default
-                found[f"{table}.{field.name}".lstrip(".")] = Key(meta.description or "", default)
+                found[f"{table}.{field.name}".lstrip(".")] = FileKey(meta.description or "", default)
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import backends
 from agent import commands
 from agent.config import load as configuration
-from agent.config.schema import Config, Ipam, Paths
+from agent.config.schema import Config, IpamTable, PathsTable
 from agent.ctl import tables
 from agent.process import terminal
 from agent.process.machine import DEFAULT_CONFIG, exclusive, version
@@ -146,7 +146,7 @@ def _command(backend: Backend[Any], command: Command, options: argparse.Namespac
     """A command of *backend*'s, with what the agent's configuration says of that, if there is one."""
     config = _config(options) if _has_config(options) else None
     table = config.of(backend) if config is not None else backend.table()
-    return command.run(options, table, (config.ipam if config is not None else Ipam()).cooldown)
+    return command.run(options, table, (config.ipam if config is not None else IpamTable()).cooldown)
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -160,7 +160,7 @@ def _has_config(options: argparse.Namespace) -> bool:
 
 def _socket(options: argparse.Namespace) -> str:
     """The configuration's socket; the usual one on a node whose configuration is where the agent found none either."""
-    return (_config(options).paths if _has_config(options) else Paths()).socket
+    return (_config(options).paths if _has_config(options) else PathsTable()).socket
 
 
 def _asked(options: argparse.Namespace, command: str, arguments: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from dataplane.items import Plan, Route, Rule
 from dataplane.kernel import Kernel
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import Device, Filter, Host, Settings, Strangers
+from dataplane.observe import Device, Filter, OnHost, Settings, Strangers
 from dataplane.ours import TABLES
 from ipam.store import Store
 
@@ -36,7 +36,7 @@ def uninstall(config: Config, *, is_sure: bool) -> Iterator[str]:
                 "drain the node first, or add --yes: they lose their network",
             )
         with closing(Kernel(netns, Nft())) as kernel:
-            have = kernel.observe([Host(), Settings((), NFT_TABLES), Filter()])
+            have = kernel.observe([OnHost(), Settings((), NFT_TABLES), Filter()])
             changes = diff({**have, **kernel.observe(_devices(have))}, {})
             yield from (str(change) for change in changes)
             kernel.apply(changes)

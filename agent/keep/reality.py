@@ -21,7 +21,7 @@ from cluster.peers import Peer
 from cni.errors import Failure
 from dataplane.items import HOST, Sysctl
 from dataplane.meant import Meant
-from dataplane.ways import Packet, Way
+from dataplane.ways import Course, Packet
 from ipam.store import Record
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Question(NamedTuple):
 
     what: str
     packet: Packet
-    meant: Way | None
+    meant: Course | None
 
 
 class Reality:
@@ -50,8 +50,8 @@ class Reality:
     def __init__(
         self,
         *,
-        ask: Callable[[Sequence[Packet]], list[Way]],
-        explain: Callable[[Packet, Way], str],
+        ask: Callable[[Sequence[Packet]], list[Course]],
+        explain: Callable[[Packet, Course], str],
         hooks: Callable[[Collection[IPNetwork], bool], Iterable[Failure]],
     ) -> None:
         self._ask = ask

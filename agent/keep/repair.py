@@ -23,7 +23,7 @@ from cni.errors import Failure, KernelRefused
 from dataplane.diff import Change, diff, standing
 from dataplane.items import POD_GROUP, Item, Key, Nexthop, Plan, Sysctl, Veth, plan
 from dataplane.kernel import Dataplane
-from dataplane.observe import Filter, Host, Settings
+from dataplane.observe import Filter, OnHost, Settings
 from dataplane.ours import is_group
 
 ROUNDS: Final = 3
@@ -86,7 +86,7 @@ class Repair:
                 break
             lost |= self._apply(changes, parts)
             have, want = self._look(parts)
-        is_seen = not self.diary.has_failed(str(Host()))
+        is_seen = not self.diary.has_failed(str(OnHost()))
         self._before, self._is_before_there = around.wired.plan, is_seen and not lost
         if is_seen:
             self.routes = sum(key.kind == "route" for key in have)
@@ -191,7 +191,7 @@ class Repair:
         if links:
             covered = [replace(link, group=POD_GROUP) for link in links]
             changes = [Change(old, new) for old, new in zip(links, covered, strict=True)]
-            self._apply(changes, [(Host(), plan(*covered))])
+            self._apply(changes, [(OnHost(), plan(*covered))])
 
 
 def _is_open(change: Change, have: Plan, want: Plan) -> bool:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from backends.nodeplan import NFT_TABLES
 from dataplane.forward import Accept
 from dataplane.items import Addr, Item, Key, NftTable, Plan, Port, Sysctl, Veth, plan
-from dataplane.observe import Device, Filter, Host, Scope, Settings
+from dataplane.observe import Device, Filter, OnHost, Scope, Settings
 from dataplane.ours import has_pod_link_name
 
 Scoped: TypeAlias = tuple[Scope, Plan]
@@ -27,7 +27,7 @@ def scoped(want: Plan) -> list[Scoped]:
         rest = {key: item for key, item in rest.items() if key not in port}
     tables = [item for item in rest.values() if isinstance(item, NftTable)]
     accepts = {key: item for key, item in rest.items() if isinstance(item, Accept)}
-    parts.append((Host(), {key: item for key, item in rest.items() if not isinstance(item, NftTable | Accept)}))
+    parts.append((OnHost(), {key: item for key, item in rest.items() if not isinstance(item, NftTable | Accept)}))
     # The last, since programs that may be slow have to be asked.
     parts += [(Settings((), (name,)), plan(*(one for one in tables if one[:2] == name))) for name in NFT_TABLES]
     return [*parts, (Filter(), accepts)]

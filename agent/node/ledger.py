@@ -92,7 +92,7 @@ class Ledger:
         self._held = {record.lease.who: Held(record, RESTORED, False) for record in records}
         self._remembered: dict[str, str] = {}
         self._sequence = RESTORED
-        self.trouble: Failure | None = None
+        self.problem: Failure | None = None
         """Why the journal does not take what is to be saved; None when it does."""
 
     # --- what it tells ----------------------------------------------------------------------------------------
@@ -254,20 +254,20 @@ class Ledger:
         """See that the journal is there and takes what is saved. One that was lost or damaged while the agent ran is
         set aside and built anew from memory: the leases are all there, the history of addresses begins again."""
         with self._lock:
-            trouble = self._store.trouble()
-            if isinstance(trouble, Damaged) and self._reopen is not None:
-                log.error("the journal is built anew from memory", extra={"error": str(trouble)})
+            problem = self._store.problem()
+            if isinstance(problem, Damaged) and self._reopen is not None:
+                log.error("the journal is built anew from memory", extra={"error": str(problem)})
                 try:
                     store = self._built_anew(self._reopen())
                 except Failure as failure:
-                    trouble = failure
+                    problem = failure
                 else:
                     with suppress(Failure):
                         self._store.close()
-                    self._store, trouble = store, None
-            if trouble is not None and str(trouble) != str(self.trouble):
-                log.error("the journal takes nothing", extra={"error": str(trouble)})
-            self.trouble = trouble
+                    self._store, problem = store, None
+            if problem is not None and str(problem) != str(self.problem):
+                log.error("the journal takes nothing", extra={"error": str(problem)})
+            self.problem = problem
 
     def _built_anew(self, store: Store) -> Store:
         try:

@@ -37,7 +37,7 @@ OnDeath = Callable[[str, BaseException], None]
 """Told the name of a thread that ended unasked, and why."""
 
 
-class Answer(NamedTuple):
+class Page(NamedTuple):
     """What a path answers."""
 
     status: int
@@ -84,9 +84,9 @@ class _Handler(BaseHTTPRequestHandler):
         if code == 501:
             code, message = 405, "allowed: GET, HEAD"
         self.close_connection = True
-        self._send(Answer(code, _TEXT, f"{message or 'bad request'}\n".encode("ascii", "backslashreplace")))
+        self._send(Page(code, _TEXT, f"{message or 'bad request'}\n".encode("ascii", "backslashreplace")))
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: Page) -> None:
         self.connection.settimeout(self.server.deadline)  # for the whole of the answer: see socket.sendall
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.type)
@@ -107,7 +107,7 @@ class _Listener(ThreadingHTTPServer):
     request_queue_size = CONNECTIONS_MAX
 
     def __init__(
-        self, host: str, port: int, deadline: float, answer: Callable[[str], Answer], on_death: OnDeath
+        self, host: str, port: int, deadline: float, answer: Callable[[str], Page], on_death: OnDeath
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.deadline = deadline
@@ -206,15 +206,15 @@ class Http:
         except BaseException as error:  # noqa: BLE001 (the top of a thread)
             self._on_death(self.name, error)
 
-    def _answer(self, path: str) -> Answer:
+    def _answer(self, path: str) -> Page:
         try:
             if path == "/metrics":
-                return Answer(200, *self._scrape())
+                return Page(200, *self._scrape())
             judge = {"/healthz": self._works, "/readyz": self._ready}.get(path)
             if judge is not None:
                 is_so, why = judge()
-                return Answer(200 if is_so else 503, _TEXT, f"{why or 'ok'}\n".encode("utf-8", "backslashreplace"))
+                return Page(200 if is_so else 503, _TEXT, f"{why or 'ok'}\n".encode("utf-8", "backslashreplace"))
         except Exception:  # the server's edge
             log.exception("http answer failed", extra={"path": path})
-            return Answer(500, _TEXT, b"internal error, see the agent's log\n")
-        return Answer(404, _TEXT, b"there are /metrics, /healthz and /readyz\n")
+            return Page(500, _TEXT, b"internal error, see the agent's log\n")
+        return Page(404, _TEXT, b"there are /metrics, /healthz and /readyz\n")

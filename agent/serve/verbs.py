@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _DEFAULT: Final = {4: IPNetwork("0.0.0.0/0"), 6: IPNetwork("::/0")}
 
 
-class Later(Exception):
+class Parked(Exception):
     """The request is not answered now."""
 
 
@@ -61,7 +61,7 @@ class Verbs:
             return self._guarded(
                 incoming.request, lambda call: self._answer(call, incoming), started=incoming.arrived
             )
-        except Later:
+        except Parked:
             return None
 
     def add_together(self, incomings: Sequence[Incoming]) -> Callable[[], list[Answer | None]]:
@@ -129,7 +129,7 @@ class Verbs:
                 call = call or parse(request)
                 with logs.bound(attachment=call.attachment):
                     answer = body(call)
-            except Later:
+            except Parked:
                 raise
             except Failure as failure:
                 code = failure.code
@@ -206,7 +206,7 @@ class Verbs:
         if unable is None:
             return
         if unable.may_end and incoming.has_patience:
-            raise Later from unable.failure
+            raise Parked from unable.failure
         raise unable.failure
 
     def _add(self, call: Call, incoming: Incoming) -> Answer:
@@ -220,7 +220,7 @@ class Verbs:
                 raise
             shortage = self._shortage(failure)
             if shortage.may_end and incoming.has_patience:
-                raise Later from failure
+                raise Parked from failure
             if shortage.failure is failure:
                 raise
             raise shortage.failure from failure

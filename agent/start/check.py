@@ -22,15 +22,15 @@ import backends
 from agent import commands
 from agent.config import chosen
 from agent.config import load as configuration
-from agent.config.schema import Config, Paths
+from agent.config.schema import Config, PathsTable
 from agent.keep.spool import Spool
 from agent.keep.survey import Surroundings, Survey
 from agent.process.machine import boot_id, holder, identity, moment
 from agent.serve import listener
 from agent.start import nodes, restore
 from backends import nodeplan
-from backends.finding import Finding, Mark
 from backends.podcidrs import PodCidrs
+from backends.verdict import Mark, Verdict
 from cluster.kubernetes import KubernetesNodes
 from cni.errors import ConfigInvalid, Failure
 from dataplane import preflight, uplink
@@ -44,30 +44,30 @@ _SHOWN: Final = 5
 """Peers that cannot be reached are told, up to so many."""
 
 
-Plans = Generator[Finding, None, Plan]
-"""Findings, and at the end what this node would need of the kernel, as far as that is known."""
+Plans = Generator[Verdict, None, Plan]
+"""Verdicts, and at the end what this node would need of the kernel, as far as that is known."""
 
 
 def tell(path: str) -> int:
     """Print what is found for the configuration at *path*; the answer is the process's exit code."""
     logging.disable(logging.CRITICAL)  # what the parts of a start would log is told here
     wrong = 0
-    for finding in findings(path):
-        print(finding, flush=True)  # noqa: T201
-        wrong += finding.mark is Mark.WRONG
+    for one in verdicts(path):
+        print(one, flush=True)  # noqa: T201
+        wrong += one.mark is Mark.WRONG
     verdict = f"wrong: {wrong} of the above; nothing was changed" if wrong else "good: the agent can start here"
     print(verdict)  # noqa: T201
     return 1 if wrong else 0
 
 
-def findings(path: str) -> Iterator[Finding]:
+def verdicts(path: str) -> Iterator[Verdict]:
     """All that a start with the configuration at *path* needs."""
     try:
         config = configuration.load(path, hostname=socket.gethostname())
     except Failure as failure:
-        yield Finding(Mark.WRONG, "configuration", str(failure))
+        yield Verdict(Mark.WRONG, "configuration", str(failure))
         return
-    yield Finding(Mark.GOOD, "configuration", f"{path}: backend {config.backend}, node {config.node}")
+    yield Verdict(Mark.GOOD, "configuration", f"{path}: backend {config.backend}, node {config.node}")
     backend = backends.load(config.backend)
     yield from backend.check(config.of(backend), os.environ)
     needed = (yield from _listed(config)) if backend.needs_nodes else _least()
@@ -86,7 +86,7 @@ def _listed(config: Config) -> Plans:
         if isinstance(source, KubernetesNodes):
             source.look()
     except Failure as failure:
-        yield Finding(Mark.WRONG, "list of nodes", str(failure))
+        yield Verdict(Mark.WRONG, "list of nodes", str(failure))
         return _least()
     survey = Survey(
         node=config.node,
@@ -100,28 +100,28 @@ def _listed(config: Config) -> Plans:
     )
     survey.refresh()
     if source.error is not None:
-        yield Finding(Mark.WRONG, "list of nodes", str(source.error))
+        yield Verdict(Mark.WRONG, "list of nodes", str(source.error))
     else:
-        yield Finding(Mark.GOOD, "list of nodes", f"{source.origin}: {len(source.nodes)} nodes")
+        yield Verdict(Mark.GOOD, "list of nodes", f"{source.origin}: {len(source.nodes)} nodes")
         if survey.now is None:
-            yield Finding(Mark.WRONG, "this node", str(survey.problem))
+            yield Verdict(Mark.WRONG, "this node", str(survey.problem))
     if survey.now is None:
         return _least()
     yield from _site(survey.now)
     return survey.now.wired.plan
 
 
-def _site(now: Surroundings) -> Iterator[Finding]:
+def _site(now: Surroundings) -> Iterator[Verdict]:
     here, link = now.site.here, now.site.uplink
     own, pods = (", ".join(map(str, one)) for one in (here.addresses, here.pod_cidrs))
-    yield Finding(Mark.GOOD, "this node", f"{own}; pods' addresses from {pods}")
+    yield Verdict(Mark.GOOD, "this node", f"{own}; pods' addresses from {pods}")
     state = "up" if link.is_up else "down: other nodes cannot be reached until it is up"
     said = f"{link.name}, {link.mtu} bytes, {state}; pods get {now.wiring.mtu} bytes"
-    yield Finding(Mark.GOOD if link.is_up else Mark.NOTE, "uplink", said)
+    yield Verdict(Mark.GOOD if link.is_up else Mark.NOTE, "uplink", said)
     for one in now.unserved[:_SHOWN]:
-        yield Finding(Mark.NOTE, "peer", f"{one.peer} cannot be reached: {one.why}")
+        yield Verdict(Mark.NOTE, "peer", f"{one.peer} cannot be reached: {one.why}")
     if len(now.unserved) > _SHOWN:
-        yield Finding(Mark.NOTE, "peer", f"nor can {len(now.unserved) - _SHOWN} others")
+        yield Verdict(Mark.NOTE, "peer", f"nor can {len(now.unserved) - _SHOWN} others")
 
 
 def _least() -> Plan:
@@ -129,53 +129,53 @@ def _least() -> Plan:
     return plan(nodeplan.table((), None))
 
 
-def _machine(needed: Plan) -> Iterator[Finding]:
+def _machine(needed: Plan) -> Iterator[Verdict]:
     try:
         lacking = preflight.missing(needed, Nft())
     except Failure as failure:
-        yield Finding(Mark.WRONG, "machine", f"cannot be judged: {failure}")
+        yield Verdict(Mark.WRONG, "machine", f"cannot be judged: {failure}")
         return
     for one in lacking:
-        yield Finding(Mark.WRONG, "machine", f"lacks {one}")
+        yield Verdict(Mark.WRONG, "machine", f"lacks {one}")
     if not lacking:
-        yield Finding(Mark.GOOD, "machine", f"Linux {platform.release()}: it has what the agent needs")
+        yield Verdict(Mark.GOOD, "machine", f"Linux {platform.release()}: it has what the agent needs")
 
 
 # --- what an agent keeps here -----------------------------------------------------------------------------------------
 
 
-def _agent(config: Config) -> Generator[Finding, None, Any]:
+def _agent(config: Config) -> Generator[Verdict, None, Any]:
     """The status of the agent that runs here, if one does."""
     who = holder()
     if who is None:
-        yield Finding(Mark.GOOD, "agent", "none runs here")
+        yield Verdict(Mark.GOOD, "agent", "none runs here")
         return None
     try:
         status = commands.ask(config.paths.socket, commands.STATUS, {})
     except Failure as failure:
         why = f"{who} runs here, and does not answer at paths.socket: {failure}"
-        yield Finding(Mark.WRONG, "agent", f"{why}; if its configuration is another, stop it first")
+        yield Verdict(Mark.WRONG, "agent", f"{why}; if its configuration is another, stop it first")
         return None
     leases = len(status["leases"])
-    yield Finding(Mark.GOOD, "agent", f"{who} runs here: backend {status['backend']}, {leases} leases")
+    yield Verdict(Mark.GOOD, "agent", f"{who} runs here: backend {status['backend']}, {leases} leases")
     return status
 
 
-def _paths(config: Config, running: Any) -> Iterator[Finding]:
+def _paths(config: Config, running: Any) -> Iterator[Verdict]:
     paths = config.paths
     for what, one in (("socket", paths.socket), ("journal", paths.state), ("spool", paths.spool)):
         try:
-            yield Finding(Mark.GOOD, what, f"{one} {_kept(config, running, what, Path(one))}")
+            yield Verdict(Mark.GOOD, what, f"{one} {_kept(config, running, what, Path(one))}")
         except Failure as failure:
-            yield Finding(Mark.WRONG, what, str(failure))
+            yield Verdict(Mark.WRONG, what, str(failure))
         except OSError as error:
             said = f"{one} cannot be looked at: {error.strerror or error}: run this as the agent's user"
-            yield Finding(Mark.WRONG, what, said)
-    usual = Paths()
+            yield Verdict(Mark.WRONG, what, said)
+    usual = PathsTable()
     for name, one, other in (("SOCKET", paths.socket, usual.socket), ("SPOOL", paths.spool, usual.spool)):
         if one != other:
             said = f"looks at {other}: give the runtime ROUTABLE_{name}={one} in its environment"
-            yield Finding(Mark.NOTE, "executable", said)
+            yield Verdict(Mark.NOTE, "executable", said)
 
 
 def _kept(config: Config, running: Any, what: str, path: Path) -> str:
@@ -235,10 +235,10 @@ def _opened(path: Path, copy: Path, backend: str) -> str:
         return "is damaged: it will be set aside, and built anew from what the kernel knows"
 
 
-def _port(config: Config, *, is_running: bool) -> Iterator[Finding]:
+def _port(config: Config, *, is_running: bool) -> Iterator[Verdict]:
     endpoint = config.metrics.endpoint
     if endpoint is None:
-        yield Finding(Mark.NOTE, "metrics", "are served nowhere, nor are the probes: metrics.listen is empty")
+        yield Verdict(Mark.NOTE, "metrics", "are served nowhere, nor are the probes: metrics.listen is empty")
         return
     family = socket.AF_INET6 if ":" in endpoint[0] else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as trial:
@@ -249,6 +249,6 @@ def _port(config: Config, *, is_running: bool) -> Iterator[Finding]:
             mark = Mark.GOOD if is_running else Mark.WRONG
             why = "is used by the agent that runs here" if is_running else f"cannot be used: {error.strerror}"
             remedy = "" if is_running else "; set metrics.listen"
-            yield Finding(mark, "metrics", f"{config.metrics.listen} {why}{remedy}")
+            yield Verdict(mark, "metrics", f"{config.metrics.listen} {why}{remedy}")
             return
-    yield Finding(Mark.GOOD, "metrics", f"{config.metrics.listen} can be used")
+    yield Verdict(Mark.GOOD, "metrics", f"{config.metrics.listen} can be used")

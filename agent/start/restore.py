@@ -16,7 +16,7 @@ from cni.errors import ConfigInvalid, StateCorrupt
 from cni.spec import Attachment
 from dataplane.items import Plan, Route, Veth
 from dataplane.kernel import Dataplane
-from dataplane.observe import Host
+from dataplane.observe import OnHost
 from dataplane.ours import has_pod_link_name
 from ipam.lease import Block
 from ipam.moment import Moment
@@ -55,7 +55,7 @@ def state(store: Store, kernel: Dataplane, source: Source, configured: str, boot
     text = store.recall(JOURNAL)
     if text is not None:
         return restored(text, configured, boot)
-    have = kernel.observe([Host()])
+    have = kernel.observe([OnHost()])
     found = seen(have, (), configured)
     if found.is_resting:
         return found
@@ -113,7 +113,7 @@ def records(
     """
     saved = store.load()
     known = {record.lease.who for record in saved}
-    have = kernel.observe([Host()])
+    have = kernel.observe([OnHost()])
     more = adopted(have, known, blocks, clock())
     if store.is_new:
         _refuse_unknown(have, {record.lease.who for record in more})

@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from agent.commands import AT_REST, FINISHING, MOVING, PREPARING, WAITING
 from agent.keep.survey import Surroundings
@@ -25,6 +25,7 @@ from backends.wiring import Wiring
 from cni.errors import ConfigInvalid, Failure, NotReady, TryAgain
 from dataplane.diff import diff
 from dataplane.items import Plan
+from dataplane.memory import Memory
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +48,6 @@ Silence = Callable[[str, str, Collection[str], float, str], str]
 """See `dataplane.probe.silence`."""
 
 
-class Journal(Protocol):
-    """Where the state is kept."""
-
-    def recall(self, name: str) -> str | None:
-        """What was kept under *name*."""
-
-    def remember(self, name: str, value: str) -> None:
-        """Keep it."""
-
-
 class Switch:
     """One thread moves peers; any thread asks. *load* answers a backend's factory, *settle* answers
     what surrounds the node when the kernel has what is wanted, or raises TryAgain, *let_pass* whether every request
@@ -70,7 +61,7 @@ class Switch:
         *,
         way: Way,
         boot: str,
-        journal: Journal,
+        journal: Memory,
         let_pass: Callable[[float], bool],
         load: Callable[[str], Callable[[Site], Wiring]],
         settle: Callable[[], Surroundings | None],

@@ -68,7 +68,7 @@ class Status:
         stuck = self.stuck()
         if stuck is not None:
             yield _fatal(Kind.AGENT, stuck)
-        journal = self.node.ledger.trouble
+        journal = self.node.ledger.problem
         if journal is not None:
             yield _fatal(Kind.JOURNAL, journal)
         now = self.survey.now

@@ -7,22 +7,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from backends.aws import maxpods
-from backends.aws.table import Aws, contradictions, wanted
-from backends.descriptor import Backend, Handles, Means, Part, Supply
-from backends.finding import Finding
+from backends.aws.table import AwsTable, contradictions, wanted
+from backends.descriptor import Backend, Handles, Means, Part, Provision
+from backends.verdict import Verdict
 
 if TYPE_CHECKING:
     from backends.site import Site
     from backends.wiring import Wiring
 
 
-def _wiring(site: Site, aws: Aws) -> Wiring:
+def _wiring(site: Site, aws: AwsTable) -> Wiring:
     from backends.aws.wiring import EniWiring
 
     return EniWiring(replace(site, options=replace(site.options, masquerade=aws.untranslated)))
 
 
-def _supply(aws: Aws, means: Means) -> Supply:
+def _supply(aws: AwsTable, means: Means) -> Provision:
     """ConfigInvalid: the library is not installed."""
     from backends.aws import live
     from backends.aws.fabric import EniFabric
@@ -48,18 +48,18 @@ def _supply(aws: Aws, means: Means) -> Supply:
         perform = live.Live(fabric, means.environment).perform
         return [Errands(fabric.life(), perform, CloudError, handles.settle, handles.on_death)]
 
-    return Supply(fabric, fabric, parts)
+    return Provision(fabric, fabric, parts)
 
 
-def _check(aws: Aws, environment: Mapping[str, str]) -> Iterator[Finding]:
-    from backends.aws.check import findings
+def _check(aws: AwsTable, environment: Mapping[str, str]) -> Iterator[Verdict]:
+    from backends.aws.check import verdicts
 
-    return findings(environment)
+    return verdicts(environment)
 
 
 BACKEND: Final = Backend(
     name="aws-eni",
-    table=Aws,
+    table=AwsTable,
     contradictions=contradictions,
     wiring=_wiring,
     supply=_supply,

@@ -8,7 +8,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
-from backends.aws.table import Aws
+from backends.aws.table import AwsTable
 from backends.descriptor import Command
 
 
@@ -33,7 +33,7 @@ def _count(text: str) -> int:
     return number
 
 
-def _run(options: Namespace, aws: Aws, cooldown: float) -> int:
+def _run(options: Namespace, aws: AwsTable, cooldown: float) -> int:
     from backends.aws import limits, live
 
     mode = options.mode or aws.mode

@@ -16,7 +16,7 @@ from backends.aws.refusals import PREFIXES, Refusals
 from backends.cloud.idle import Idle
 from backends.cloud.usage import Usage
 from backends.cloud.withholding import Held
-from backends.site import Interface
+from backends.site import Nic
 from ipam.warmpool import Pool, Pooled
 
 APPEARS: Final = 60.0
@@ -75,7 +75,7 @@ class Stock:
         """Know these subnets, too."""
         self.subnets = {**self.subnets, **{one.id: one.cidr for one in subnets}}
 
-    def interfaces(self) -> list[tuple[Eni, Interface]]:
+    def interfaces(self) -> list[tuple[Eni, Nic]]:
         """The interfaces that pods use, by their index."""
         devices = self._devices()
         found = []
@@ -84,10 +84,10 @@ class Stock:
             if not self._is_wired(one) or one.index is None or one.address is None:
                 continue
             if subnet is not None and device is not None:
-                found.append((one, Interface(device, one.index, one.mac, one.address, subnet, self._wired(one))))
+                found.append((one, Nic(device, one.index, one.mac, one.address, subnet, self._wired(one))))
         return sorted(found, key=lambda pair: pair[1].index)
 
-    def offered(self, interfaces: Iterable[tuple[Eni, Interface]]) -> list[tuple[Eni, IPNetwork]]:
+    def offered(self, interfaces: Iterable[tuple[Eni, Nic]]) -> list[tuple[Eni, IPNetwork]]:
         """The blocks of *interfaces* that pods may have addresses of, and where they are."""
         barred = self.barred()
         return [

@@ -23,7 +23,7 @@ Count = Annotated[int, Meta(ge=0, le=4096, description="a number from 0 to 4096"
 Tags = Annotated[dict[str, str], Meta(description='a table of tags, such as { "kubernetes.io/role/cni" = "1" }')]
 
 
-class Aws(Section, frozen=True):
+class AwsTable(Section, frozen=True):
     """ENIs and their addresses, for backend = "aws-eni"."""
 
     mode: Annotated[Literal["prefix", "address"], Meta(description='"prefix" or "address"')] = "prefix"
@@ -56,7 +56,7 @@ class Aws(Section, frozen=True):
         return self.snat_exclude if self.snat == "external" else None
 
 
-def contradictions(aws: Aws) -> Iterator[Wrong]:
+def contradictions(aws: AwsTable) -> Iterator[Wrong]:
     """What the types cannot say."""
     if len(aws.security_groups) > _GROUPS_MAX:
         yield Wrong("aws.security_groups", f"allowed: {_GROUPS}")
@@ -68,7 +68,7 @@ def contradictions(aws: Aws) -> Iterator[Wrong]:
             yield Wrong(f"aws.{tags}", f"is given together with aws.{names}; allowed: one of the two")
 
 
-def wanted(aws: Aws) -> EniOptions:
+def wanted(aws: AwsTable) -> EniOptions:
     """The table as the fabric wants to know it."""
     has_nothing_warm = aws.mode == "address" and not (aws.minimum_addresses or aws.warm_enis)
     return EniOptions(

@@ -19,7 +19,7 @@ from typing import Final
 from netaddr import IPAddress, IPNetwork, cidr_merge
 
 from backends import nodeplan, podlink
-from backends.site import Interface, Site, pod_mtu
+from backends.site import Nic, Site, pod_mtu
 from backends.wiring import Wired
 from cluster.peers import Peer
 from dataplane.forward import accepts
@@ -87,7 +87,7 @@ def _items(site: Site) -> Iterator[Item]:
         yield from _secondary(one, site)
 
 
-def _primary(one: Interface, site: Site) -> Iterator[Item]:
+def _primary(one: Nic, site: Site) -> Iterator[Item]:
     """The main table would do, but for other programs that put a default route of another interface there."""
     yield from _table_of(one)
     for block in _blocks(one):
@@ -98,7 +98,7 @@ def _primary(one: Interface, site: Site) -> Iterator[Item]:
                 yield Rule(4, TRANSLATED, TABLES, src=str(block))
 
 
-def _secondary(one: Interface, site: Site) -> Iterator[Item]:
+def _secondary(one: Nic, site: Site) -> Iterator[Item]:
     yield Port(HOST, one.device, site.uplink.mtu, one.mac)
     yield nodeplan.loose(one.device)
     # Without the subnet's length, or the kernel would add a route for the subnet to the main table.
@@ -110,7 +110,7 @@ def _secondary(one: Interface, site: Site) -> Iterator[Item]:
             yield Rule(4, SOURCES, TABLES + one.index, src=str(block), dst=network)
 
 
-def _table_of(one: Interface) -> Iterator[Item]:
+def _table_of(one: Nic) -> Iterator[Item]:
     """Its ways out, and that answers take them."""
     table, gateway = TABLES + one.index, str(IPAddress(one.subnet.first + 1))
     yield Route(HOST, str(one.subnet.cidr), one.device, table=table)
@@ -118,7 +118,7 @@ def _table_of(one: Interface) -> Iterator[Item]:
     yield Rule(4, REPLIES, table, mark=mark(one.index), mask=MASK)
 
 
-def _blocks(one: Interface) -> list[IPNetwork]:
+def _blocks(one: Nic) -> list[IPNetwork]:
     """IPv4 alone: IPv6 is on the primary interface, and needs no rules."""
     return [block for block in one.blocks if block.version == 4]
 

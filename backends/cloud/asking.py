@@ -19,7 +19,7 @@ class Later(Exception):
         self.seconds = seconds
 
 
-class Memory(Protocol):
+class RefusalLog(Protocol):
     """Who remembers what was refused: `backends.cloud.obstacles`, with a cloud's own words."""
 
     def noticed(self, error: Refused, about: str) -> None:
@@ -39,7 +39,7 @@ class Cloud:
     def __init__(
         self,
         pacer: Pacer,
-        memory: Memory,
+        memory: RefusalLog,
         clock: Callable[[], float],
         about: Callable[[Mapping[str, Any]], str],
     ) -> None:

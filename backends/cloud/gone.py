@@ -16,7 +16,7 @@ GONE: Final = 300.0
 """Seconds for which a machine's metadata may still show what was taken away."""
 
 
-class Gone:
+class LatelyGone:
     """*known* is what an earlier process had: `times` of then. *held* answers the addresses that pods have."""
 
     def __init__(

@@ -1,9 +1,9 @@
 """What is about to be changed in a cloud, kept in the agent's journal before the cloud is asked.
 
 A process that is killed between a call and its answer leaves an intent, and the next goes on from what the cloud says
-then. Beside the intents stands what went lately (`Gone`), and the names of what agents *made*, which the cloud may not
-tell apart from the rest. All of it says on which machine and during which boot it was kept: see `arrived`; what an
-earlier boot entered counts as of this one's begin.
+then. Beside the intents stands what went lately (`LatelyGone`), and the names of what agents *made*, which the cloud
+may not tell apart from the rest. All of it says on which machine and during which boot it was kept: see `arrived`; what
+an earlier boot entered counts as of this one's begin.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from netaddr import IPAddress
 
-from backends.cloud.gone import Gone
+from backends.cloud.gone import LatelyGone
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Intents(Generic[I]):
         self._machine: str = found.get("instance", "")
         self.now: tuple[I, ...] = tuple(read(one, is_rebooted) for one in found["intents"])
         """What may be under way."""
-        self.gone = Gone(dict.fromkeys(found["gone"], 0.0) if is_rebooted else found["gone"], clock, held)
+        self.gone = LatelyGone(dict.fromkeys(found["gone"], 0.0) if is_rebooted else found["gone"], clock, held)
         self.made: frozenset[str] = frozenset(found["made"])
 
     def arrived(self, machine: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from backends.descriptor import Backend
-from backends.vxlan.table import Vxlan
+from backends.vxlan.table import VxlanTable
 
 if TYPE_CHECKING:
     from backends.site import Site
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dataplane.items import Item
 
 
-def _wiring(site: Site, table: Vxlan) -> Wiring:
+def _wiring(site: Site, table: VxlanTable) -> Wiring:
     from backends.vxlan.wiring import VxlanWiring
 
     return VxlanWiring(site, table)
@@ -25,4 +25,4 @@ def _shows(item: Item) -> bool:
     return VXLAN_LINK in (item.key.name, item.link)
 
 
-BACKEND: Final = Backend(name="vxlan", table=Vxlan, wiring=_wiring, shows=_shows)
+BACKEND: Final = Backend(name="vxlan", table=VxlanTable, wiring=_wiring, shows=_shows)

@@ -9,7 +9,7 @@ from msgspec import Meta
 from backends.section import Flag, Port, Section
 
 
-class Vxlan(Section, frozen=True):
+class VxlanTable(Section, frozen=True):
     """The overlay, for backend = "vxlan"."""
 
     vni: Annotated[int, Meta(ge=1, le=(1 << 24) - 1, description="a number from 1 to 16777215")] = 4096

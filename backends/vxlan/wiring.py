@@ -22,7 +22,7 @@ from backends import nodeplan, podlink
 from backends.plainroutes import off_link, routes
 from backends.site import Site, pod_mtu
 from backends.vxlan import encapsulated
-from backends.vxlan.table import Vxlan as Table
+from backends.vxlan.table import VxlanTable
 from backends.wiring import Unserved, Wired
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
@@ -35,14 +35,14 @@ OVERHEAD: Final = {4: 50, 6: 70}
 """Bytes, by the underlay's family: inner Ethernet 14, VXLAN 8, UDP 8, IP 20 or 40."""
 _CHECKSUMS_WORK: Final = (5, 7)
 """Since this kernel NAT with checksum offload on the device does not spoil packets (63 s stalls)."""
-USUAL: Final = Table()
+USUAL: Final = VxlanTable()
 """What the operator wants who says nothing."""
 
 
 class VxlanWiring:
     """`backends.wiring.Wiring` by VXLAN. ConfigInvalid: no underlay address, or the MTU is impossible."""
 
-    def __init__(self, site: Site, table: Table = USUAL) -> None:
+    def __init__(self, site: Site, table: VxlanTable = USUAL) -> None:
         self._site, self._table = site, table
         self._underlay = _underlay(site, table.underlay)
         self._peers = nodeplan.Peers(

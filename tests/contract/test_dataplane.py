@@ -33,7 +33,7 @@ from dataplane.items import (
 from dataplane.kernel import Dataplane, Kernel
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import Device, Host, Pod, PodLink, Scope, Settings
+from dataplane.observe import Device, OnHost, Pod, PodLink, Scope, Settings
 from demo.place import Place, run
 from tests.fakes.kernel import FakeKernel
 
@@ -126,7 +126,7 @@ class RealWorld:
 
     def close(self) -> None:
         """Remove all that the test left."""
-        changes = diff(self.dataplane.observe([Host(), Settings((), (("inet", "routable"),))]), {})
+        changes = diff(self.dataplane.observe([OnHost(), Settings((), (("inet", "routable"),))]), {})
         self.dataplane.apply(changes)
         self._kernel.close()
         self._own.close()
@@ -229,7 +229,7 @@ def test_a_pod_appears_whole_and_goes_whole(world: World) -> None:
     want = pod(netns)
     world.dataplane.apply(diff({}, want))
     same(seen(world, netns), want)
-    same(world.dataplane.observe([Host()]), {key: item for key, item in want.items() if key.place == HOST})
+    same(world.dataplane.observe([OnHost()]), {key: item for key, item in want.items() if key.place == HOST})
     gone = diff(plan(Veth(LINK, "", 0, "")), {})
     world.dataplane.apply(gone)
     same(seen(world, netns), {})
@@ -295,17 +295,17 @@ def test_a_namespaces_identity(world: World) -> None:
 def test_a_nodes_part(world: World, want: dict[Key, Item]) -> None:
     """Applied, seen, removed."""
     world.dataplane.apply(diff({}, want))
-    same(world.dataplane.observe([Host()]), want)
-    world.dataplane.apply(diff(world.dataplane.observe([Host()]), {}))
-    same(world.dataplane.observe([Host()]), {})
+    same(world.dataplane.observe([OnHost()]), want)
+    world.dataplane.apply(diff(world.dataplane.observe([OnHost()]), {}))
+    same(world.dataplane.observe([OnHost()]), {})
 
 
 @pytest.mark.parametrize(("old", "new"), [(NODE, OVERLAY), (OVERLAY, NODE)], ids=["to-vxlan", "to-static"])
 def test_one_plan_becomes_another(world: World, old: dict[Key, Item], new: dict[Key, Item]) -> None:
     """By the difference alone; a nexthop moves to another device and family under its routes."""
     world.dataplane.apply(diff({}, old))
-    world.dataplane.apply(diff(world.dataplane.observe([Host()]), new))
-    same(world.dataplane.observe([Host()]), new)
+    world.dataplane.apply(diff(world.dataplane.observe([OnHost()]), new))
+    same(world.dataplane.observe([OnHost()]), new)
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_a_rule_changes_by_another_that_comes_first(world: World) -> None:
     changes = diff(plan(old), plan(new))
     assert [str(change) for change in changes] == [f"+ {new}", f"- {old}"]
     world.dataplane.apply(changes)
-    same(world.dataplane.observe([Host()]), plan(new))
+    same(world.dataplane.observe([OnHost()]), plan(new))
 
 
 def test_what_somebody_removed_is_missed_and_put_back(world: World) -> None:
@@ -411,10 +411,10 @@ def test_a_nexthop_takes_its_routes_along(world: World) -> None:
     world.dataplane.apply(diff({}, NODE))
     nexthop = NODE[Key(HOST, "nexthop", str(0x40000001))]
     world.dataplane.apply([Change(nexthop, None)])
-    missing = {change.item.key for change in diff(world.dataplane.observe([Host()]), NODE)}
+    missing = {change.item.key for change in diff(world.dataplane.observe([OnHost()]), NODE)}
     assert missing == {nexthop.key, Key(HOST, "route", "10.1.2.0/24")}
-    world.dataplane.apply(diff(world.dataplane.observe([Host()]), NODE))
-    same(world.dataplane.observe([Host()]), NODE)
+    world.dataplane.apply(diff(world.dataplane.observe([OnHost()]), NODE))
+    same(world.dataplane.observe([OnHost()]), NODE)
 
 
 def test_settings_are_read_and_written(world: World) -> None:

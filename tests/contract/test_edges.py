@@ -23,10 +23,10 @@ from dataplane.hooks import Hooks
 from dataplane.host import Host as HostLook
 from dataplane.items import HOST, VXLAN_LINK, Fdb, Item, NftTable, Plan, Sysctl, Vxlan, plan
 from dataplane.kernel import Kernel
-from dataplane.netlink import Refusal, Socket, T
+from dataplane.netlink import Nack, Socket, T
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import MOST, Device, Host, Pod, PodLink, Scope, Settings
+from dataplane.observe import MOST, Device, OnHost, Pod, PodLink, Scope, Settings
 from dataplane.program import REST, Done, call
 from dataplane.refusal import unable
 from demo.place import Place
@@ -40,7 +40,7 @@ ERRORS = (
     *(errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR, errno.EAGAIN, errno.EBUSY),
     *(errno.EPERM, errno.EACCES, errno.EIO, errno.EINVAL, errno.ENOSPC, errno.EOPNOTSUPP, errno.ENETDOWN),
 )
-SCOPES: list[Scope] = [Host(), Settings(("net/ipv4/ip_forward",)), PodLink(LINK), Device("up0", ("192.0.2.1/24",))]
+SCOPES: list[Scope] = [OnHost(), Settings(("net/ipv4/ip_forward",)), PodLink(LINK), Device("up0", ("192.0.2.1/24",))]
 
 
 class Faulty(Socket):
@@ -56,7 +56,7 @@ class Faulty(Socket):
         if self._left[0] == 0:
             raise OSError(self._number, os.strerror(self._number))
 
-    def transact(self, messages: Sequence[rtnl.Message]) -> list[Refusal]:
+    def transact(self, messages: Sequence[rtnl.Message]) -> list[Nack]:
         """See `Socket.transact`."""
         self._count()
         return super().transact(messages)
@@ -107,7 +107,7 @@ def own() -> Iterator[Netns]:
     with closing(Netns()) as own:
         yield own
         with closing(Kernel(own, Nft())) as kernel:
-            kernel.apply(diff(kernel.observe([Host(), Settings((), ((TABLE.family, TABLE.name),))]), {}))
+            kernel.apply(diff(kernel.observe([OnHost(), Settings((), ((TABLE.family, TABLE.name),))]), {}))
     command("ip", "link", "del", "up0")
 
 
@@ -145,7 +145,7 @@ def _observed(own: Netns, netns: str) -> None:
 def _applied(own: Netns, netns: str) -> None:
     with closing(Kernel(own, Nft())) as kernel:
         tables = Settings((), ((TABLE.family, TABLE.name),))
-        have = kernel.observe([Host(), tables, Pod(netns, "eth0", (IPV6,), GATEWAYS)])
+        have = kernel.observe([OnHost(), tables, Pod(netns, "eth0", (IPV6,), GATEWAYS)])
         kernel.apply(diff(have, {**pod(netns), **OVERLAY, TABLE.key: TABLE}))
 
 
@@ -214,7 +214,7 @@ def test_a_probe_without_a_descriptor_says_so() -> None:
 def test_any_error_at_any_use_of_a_socket(own: Netns, netns: str, number: int) -> None:
     """Looking and changing: it is a failure that names the error, it was met, and afterwards all can be made good."""
     want = {**pod(netns), **OVERLAY}
-    scopes: list[Scope] = [Host(), Pod(netns, "eth0", (IPV6,), GATEWAYS)]
+    scopes: list[Scope] = [OnHost(), Pod(netns, "eth0", (IPV6,), GATEWAYS)]
     for at in range(1, MANY):
         left = [at]
         with closing(Kernel(own, Nft(), partial(Faulty, left, number))) as kernel:
@@ -247,7 +247,7 @@ def test_an_answer_that_cannot_be_read(own: Netns) -> None:
         closing(Kernel(own, Nft(), Mad)) as kernel,
         pytest.raises(KernelRefused, match="an answer of the kernel cannot be read"),
     ):
-        kernel.observe([Host()])
+        kernel.observe([OnHost()])
 
 
 def test_a_dump_that_never_gets_through(own: Netns) -> None:
@@ -258,7 +258,7 @@ def test_a_dump_that_never_gets_through(own: Netns) -> None:
             yield 0x10, b""  # NLM_F_DUMP_INTR
 
     with closing(Kernel(own, Nft(), Restless)) as kernel, pytest.raises(TryAgain, match="interrupted by changes"):
-        kernel.observe([Host()])
+        kernel.observe([OnHost()])
 
 
 # --- what goes while one looks ------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_the_overlays_device_vanishes_during_a_look(own: Netns, number: int) -> 
         kernel.apply(diff({}, {**NODE, **{key: item for key, item in OVERLAY.items() if _is_of_overlay(item)}}))
     left = [number]
     with closing(Kernel(own, Nft(), partial(Meddled, left, vanish(VXLAN_LINK)))) as kernel:
-        have = kernel.observe([Host()])
+        have = kernel.observe([OnHost()])
         same({key: item for key, item in have.items() if number == 2 or not _is_of_overlay(item)}, NODE)
     assert left[0] <= 0
 

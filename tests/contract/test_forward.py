@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 
 from cni.errors import KernelRefused
-from dataplane.forward import Accept, Chain, Forward, Seen, accepts
+from dataplane.forward import Accept, Chain, Chains, Forward, accepts
 from dataplane.netns import Netns
 from dataplane.program import Done, Program, call
 from demo.lab import place
@@ -68,7 +68,7 @@ def forward() -> Forward:
 
 def test_a_host_without_such_a_chain_gets_none(host: Place, forward: Forward) -> None:
     """A look makes nothing."""
-    assert there(host, forward.look) == Seen()
+    assert there(host, forward.look) == Chains()
     assert host.run("nft", "list", "ruleset") == ""
 
 
@@ -77,10 +77,10 @@ def test_what_drops_is_seen_and_what_is_ours_comes_and_goes(host: Place, forward
     """In a chain with others' rules, which stay as they are and where they are, as iptables itself tells."""
     program = PROGRAMS[chain]
     host.run(program, "-A", "FORWARD", "-i", "rt+", "-m", "comment", "--comment", "not ours", "-j", "ACCEPT")
-    assert there(host, forward.look) == Seen()
+    assert there(host, forward.look) == Chains()
     host.run(program, "-P", "FORWARD", "DROP")
     before = listed(host, chain)
-    assert there(host, forward.look) == Seen(frozenset((chain,)))
+    assert there(host, forward.look) == Chains(frozenset((chain,)))
     wanted = list(accepts([chain], CIDRS))
     assert {one.cidr for one in wanted} == {cidr for cidr in CIDRS if (":" in cidr) == (chain.family == 6)}
     for one in wanted:
@@ -93,7 +93,7 @@ def test_what_drops_is_seen_and_what_is_ours_comes_and_goes(host: Place, forward
         there(host, partial(forward.drop, one))
         there(host, partial(forward.drop, one))
     assert listed(host, chain) == before
-    assert there(host, forward.look) == Seen(frozenset((chain,)))
+    assert there(host, forward.look) == Chains(frozenset((chain,)))
 
 
 @pytest.mark.parametrize("chain", PROGRAMS, ids=str)

@@ -23,11 +23,11 @@ class Kept:
         self.is_full = False
 
     def recall(self, name: str) -> str | None:
-        """See `dataplane.nft.Memory`."""
+        """See `dataplane.memory.Memory`."""
         return self.kept.get(name)
 
     def remember(self, name: str, value: str) -> None:
-        """See `dataplane.nft.Memory`."""
+        """See `dataplane.memory.Memory`."""
         if self.is_full:
             raise TryAgain("the store is full", "")
         self.kept[name] = value

@@ -18,10 +18,10 @@ from dataplane import rtnl
 from dataplane.diff import Change, diff
 from dataplane.items import HOST, VXLAN_LINK, Nexthop, Route, Space, Vxlan, plan
 from dataplane.kernel import Kernel
-from dataplane.netlink import Refusal, Socket
+from dataplane.netlink import Nack, Socket
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import Host, Pod, PodLink
+from dataplane.observe import OnHost, Pod, PodLink
 from demo.place import Place
 from demo.place import run as command
 from tests.contract.test_dataplane import LINK, OVERLAY, pod
@@ -43,8 +43,8 @@ def test_an_overlay_of_other_numbers_is_made_anew(kernel: Kernel) -> None:
     """The kernel changes neither VNI nor port on a living device."""
     kernel.apply(diff({}, plan(VXLAN)))
     for other in (replace(VXLAN, vni=7), replace(VXLAN, port=8472), replace(VXLAN, local="192.0.2.9", mtu=1400)):
-        kernel.apply(diff(kernel.observe([Host()]), plan(other)))
-        same(kernel.observe([Host()]), plan(other))
+        kernel.apply(diff(kernel.observe([OnHost()]), plan(other)))
+        same(kernel.observe([OnHost()]), plan(other))
 
 
 def test_an_overlay_that_went_is_refused_and_not_half_changed(kernel: Kernel) -> None:
@@ -75,7 +75,7 @@ def test_of_many_nexthops_anothers_is_found_too(kernel: Kernel) -> None:
     command("ip", "nexthop", "del", "id", str(many[7].id))
     command("ip", "nexthop", "add", "id", str(many[7].id), "via", "192.0.2.99", "dev", "up0", "protocol", "static")
     kernel.apply([Change(one, None) for one in many])
-    assert kernel.observe([Host()]) == {}
+    assert kernel.observe([OnHost()]) == {}
     assert command("ip", "nexthop", "show").count("via") == 1
     command("ip", "nexthop", "del", "id", str(many[7].id))
 
@@ -91,7 +91,7 @@ def test_a_pod_that_is_gone_has_nothing_to_be_removed(kernel: Kernel) -> None:
     with pytest.raises(KernelRefused, match="the pod's network namespace is gone"):
         kernel.apply(diff({}, inside))
     assert kernel.leads_to(LINK, path) is False
-    kernel.apply(diff(kernel.observe([Host()]), {}))
+    kernel.apply(diff(kernel.observe([OnHost()]), {}))
 
 
 def test_where_a_namespace_was_is_something_else(own: Netns, kernel: Kernel, netns: str, tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_a_link_that_may_not_be_deleted_is_told(own: Netns, kernel: Kernel, netn
             super().__init__()
             self._number = number
 
-        def transact(self, messages: Sequence[rtnl.Message]) -> list[Refusal]:
-            return [Refusal(0, self._number, "not this one")]
+        def transact(self, messages: Sequence[rtnl.Message]) -> list[Nack]:
+            return [Nack(0, self._number, "not this one")]
 
     kernel.apply(diff({}, pod(netns)))
     have = kernel.observe([PodLink(LINK)])

@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from dataplane.netns import Netns
-from dataplane.ways import Packet, Way, explain, ways
+from dataplane.ways import Course, Packet, explain, ways
 from demo.lab import place
 from demo.place import Place
 
@@ -39,7 +39,7 @@ def host() -> Iterator[Place]:
         yield made
 
 
-def asked(host: Place, *packets: Packet) -> list[Way]:
+def asked(host: Place, *packets: Packet) -> list[Course]:
     """The answers of the kernel there."""
     return there(host, lambda: ways(packets))
 
@@ -69,7 +69,7 @@ def test_it_follows_rules_tables_and_gateways(host: Place) -> None:
         "dev eth0 via 192.0.0.254 (table 254)",
         "dev eth1 via 192.0.1.254 (table 52)",
     ]
-    assert asked(host, Packet("2001:db8:1::9"))[0]._replace(table=0) == Way("unicast", "eth1", src="2001:db8:1::1")
+    assert asked(host, Packet("2001:db8:1::9"))[0]._replace(table=0) == Course("unicast", "eth1", src="2001:db8:1::1")
     assert asked(host, Packet("192.0.1.9"))[0].src == "192.0.1.1"
 
 

@@ -17,7 +17,7 @@ from cni.errors import Failure
 from cni.spec import Attachment
 from dataplane.diff import diff
 from dataplane.items import HOST, POD_GROUP, VXLAN_LINK, Item, Nexthop, Port, Route, Rule, Veth, Vxlan
-from dataplane.observe import Host
+from dataplane.observe import OnHost
 from dataplane.ours import DYING
 from tests.fakes.world import HERE, OTHER, THIRD, World
 
@@ -123,8 +123,8 @@ class Walk(RuleBasedStateMachine):
     @rule()
     def uninstall(self) -> None:
         """Want nothing; a new process makes all anew."""
-        self.world.kernel.apply(diff(self.world.kernel.observe([Host()]), {}))
-        assert self.world.kernel.observe([Host()]) == {}
+        self.world.kernel.apply(diff(self.world.kernel.observe([OnHost()]), {}))
+        assert self.world.kernel.observe([OnHost()]) == {}
         self.strangers_are_as_they_were()
         self.world.reconcile()
 

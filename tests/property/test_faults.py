@@ -185,13 +185,13 @@ def test_a_journal_that_cannot_be_built_anew_is_told_until_it_can(tmp_path: Path
         directory.rename(tmp_path / "away")
         directory.write_text("not a directory")
         world.reconcile()
-        assert "cannot be" in str(world.node.ledger.trouble)
+        assert "cannot be" in str(world.node.ledger.problem)
         directory.unlink()
         fault.append(2)
         world.reconcile()
-        assert "its file system is full" in str(world.node.ledger.trouble)
+        assert "its file system is full" in str(world.node.ledger.problem)
         world.reconcile()
-        assert world.node.ledger.trouble is None
+        assert world.node.ledger.problem is None
         assert world.problems() == []
         settled(world)
 

@@ -15,13 +15,13 @@ from backends.aws.calls import ATTACH, CAPACITY, REFILL, failed
 from backends.aws.inventory import JOURNAL, Intent, Inventory
 from backends.aws.limits import COLUMNS, known, max_pods, pod_addresses, spare
 from backends.aws.refusals import FRAGMENTED, Refusals
-from backends.aws.table import SPARE, Aws, wanted
+from backends.aws.table import SPARE, AwsTable, wanted
 from backends.aws.wiring import EniWiring
 from backends.cloud import pacing
 from backends.cloud.failures import Lost, Refused, Throttled
 from backends.cloud.obstacles import FOR_NOW, SOON
 from backends.cloud.pacing import Pacer
-from backends.site import Interface, Options, Site
+from backends.site import Nic, Options, Site
 from cluster.peers import Peer
 from cni.errors import Exhausted, FabricRefused
 from dataplane.items import Item, Key, NftTable
@@ -128,7 +128,7 @@ def test_a_node_has_something_warm_in_either_mode(
     settings: dict[str, Any], warm: int | None, minimum: int | None
 ) -> None:
     """Prefixes, or a few addresses: or else every pod would wait for a call."""
-    found = wanted(Aws(**settings)).warm
+    found = wanted(AwsTable(**settings)).warm
     assert (found.warm_addresses, found.minimum_addresses) == (warm, minimum)
     pool = Pool((Pooled("eni-0", 9, is_fixed=True),), slots_of_new=9, interfaces_left=2)
     assert actions(pool, found)
@@ -297,14 +297,14 @@ def test_what_is_refused_again_is_tried_later(code: str, pauses: list[float], ch
 HERE = Peer("a", (IPAddress("10.0.0.4"),), ())
 UPLINK = Uplink("ens5", 9001, (IPNetwork("10.0.0.4/20"),))
 SUBNET = IPNetwork("10.0.0.0/20")
-FIRST = Interface("ens5", 0, "02:00:00:00:00:04", IPAddress("10.0.0.4"), SUBNET, frozenset({IPNetwork("10.0.0.16/28")}))
-SECOND = Interface(
+FIRST = Nic("ens5", 0, "02:00:00:00:00:04", IPAddress("10.0.0.4"), SUBNET, frozenset({IPNetwork("10.0.0.16/28")}))
+SECOND = Nic(
     "ens6", 1, "02:00:00:00:00:09", IPAddress("10.0.1.9"), SUBNET, frozenset({IPNetwork("10.0.1.32/28")})
 )
 NETWORKS = (IPNetwork("10.0.0.0/16"),)
 
 
-def planned(*interfaces: Interface, masquerade: tuple[IPNetwork, ...] | None = None) -> tuple[list[str], str]:
+def planned(*interfaces: Nic, masquerade: tuple[IPNetwork, ...] | None = None) -> tuple[list[str], str]:
     site = Site(HERE, UPLINK, Options(masquerade=masquerade), interfaces, NETWORKS)
     plan: dict[Key, Item] = EniWiring(site).node(()).plan
     (table,) = (item for item in plan.values() if isinstance(item, NftTable))

@@ -13,7 +13,7 @@ import pytest
 from netaddr import IPAddress
 
 from backends.aws.model import Eni, Seen
-from backends.aws.table import Aws, contradictions
+from backends.aws.table import AwsTable, contradictions
 
 ROOT = Path(__file__).parents[2]
 SEEN = Seen("i-1", "m5.large", "eu-west-1", "eu-west-1a", "vpc-1", (), (), {}, ())
@@ -56,7 +56,7 @@ def test_an_instance_without_an_address_to_be_known_by() -> None:
 
 def test_more_security_groups_than_an_interface_can_have() -> None:
     """EC2 would refuse each interface, long after the start."""
-    (found,) = contradictions(Aws(security_groups=tuple(f"sg-{number:08x}" for number in range(17))))
+    (found,) = contradictions(AwsTable(security_groups=tuple(f"sg-{number:08x}" for number in range(17))))
     assert found.key == "aws.security_groups"
 
 

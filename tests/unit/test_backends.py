@@ -12,7 +12,7 @@ import backends
 from backends import nodeplan, podlink
 from backends.site import Options, Site
 from backends.static.wiring import StaticWiring
-from backends.vxlan.table import Vxlan
+from backends.vxlan.table import VxlanTable
 from backends.vxlan.wiring import VxlanWiring
 from backends.wiring import Wiring
 from cluster.peers import Peer
@@ -196,7 +196,7 @@ def test_vxlan_wraps_for_every_peer() -> None:
 
 def test_vxlan_takes_encapsulated_packets_from_the_peers_of_the_list() -> None:
     """By the address of theirs that carries, each once, and not from this node itself; the others are whoever."""
-    over6 = VxlanWiring(SITE, Vxlan(vni=7, port=8472, underlay="ipv6"))
+    over6 = VxlanWiring(SITE, VxlanTable(vni=7, port=8472, underlay="ipv6"))
     six = over6.node({HERE, NEAR, FAR}).plan[Key(HOST, "nft", "inet routable-overlay")]
     assert isinstance(six, NftTable)
     for line in (
@@ -224,7 +224,7 @@ def test_vxlan_of_ipv4_pods_wants_nothing_of_ipv6() -> None:
 
 def test_vxlan_direct_uses_plain_routes_where_it_can() -> None:
     """On-link peers directly, the others wrapped."""
-    plan = VxlanWiring(SITE, Vxlan(direct=True)).node([HERE, NEAR, FAR]).plan
+    plan = VxlanWiring(SITE, VxlanTable(direct=True)).node([HERE, NEAR, FAR]).plan
     vias = {item.via: item.dev for item in plan.values() if isinstance(item, Nexthop)}
     assert vias == {
         "192.0.2.2": "eth0",
@@ -251,13 +251,13 @@ def test_old_kernels_do_not_offload_checksums() -> None:
 @pytest.mark.parametrize(
     ("options", "table", "uplink_mtu", "static", "overlay"),
     [
-        (Options(), Vxlan(), 1500, 1500, 1450),
-        (Options(), Vxlan(), 9001, 9001, 8951),
-        (Options(), Vxlan(underlay="ipv6"), 1500, 1500, 1430),
-        (Options(mtu=1400), Vxlan(), 1500, 1400, 1400),
+        (Options(), VxlanTable(), 1500, 1500, 1450),
+        (Options(), VxlanTable(), 9001, 9001, 8951),
+        (Options(), VxlanTable(underlay="ipv6"), 1500, 1500, 1430),
+        (Options(mtu=1400), VxlanTable(), 1500, 1400, 1400),
     ],
 )
-def test_the_mtu(options: Options, table: Vxlan, uplink_mtu: int, static: int, overlay: int) -> None:
+def test_the_mtu(options: Options, table: VxlanTable, uplink_mtu: int, static: int, overlay: int) -> None:
     """The uplink's less the overhead, or as configured."""
     site = Site(HERE, replace(UPLINK, mtu=uplink_mtu), options)
     assert (StaticWiring(site).mtu, VxlanWiring(site, table).mtu) == (static, overlay)
@@ -277,7 +277,7 @@ def test_an_underlay_without_an_address_is_refused() -> None:
     """In words, at start."""
     site = Site(FAR, UPLINK, Options())
     with pytest.raises(ConfigInvalid, match=r"vxlan\.underlay is ipv6, but this node has no IPv6 address"):
-        VxlanWiring(site, Vxlan(underlay="ipv6"))
+        VxlanWiring(site, VxlanTable(underlay="ipv6"))
 
 
 def test_peers_of_the_same_overlay_address_are_told() -> None:
@@ -290,7 +290,7 @@ def test_peers_of_the_same_overlay_address_are_told() -> None:
 
 def test_a_peer_that_the_underlay_does_not_reach_is_told() -> None:
     """It has no address of that family; or one whose hash, of four bytes, happens to be that of our own."""
-    six = Vxlan(underlay="ipv6")
+    six = VxlanTable(underlay="ipv6")
     here = Peer("a", (IPAddress("2001:db8::f04"),), (IPNetwork("2001:db8:1::/64"),))
     twin = Peer("b", (IPAddress("2001:db8::1:af4"),), (IPNetwork("2001:db8:2::/64"),))
     site = Site(here, UPLINK, Options())

@@ -12,7 +12,7 @@ from agent.keep.reality import Question, Reality, questions
 from agent.keep.survey import Surroundings
 from backends.aws.wiring import EniWiring
 from backends.podlink import link_name, pod_mac
-from backends.site import Interface, Options, Site
+from backends.site import Nic, Options, Site
 from backends.static.wiring import StaticWiring
 from backends.vxlan.wiring import VxlanWiring
 from backends.wiring import Wiring
@@ -21,7 +21,7 @@ from cni.errors import Failure, KernelRefused
 from cni.spec import Attachment
 from dataplane.meant import Meant
 from dataplane.uplink import Uplink
-from dataplane.ways import Packet, Way
+from dataplane.ways import Course, Packet
 from ipam.lease import Block, Lease, Leased
 from ipam.moment import Moment
 from ipam.store import Record
@@ -48,12 +48,12 @@ UPLINK = Uplink("eth0", 1500, (IPNetwork("192.0.2.1/24"), IPNetwork("2001:db8:ff
 SITE = Site(peer(1), UPLINK, Options())
 PEERS = frozenset(map(peer, range(1, 9)))
 PODS = [pod(f"pod-{number}", f"10.244.1.{number}", f"2001:db8:1::{number}") for number in range(1, 6)]
-ENI = Interface("ens6", 1, "02:00:00:00:00:06", IPAddress("192.0.3.9"), IPNetwork("192.0.3.0/24"))
+ENI = Nic("ens6", 1, "02:00:00:00:00:06", IPAddress("192.0.3.9"), IPNetwork("192.0.3.0/24"))
 VPC = replace(
     SITE,
     here=Peer("node-1", (IPAddress("192.0.2.1"),), ()),
     interfaces=(
-        Interface(
+        Nic(
             "eth0", 0, "02:00:00:00:00:05", IPAddress("192.0.2.1"), IPNetwork("192.0.2.0/24"),
             frozenset((IPNetwork("192.0.2.16/28"),)),
         ),
@@ -86,16 +86,16 @@ class Kernel:
     def __init__(self, surroundings: Surroundings, records: Sequence[Record]) -> None:
         pods = {key: item for one in records for key, item in surroundings.wiring.pod(one).items()}
         self._meant = Meant({**surroundings.wired.plan, **pods})
-        self.wrong: dict[str, Way] = {}
+        self.wrong: dict[str, Course] = {}
         self.asked: list[Packet] = []
         self.hooks: list[Failure] = []
         self.refusal: Failure | None = None
 
-    def ask(self, packets: Sequence[Packet]) -> list[Way]:
+    def ask(self, packets: Sequence[Packet]) -> list[Course]:
         if self.refusal is not None:
             raise self.refusal
         self.asked += packets
-        gateway = Way("unicast", "eth0", "192.0.2.254", 254)
+        gateway = Course("unicast", "eth0", "192.0.2.254", 254)
         return [self.wrong.get(one.dst) or self._meant.way(one) or gateway for one in packets]
 
     def reality(self) -> Reality:
@@ -161,7 +161,7 @@ def test_what_is_found_twice_is_told_and_ends_with_its_cause(
     surroundings, records, kernel = case
     reality = kernel.reality()
     victim = str(records[0].lease.addresses[0])
-    kernel.wrong[victim] = Way("unicast", "vpn0", "", 52)
+    kernel.wrong[victim] = Course("unicast", "vpn0", "", 52)
     reality.look(surroundings, records)
     assert not reality.findings
     assert reality.is_suspicious
@@ -182,7 +182,7 @@ def test_a_pod_goes_beyond_as_its_node_does() -> None:
     surroundings, records = static()
     kernel = Kernel(surroundings, records)
     reality = kernel.reality()
-    kernel.wrong["203.0.113.1"] = Way("no route")
+    kernel.wrong["203.0.113.1"] = Course("no route")
     for _ in range(2):
         reality.look(surroundings, records)
     assert reality.findings == ()

@@ -135,7 +135,7 @@ def test_the_agent_that_does_not_do_its_work_is_statuss_business(world: World) -
 
 def test_a_journal_that_takes_nothing_is_statuss_business(world: World) -> None:
     """No ADD can be saved: the first of all that is told."""
-    world.node.ledger.trouble = TryAgain("the journal's file system is full")
+    world.node.ledger.problem = TryAgain("the journal's file system is full")
     world.repair.diary.failing = {"route x": Failure("no")}
     status = told(world)
     assert kinds(status) == [(Kind.JOURNAL, True), (Kind.OBJECTS, False)]

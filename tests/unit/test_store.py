@@ -454,11 +454,11 @@ def test_errors_of_sqlite_say_who_acts(name: str, kind: type[Failure], words: st
 def test_a_store_that_is_taken_away_is_missed(path: Path) -> None:
     """SQLite goes on writing into a file that has no name any more: what it saves would be lost."""
     with closing(Store(path, "boot-1", at(0.0))) as store:
-        assert store.trouble() is None
+        assert store.problem() is None
         path.rename(path.with_suffix(".old"))
-        assert isinstance(store.trouble(), Damaged)
+        assert isinstance(store.problem(), Damaged)
         path.write_bytes(path.with_suffix(".old").read_bytes())
-        trouble = store.trouble()
+        trouble = store.problem()
         assert isinstance(trouble, Damaged)
         assert "another file" in str(trouble)
 
@@ -471,9 +471,9 @@ def test_trouble_that_has_passed_is_over(path: Path, monkeypatch: pytest.MonkeyP
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(TryAgain):
             store.save(record(pod(1), "10.1.0.1"))
-        assert isinstance(store.trouble(), TryAgain)
+        assert isinstance(store.problem(), TryAgain)
         other.execute("ROLLBACK")
-        assert store.trouble() is None
+        assert store.problem() is None
         store.save(record(pod(1), "10.1.0.1"))
         assert [one.lease.who for one in store.load()] == [pod(1)]
 
@@ -527,13 +527,13 @@ def test_a_store_that_cannot_be_looked_at_is_not_taken_for_lost(path: Path) -> N
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with closing(Store(path, "boot-1", at(0.0))) as store:
-        assert store.trouble() is None
+        assert store.problem() is None
         store.path = Sick(path)
-        trouble = store.trouble()
+        trouble = store.problem()
         assert type(trouble) is StateCorrupt
         assert "Input/output error" in str(trouble)
         store.path = path.with_name("gone")
-        assert isinstance(store.trouble(), Damaged)
+        assert isinstance(store.problem(), Damaged)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Mark(enum.StrEnum):
-    """What a finding means for a start."""
+    """What a verdict means for a start."""
 
     GOOD = "ok"
     NOTE = "note"
@@ -15,7 +15,7 @@ class Mark(enum.StrEnum):
     WRONG = "WRONG"
 
 
-class Finding(NamedTuple):
+class Verdict(NamedTuple):
     """One thing that was looked at."""
 
     mark: Mark
