@@ -42,3 +42,9 @@ def test_the_executables_source_is_installed_with_the_package() -> None:
     """routablectl install compiles it on the node."""
     assert "relay.c" in names(config()["options.package_data"]["cni"])
     assert resources.files("cni").joinpath("relay.c").is_file()
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest imports them by that alone: two of one name keep the whole suite from being collected."""
+    found = sorted(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert found == sorted(set(found))
