@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,7 @@ from agent.config.schema import Config
 from agent.keep.reality import Reality
 from agent.keep.reconciler import Reconciler
 from agent.keep.repair import Repair
+from agent.keep.replay import delete_spooled
 from agent.keep.spool import Spool
 from agent.keep.survey import Surroundings, Survey
 from agent.node.ledger import Ledger
@@ -39,9 +41,10 @@ from agent.process import supervisor as supervisors
 from agent.process.life import Life, Part
 from agent.process.machine import DEFAULT_CONFIG, FEW, boot_id, descriptors, exclusive, identity, moment, room, version
 from agent.process.outlet import Outlet
+from agent.serve.binding import Binding
 from agent.serve.connections import CONNECTIONS_MAX
 from agent.serve.control import Control
-from agent.serve.http import Http
+from agent.serve.http import Http, listening
 from agent.serve.lane import Together
 from agent.serve.listener import Listener
 from agent.serve.parking import Parking
@@ -57,6 +60,8 @@ from agent.tell.metrics import Metrics
 from agent.tell.status import Status
 from backends import nodeplan
 from backends.descriptor import Handles
+from backends.descriptor import Part as Own
+from backends.fabric import Fabric
 from cni.errors import Failure, NotReady, TryAgain
 from dataplane import preflight, uplink, ways
 from dataplane.events import Events
@@ -70,6 +75,7 @@ from dataplane.netns import Netns
 from dataplane.nft import Nft
 from dataplane.probe import silence
 from ipam.allocator import Allocator
+from ipam.store import Store
 
 log = logging.getLogger("agent")
 
@@ -119,109 +125,78 @@ def _print(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What everything stands on: the journal, and the kernel."""
+
+    boot: str
+    store: Store
+    ledger: Ledger
+    registry: CollectorRegistry
+    metrics: Metrics
+    nft: Nft
+    forward: Forward
+    kernel: Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What surrounds the node, and how the backend sees it. *lively* makes the backend's parts that live."""
+
+    survey: Survey
+    fabric: Fabric
+    way: Way
+    lively: Callable[[Handles], Sequence[Own]]
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """The node, and what keeps it as it should be."""
+
+    node: Node
+    spool: Spool
+    repair: Repair
+    reality: Reality
+    events: Events
+    reconciler: Reconciler
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What can be one process's only, and had before anything is changed in the kernel; the HTTP port may be off."""
+
+    listener: Listener
+    http: Sequence[Binding]
+
+
 def run(config: Config, life: Life, outlet: Outlet) -> int:
     """Serve until the end of *life*; the answer is the process's exit code.
 
     Failure: the start is not possible, and why. Nothing that pods need was taken away by then.
     """
-    paths = config.paths
     most = connections()
+    parking = Parking(most, patience={b"STATUS": STATUS_PATIENCE})
     with ExitStack() as parts:
-        parts.enter_context(exclusive(Path(paths.state)))
-        netns = parts.enter_context(closing(Netns()))
-        boot, machine = boot_id(), identity()
-        store = restore.journal(Path(paths.state), boot, machine=machine)
-        parking = Parking(most, patience={b"STATUS": STATUS_PATIENCE})
-        use = Use(store, parking)
-        nft = Nft(memory=use)
-        forward = Forward()
-        kernel = parts.enter_context(closing(Kernel(netns, nft, forward=forward)))
-        restore.refuse_other_pods(store, config.backend)
-        source, fabric, lively = supply(config, use)
-        way = Way(restore.state(store, kernel, source, config.backend, boot), chosen.wirings(config))
-        survey = Survey(
-            node=config.node,
-            uplink=config.uplink,
-            options=chosen.wanted(config),
-            source=source,
-            fabric=fabric,
-            find_uplink=uplink.find,
-            wire=way.wiring,
-            look=Host(forward).look,
-        )
-        survey.refresh()
-        refuse_what_is_missing(survey, nft)
-
-        if store.dropped:
-            log.info("dropped the leases of an earlier boot", extra={"leases": store.dropped})
-        records = restore.records(store, kernel, survey.now.blocks if survey.now else frozenset())
-        allocator = Allocator(config.ipam.cooldown)
-        allocator.restore((record.lease for record in records), store.released())
-
-        spool = Spool(Path(paths.spool), boot, time.time)
-        spool.prepare()
-        registry = CollectorRegistry()
-        info = {"node": config.node, "backend": way.state.active, "version": version()}
-        measured = Metrics(registry, lambda: status.snapshot(), info)  # noqa: PLW0108 - status comes later
-        ledger = Ledger(
-            allocator=allocator,
-            store=store,
-            metrics=measured,
-            clock=moment,
-            records=records,
-            reopen=lambda: restore.renewed(Path(paths.state), boot, machine=machine),
-        )
-        parts.callback(ledger.close)
-        use.ledger = ledger
-        node = Node(ledger, kernel, measured)
-        repair = Repair(node=node, survey=survey, dataplane=kernel, clock=time.monotonic, wall=time.time)
-        hooks = Hooks()
-        reality = Reality(
-            ask=ways.ways,
-            explain=ways.explain,
-            hooks=lambda networks, is_asymmetric: hooks.look(networks, is_asymmetric=is_asymmetric),
-        )
-        switch = Switch(
-            way=way,
-            boot=boot,
-            journal=ledger,
-            let_pass=node.let_pass,
-            load=chosen.wirings(config),
-            settle=lambda: settled(reconciler, survey),
-            missing=lambda plan: preflight.missing(plan, nft),
-            silence=silence,
-            on_death=life.die,
-        )
-        # All that can be one process's only is had before anything is changed in the kernel.
-        listener = parts.enter_context(closing(Listener(Path(paths.socket))))
-        status = Status(
-            config.node, version(), node, survey, fabric, repair, spool, switch, parking.waiting,
-            stuck=lambda: reconciler.problem() or listener.problem(),
-            findings=found(reality, Neighbours()),
-            log_dropped=lambda: outlet.dropped,
-            unseen=lambda: next((one.problem for one in https), None),
-        )  # fmt: skip
-        verbs = Verbs(node, measured, status.unable, fabric.shortage)
-        events = parts.enter_context(closing(Events()))
-        reconciler = Reconciler(
-            survey=survey,
-            node=node,
-            repair=repair,
-            reality=reality,
-            spool=spool,
-            serve_spooled=verbs.delete_spooled,
-            events=events,
-            offered=use.resume,
-            on_death=life.die,
-            clock=time.monotonic,
-            wall=time.time,
-        )
-        own = lively(Handles(reconciler.settle, events.wake, life.die))
+        parts.enter_context(exclusive(Path(config.paths.state)))
+        ground = grounded(config, parts)
+        use = Use(ground.ledger, parking)
+        outside = surrounded(config, ground, use)
+        refuse_what_is_missing(outside.survey, ground.nft)
+        restored(ground, outside.survey)
+        keeping = kept(config, ground, outside, use, life, parts)
+        reconciler = keeping.reconciler
+        switch = switching(config, ground, outside, keeping, life)
+        doors = opened(config, parts)
+        status = telling(config, outside, keeping, switch, doors, parking, outlet)
+        info = {"node": config.node, "backend": switch.backend, "version": version()}
+        metrics.show(ground.registry, status.snapshot, info)
+        own = outside.lively(Handles(reconciler.settle, keeping.events.wake, life.die))
+        verbs = Verbs(keeping.node, ground.metrics, status.unable, outside.fabric.shortage)
         server = Server(
-            listener,
+            doors.listener,
             parking,
-            Control(status, node, survey, switch, verbs.serve).serve,
-            lambda: ledger.sequence,
+            Control(status, keeping.node, outside.survey, switch, verbs.serve).serve,
+            lambda: ground.ledger.sequence,
             life.die,
             workers=WORKERS,
             together={
@@ -231,10 +206,9 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
             on_wait=waking(own),
             room=most,
         )
-        https = port(config, registry, status, reconciler, life)
+        https = ports(doors.http, ground.registry, status, reconciler, life)
         reconciler.once(is_whole=True)
-        served: list[Part] = [server, reconciler, switch, *https, *own]
-        live(life, served, ledger, config, reconciler)
+        live(life, [server, reconciler, switch, *https, *own], ground.ledger, config, reconciler)
     return life.code
 
 
@@ -244,6 +218,144 @@ def connections() -> int:
     if limit < FEW:
         log.warning("few descriptors: set LimitNOFILE= of the service, or ulimit -n", extra={"limit": limit})
     return min(CONNECTIONS_MAX, room(limit))
+
+
+def grounded(config: Config, parts: ExitStack) -> Ground:
+    """Read the journal. Its leases are in the ledger once they are `restored`."""
+    netns = parts.enter_context(closing(Netns()))
+    boot, machine, state = boot_id(), identity(), Path(config.paths.state)
+    store = restore.journal(state, boot, machine=machine)
+    registry = CollectorRegistry()
+    measured = Metrics(registry)
+    ledger = Ledger(
+        allocator=Allocator(config.ipam.cooldown),
+        store=store,
+        metrics=measured,
+        clock=moment,
+        reopen=lambda: restore.renewed(state, boot, machine=machine),
+    )
+    nft, forward = Nft(memory=ledger), Forward()
+    kernel = parts.enter_context(closing(Kernel(netns, nft, forward=forward)))
+    parts.callback(ledger.close)
+    restore.refuse_other_pods(store, config.backend)
+    return Ground(boot, store, ledger, registry, measured, nft, forward, kernel)
+
+
+def surrounded(config: Config, ground: Ground, use: Use) -> Outside:
+    """Look at what surrounds the node, for the first time."""
+    source, fabric, lively = supply(config, use)
+    state = restore.state(ground.store, ground.kernel, source, config.backend, ground.boot)
+    way = Way(state, chosen.wirings(config))
+    survey = Survey(
+        node=config.node,
+        uplink=config.uplink,
+        options=chosen.wanted(config),
+        source=source,
+        fabric=fabric,
+        find_uplink=uplink.find,
+        wire=way.wiring,
+        look=Host(ground.forward).look,
+    )
+    survey.refresh()
+    return Outside(survey, fabric, way, lively)
+
+
+def restored(ground: Ground, survey: Survey) -> None:
+    """Give the ledger what the journal and the kernel know of leases."""
+    store = ground.store
+    if store.dropped:
+        log.info("dropped the leases of an earlier boot", extra={"leases": store.dropped})
+    blocks = survey.now.blocks if survey.now else frozenset()
+    ground.ledger.restore(restore.records(store, ground.kernel, blocks))
+
+
+def kept(config: Config, ground: Ground, outside: Outside, use: Use, life: Life, parts: ExitStack) -> Keeping:
+    """Make the node, and what keeps it."""
+    spool = Spool(Path(config.paths.spool), ground.boot, time.time)
+    spool.prepare()
+    node = Node(ground.ledger, ground.kernel, ground.metrics)
+    repair = Repair(node=node, survey=outside.survey, dataplane=ground.kernel, clock=time.monotonic, wall=time.time)
+    hooks = Hooks()
+    reality = Reality(
+        ask=ways.ways,
+        explain=ways.explain,
+        hooks=lambda networks, is_asymmetric: hooks.look(networks, is_asymmetric=is_asymmetric),
+    )
+    events = parts.enter_context(closing(Events()))
+    reconciler = Reconciler(
+        survey=outside.survey,
+        node=node,
+        repair=repair,
+        reality=reality,
+        spool=spool,
+        serve_spooled=partial(delete_spooled, node),
+        events=events,
+        offered=use.resume,
+        on_death=life.die,
+        clock=time.monotonic,
+        wall=time.time,
+    )
+    return Keeping(node, spool, repair, reality, events, reconciler)
+
+
+def switching(config: Config, ground: Ground, outside: Outside, keeping: Keeping, life: Life) -> Switch:
+    """Make what changes the backend."""
+    return Switch(
+        way=outside.way,
+        boot=ground.boot,
+        journal=ground.ledger,
+        let_pass=keeping.node.let_pass,
+        load=chosen.wirings(config),
+        settle=partial(settled, keeping.reconciler, outside.survey),
+        missing=lambda plan: preflight.missing(plan, ground.nft),
+        silence=silence,
+        on_death=life.die,
+    )
+
+
+def opened(config: Config, parts: ExitStack) -> Doors:
+    """Have the socket and the HTTP port; nobody is answered yet."""
+    listener = parts.enter_context(closing(Listener(Path(config.paths.socket))))
+    endpoint = config.metrics.endpoint
+    return Doors(listener, [] if endpoint is None else [Binding(partial(listening, *endpoint))])
+
+
+def telling(
+    config: Config, outside: Outside, keeping: Keeping, switch: Switch, doors: Doors, parking: Parking, outlet: Outlet
+) -> Status:
+    """Make what tells of all that is there."""
+    neighbours = Neighbours()
+    return Status(
+        config.node,
+        version(),
+        keeping.node,
+        outside.survey,
+        outside.fabric,
+        keeping.repair,
+        keeping.spool,
+        switch,
+        parking.waiting,
+        stuck=lambda: keeping.reconciler.problem() or doors.listener.problem(),
+        findings=lambda: [*keeping.reality.findings, *neighbours.trouble()],
+        log_dropped=lambda: outlet.dropped,
+        unseen=lambda: next((one.problem for one in doors.http), None),
+    )
+
+
+def ports(
+    bindings: Sequence[Binding], registry: CollectorRegistry, status: Status, reconciler: Reconciler, life: Life
+) -> list[Port]:
+    """The HTTP port, unless it is off."""
+
+    def works() -> tuple[bool, str]:
+        problem = reconciler.problem()
+        return problem is None, str(problem or "ok")
+
+    def pages(listener: socket.socket) -> Http:
+        scrape = partial(metrics.page, registry)
+        return Http(listener, scrape=scrape, ready=status.ready, works=works, on_death=life.die)
+
+    return [Port(one, pages, life.die) for one in bindings]
 
 
 def live(life: Life, served: Sequence[Part], ledger: Ledger, config: Config, reconciler: Reconciler) -> None:
@@ -264,11 +376,6 @@ def live(life: Life, served: Sequence[Part], ledger: Ledger, config: Config, rec
         life.end(ledger.close, logging.shutdown)
 
 
-def found(reality: Reality, neighbours: Neighbours) -> Callable[[], Sequence[Failure]]:
-    """What is not as it should be with packets, whoever did it."""
-    return lambda: [*reality.findings, *neighbours.trouble()]
-
-
 def settled(reconciler: Reconciler, survey: Survey) -> Surroundings | None:
     """What surrounds the node once the kernel is as that wants it. TryAgain: it is not."""
     if not reconciler.settle():
@@ -284,23 +391,6 @@ def refuse_what_is_missing(survey: Survey, nft: Nft) -> None:
     lacking = preflight.missing(needed, nft)
     if lacking:
         raise NotReady("this machine lacks what the agent needs", "; ".join(lacking))
-
-
-def port(config: Config, registry: CollectorRegistry, status: Status, reconciler: Reconciler, life: Life) -> list[Port]:
-    """The HTTP port, unless it is off."""
-    endpoint = config.metrics.endpoint
-    if endpoint is None:
-        return []
-
-    def works() -> tuple[bool, str]:
-        problem = reconciler.problem()
-        return problem is None, str(problem or "ok")
-
-    def made() -> Http:
-        scrape = partial(metrics.page, registry)
-        return Http(*endpoint, scrape=scrape, ready=status.ready, works=works, on_death=life.die)
-
-    return [Port(made, life.die)]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -69,8 +69,8 @@ class Stopwatch(Protocol):
 class Ledger:
     """Any thread may call.
 
-    *records* are what the journal *store* holds, and *allocator* has been given their leases. *reopen* sets aside what
-    is in the journal's place and begins an empty one.
+    *store* is the journal; what it held at the start is given by `restore`. *reopen* sets aside what is in the
+    journal's place and begins an empty one.
     """
 
     def __init__(
@@ -80,7 +80,6 @@ class Ledger:
         store: Store,
         metrics: Stopwatch,
         clock: Callable[[], Moment],
-        records: Iterable[Record] = (),
         reopen: Callable[[], Store] | None = None,
     ) -> None:
         self._allocator = allocator
@@ -89,7 +88,7 @@ class Ledger:
         self._metrics = metrics
         self._clock = clock
         self._lock = threading.Lock()
-        self._held = {record.lease.who: Held(record, RESTORED, False) for record in records}
+        self._held: dict[Attachment, Held] = {}
         self._remembered: dict[str, str] = {}
         self._sequence = RESTORED
         self.problem: Failure | None = None
@@ -156,6 +155,13 @@ class Ledger:
                     return
 
     # --- leases -----------------------------------------------------------------------------------------------
+
+    def restore(self, records: Collection[Record]) -> None:
+        """Take over *records*, which are in the journal, and what it knows of addresses released lately: at the start,
+        once."""
+        with self._lock:
+            self._allocator.restore((record.lease for record in records), self._store.released())
+            self._held = {record.lease.who: Held(record, RESTORED, False) for record in records}
 
     def offer(self, blocks: Collection[Block]) -> None:
         """Give addresses of *blocks* from now on."""

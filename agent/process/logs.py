@@ -51,16 +51,17 @@ def pod(cni_args: str) -> str:
     return f"{pairs.get('K8S_POD_NAMESPACE', '')}/{name}".lstrip("/") if name else ""
 
 
-def request(environment: Mapping[str, str]) -> dict[str, object]:
+def request(environment: Mapping[str, bytes]) -> dict[str, object]:
     """What the CNI_* variables alone say of a request: verb, container, ifname, pod; only what is there.
 
     The network is known, and ``attachment`` can be bound, once standard input has been read.
     """
+    told = {name: value.decode("utf-8", "surrogateescape") for name, value in environment.items()}
     found = {
-        "verb": environment.get("CNI_COMMAND", ""),
-        "container": environment.get("CNI_CONTAINERID", ""),
-        "ifname": environment.get("CNI_IFNAME", ""),
-        "pod": pod(environment.get("CNI_ARGS", "")),
+        "verb": told.get("CNI_COMMAND", ""),
+        "container": told.get("CNI_CONTAINERID", ""),
+        "ifname": told.get("CNI_IFNAME", ""),
+        "pod": pod(told.get("CNI_ARGS", "")),
     }
     return {key: value for key, value in found.items() if value}
 

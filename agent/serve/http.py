@@ -10,7 +10,6 @@ import errno
 import io
 import logging
 import socket
-import socketserver
 import threading
 import time
 from collections.abc import Callable
@@ -104,20 +103,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Listener(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = CONNECTIONS_MAX
 
     def __init__(
-        self, host: str, port: int, deadline: float, answer: Callable[[str], Page], on_death: OnDeath
+        self, listener: socket.socket, deadline: float, answer: Callable[[str], Page], on_death: OnDeath
     ) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.deadline = deadline
         self.answer = answer
         self._on_death = on_death
         self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
-        super().__init__((host, port), _Handler)
-
-    def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # HTTPServer's would ask the DNS for our name
+        super().__init__(listener.getsockname(), _Handler, bind_and_activate=False)
+        self.socket.close()  # socketserver makes one of its own, whatever it is told
+        self.socket = listener
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
@@ -151,15 +147,29 @@ class _Listener(ThreadingHTTPServer):
         log.debug("http connection failed", exc_info=True, extra={"client": client_address[0]})
 
 
+def listening(host: str, port: int) -> socket.socket:
+    """What listens there. ConfigInvalid: it cannot."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(CONNECTIONS_MAX)
+    except OSError as error:
+        listener.close()
+        why = f"{error.strerror or error}; choose another address:port, or \"\" for none"
+        raise ConfigInvalid(f"metrics.listen: cannot listen on {host} port {port}", why) from error
+    return listener
+
+
 class Http:
-    """Serves the three paths on *host*:*port* from a thread of its own between ``start`` and ``stop``."""
+    """Serves the three paths on *listener*, which is `listening`, from a thread of its own between ``start`` and
+    ``stop``."""
 
     name: Final = "http"
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        listener: socket.socket,
         *,
         scrape: Callable[[], tuple[str, bytes]],
         ready: Callable[[], tuple[bool, str]],
@@ -167,9 +177,7 @@ class Http:
         on_death: OnDeath,
         deadline: float = DEADLINE,
     ) -> None:
-        """Listens at once, so that a port in use is said at start: raises ConfigInvalid.
-
-        *scrape* answers content type and body of /metrics; *ready* whether ADDs would be served, and why not, in a
+        """*scrape* answers content type and body of /metrics; *ready* whether ADDs would be served, and why not, in a
         line; *works* whether the agent does its work, or a new one might do better; *on_death* is told the thread's
         name and why it ended.
         """
@@ -178,11 +186,7 @@ class Http:
         self._works = works
         self._on_death = on_death
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-        try:
-            self._listener = _Listener(host, port, deadline, self._answer, on_death)
-        except OSError as error:
-            why = f"{error.strerror or error}; choose another address:port, or \"\" for none"
-            raise ConfigInvalid(f"metrics.listen: cannot listen on {host} port {port}", why) from error
+        self._listener = _Listener(listener, deadline, self._answer, on_death)
 
     @property
     def port(self) -> int:

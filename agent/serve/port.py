@@ -1,18 +1,15 @@
-"""The HTTP port, had as soon as it can be.
-
-Whoever else has the address, such as a pod on the host's network, must not keep the agent from its work: a node whose
-agent does not start is NotReady, and its pods are evicted. What always holds: `problem` says why nobody listens.
-"""
+"""The HTTP port: its pages, shown from when its address can be had: see ``agent.serve.binding``."""
 
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from typing import Final
 
+from agent.serve.binding import Binding
 from agent.serve.http import Http, OnDeath
-from cni.errors import ConfigInvalid
 
 log = logging.getLogger(__name__)
 
@@ -21,24 +18,25 @@ AGAIN: Final = 10.0
 
 
 class Port:
-    """*make* listens, or raises ConfigInvalid; *on_death* is told if the thread that tries again ends unasked."""
+    """*show* makes the pages of what *binding* has; *on_death* is told if the thread that tries again ends unasked."""
 
     name: Final = "port"
 
-    def __init__(self, make: Callable[[], Http], on_death: OnDeath, again: float = AGAIN) -> None:
-        self._make = make
+    def __init__(
+        self, binding: Binding, show: Callable[[socket.socket], Http], on_death: OnDeath, again: float = AGAIN
+    ) -> None:
+        self._binding = binding
+        self._show = show
         self._on_death = on_death
         self._again = again
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-        self.problem: ConfigInvalid | None = None
-        """Why nobody listens; None when somebody does."""
-        self._http = self._had()
+        self._http: Http | None = None
 
     def start(self) -> None:
         """Answer, now or when the port can be had."""
-        if self._http is not None:
-            self._http.start()
+        if self._binding.listener is not None:
+            self._begin(self._binding.listener)
         else:
             self._thread.start()
 
@@ -50,23 +48,17 @@ class Port:
         if self._http is not None:
             self._http.stop()
 
-    def _had(self) -> Http | None:
-        try:
-            http = self._make()
-        except ConfigInvalid as error:
-            if self.problem is None:
-                log.error("nobody can see the metrics", extra={"error": str(error)})
-            self.problem = error
-            return None
-        self.problem = None
-        return http
+    def _begin(self, listener: socket.socket) -> None:
+        self._http = self._show(listener)
+        self._http.start()
 
     def _run(self) -> None:
         try:
-            while self._http is None and not self._stopping.wait(self._again):
-                self._http = self._had()
-            if self._http is not None and not self._stopping.is_set():
-                self._http.start()
-                log.info("the metrics can be seen now")
+            while not self._stopping.wait(self._again):
+                listener = self._binding.have()
+                if listener is not None:
+                    self._begin(listener)
+                    log.info("the metrics can be seen now")
+                    return
         except BaseException as error:  # noqa: BLE001 (the top of a thread)
             self._on_death(self.name, error)

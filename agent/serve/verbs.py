@@ -13,9 +13,8 @@ from typing import Final
 
 from netaddr import IPNetwork
 
-from agent.keep.spool import Spooled, Written
 from agent.node.ledger import Asked
-from agent.node.node import Node, Removed
+from agent.node.node import Node
 from agent.process import logs
 from agent.serve.lane import Answer, Incoming
 from agent.tell.metrics import Metrics
@@ -124,7 +123,7 @@ class Verbs:
         """What *body* answers, or what went wrong as an error document; logged and counted."""
         started = started or perf_counter()
         code = 0
-        with logs.bound(**logs.request(_text(request))):
+        with logs.bound(**logs.request(request.env)):
             try:
                 call = call or parse(request)
                 with logs.bound(attachment=call.attachment):
@@ -142,45 +141,6 @@ class Verbs:
         verb = request.env.get("CNI_COMMAND", b"").decode("utf-8", "replace")
         self._metrics.request(verb, code, perf_counter() - started)
         return answer
-
-    def delete_spooled(self, spooled: Sequence[Spooled]) -> list[Failure | None]:
-        """Serve DELs that waited in the spool, together; the answers say why one must come again."""
-        whos: list[Attachment | None] = []
-        written: dict[Attachment, list[Written]] = {}
-        for request, time in spooled:
-            call = self._spooled_del(request)
-            whos.append(call.attachment if call is not None else None)
-            if call is not None:
-                written.setdefault(call.attachment, []).append(time)
-
-        def is_meant(record: Record) -> bool:
-            return any(time.is_after(record.since) for time in written[record.lease.who])
-
-        done = self._node.begin_removal(written, lambda held: held is None or is_meant(held.record))()
-        for who in written:
-            if who not in done:  # added later, or with a request under way
-                try:
-                    done[who] = Removed(self._node.delete(who, is_meant))
-                except Failure as failure:
-                    done[who] = Removed(False, failure)
-            if done[who].was_attached:
-                log.info("detached by a DEL that waited in the spool", extra={"attachment": str(who)})
-        answers: list[Failure | None] = []
-        for one in whos:
-            error = done[one].error if one is not None else None
-            if error is not None and not isinstance(error, Failure):
-                raise error
-            answers.append(error)
-        return answers
-
-    def _spooled_del(self, request: frame.Request) -> Call | None:
-        with logs.bound(**logs.request(_text(request))):
-            try:
-                call = parse(request)
-            except Failure as failure:
-                log.error("a spooled DEL is not served: it would fail for ever", extra={"error": str(failure)})
-                return None
-        return call if call.verb is Verb.DEL else None
 
     def _answer(self, call: Call, incoming: Incoming) -> Answer:
         if call.verb is Verb.ADD:
@@ -304,7 +264,3 @@ def _parsed(request: frame.Request) -> Call | None:
 
 def _failed(request: frame.Request, failure: Failure) -> Answer:
     return Answer(frame.Response(1, result.error(failure, version_for_error(request))))
-
-
-def _text(request: frame.Request) -> dict[str, str]:
-    return {name: value.decode("utf-8", "surrogateescape") for name, value in request.env.items()}

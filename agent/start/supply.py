@@ -22,7 +22,6 @@ from backends.descriptor import Handles, Means, Part
 from backends.fabric import Fabric
 from cluster.peers import Source
 from ipam.family import Counts
-from ipam.store import Store
 
 
 class Supply(NamedTuple):
@@ -33,22 +32,20 @@ class Supply(NamedTuple):
     parts: Callable[[Handles], Sequence[Part]]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Use:
-    """`backends.cloud.usage.Usage` and the fabric's journal, of parts that are made after it. *store* is read at the
-    start; what is to be kept goes through the ledger, which may have another store by then."""
+    """`backends.cloud.usage.Usage`, after the *ledger* and who waits in the *parking*."""
 
-    store: Store
+    ledger: Ledger
     parking: Parking
-    ledger: Ledger | None = None
 
     def counts(self) -> Sequence[Counts]:
         """See there."""
-        return self.ledger.counts() if self.ledger is not None else ()
+        return self.ledger.counts()
 
     def busy(self, block: IPNetwork) -> int:
         """See there."""
-        return self.ledger.busy(block) if self.ledger is not None else 0
+        return self.ledger.busy(block)
 
     def waiting(self) -> int:
         """See there."""
@@ -56,21 +53,11 @@ class Use:
 
     def addresses(self) -> list[IPAddress]:
         """See there."""
-        records = self.ledger.records().values() if self.ledger is not None else ()
-        return [address for record in records for address in record.lease.addresses]
+        return [address for record in self.ledger.records().values() for address in record.lease.addresses]
 
     def resume(self) -> None:
         """Have requests that wait for addresses served, if there may be some."""
         self.parking.resume(any(one.free for one in self.counts()))
-
-    def recall(self, name: str) -> str | None:
-        """See there."""
-        return (self.ledger or self.store).recall(name)
-
-    def remember(self, name: str, value: str) -> None:
-        """See there."""
-        assert self.ledger is not None, "the fabric lives in a thread that starts last"
-        self.ledger.remember(name, value)
 
 
 def supply(config: Config, use: Use) -> Supply:
@@ -81,7 +68,7 @@ def supply(config: Config, use: Use) -> Supply:
         Means(
             node=config.node,
             usage=use,
-            journal=use,
+            journal=use.ledger,
             boot=boot_id(),
             uptime=uptime,
             wall=time.time,

@@ -81,7 +81,7 @@ class _AtScrape(Collector):
         self._info = info
 
     def describe(self) -> Iterator[Metric]:
-        """The names alone: registering must not take a snapshot of an agent that is being built."""
+        """The names alone: registering takes no snapshot."""
         return self._metrics(Snapshot())
 
     def collect(self) -> Iterator[Metric]:
@@ -143,16 +143,13 @@ def _of_cloud(report: Report) -> Iterator[Metric]:
 
 
 class Metrics:
-    """The agent's metrics in *registry*. Safe to use from every thread."""
+    """What is measured as it happens, in *registry*. Safe to use from every thread."""
 
     def __init__(
         self,
         registry: CollectorRegistry,
-        snapshot: Callable[[], Snapshot],
-        info: Mapping[str, str],
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        """*snapshot* is called once per scrape, in the scraper's thread; *info* is what ``routable_info`` says."""
         self._clock = clock
         requests = Histogram(
             "routable_request_seconds",
@@ -173,7 +170,6 @@ class Metrics:
         self._phase: dict[tuple[str, str], Histogram] = {}
         for verb in Verb:
             self._result[verb, 0] = self._results.labels(verb, "0")
-        registry.register(_AtScrape(snapshot, info))
 
     def request(self, verb: str, code: int, seconds: float) -> None:
         """Count an answer: *verb* as the caller sent it, *code* 0 or the CNI error's."""
@@ -191,6 +187,12 @@ class Metrics:
         if child is None:
             child = self._phase[known, phase] = self._phases.labels(known, phase)
         return _Clocked(child.observe, self._clock)
+
+
+def show(registry: CollectorRegistry, snapshot: Callable[[], Snapshot], info: Mapping[str, str]) -> None:
+    """Have what simply is in *registry*, too: *snapshot* is called once per scrape, in the scraper's thread; *info* is
+    what ``routable_info`` says."""
+    registry.register(_AtScrape(snapshot, info))
 
 
 def page(registry: CollectorRegistry) -> tuple[str, bytes]:

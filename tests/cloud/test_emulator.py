@@ -14,11 +14,14 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from netaddr import IPNetwork
+from prometheus_client import CollectorRegistry
 
 from agent.config import schema
 from agent.ctl import main as ctl
+from agent.node.ledger import Ledger
 from agent.serve.parking import Parking
 from agent.start import supply
+from agent.tell.metrics import Metrics
 from backends.aws import live, model
 from backends.aws.ec2 import Ec2 as Client
 from backends.aws.imds import Imds as Metadata
@@ -26,6 +29,7 @@ from backends.aws.limits import described, known
 from backends.cloud.failures import Lost, Refused, Throttled
 from backends.cloud.steps import Call
 from cni.errors import ConfigInvalid
+from ipam.allocator import Allocator
 from ipam.moment import Moment
 from ipam.store import Store
 from tests.cloud.endpoint import Ec2, Imds, Sts
@@ -198,9 +202,11 @@ def test_how_many_pods_is_told_by_the_table_or_by_ec2(
 def test_without_boto3_the_agent_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """At its start, not at the first call of a thread that then dies."""
     store = Store(tmp_path / "journal", "boot", Moment(0.0, 0.0))
+    measured = Metrics(CollectorRegistry())
+    ledger = Ledger(allocator=Allocator(0.0), store=store, metrics=measured, clock=lambda: Moment(0.0, 0.0))
     monkeypatch.setattr(live, "find_spec", lambda name: None)
     with pytest.raises(ConfigInvalid, match=r"boto3, is not installed: install routable\[aws\]"):
-        supply.supply(schema.Config(backend="aws-eni"), supply.Use(store, Parking()))
+        supply.supply(schema.Config(backend="aws-eni"), supply.Use(ledger, Parking()))
     store.close()
 
 

@@ -21,7 +21,7 @@ from agent.node.node import Node
 from agent.start import restore
 from agent.switch.switch import Silence, Switch
 from agent.switch.way import Way
-from agent.tell.metrics import Metrics, Snapshot
+from agent.tell.metrics import Metrics
 from backends.podcidrs import PodCidrs
 from backends.site import Options
 from cluster.peers import Peer
@@ -148,17 +148,15 @@ class World:
         around = self.survey.now
         assert around is not None
         records = restore.records(self.store, self.kernel, around.blocks, self.moment)
-        allocator = Allocator(COOLDOWN)
-        allocator.restore((record.lease for record in records), self.store.released())
-        metrics = Metrics(CollectorRegistry(), Snapshot, {})
+        metrics = Metrics(CollectorRegistry())
         ledger = Ledger(
-            allocator=allocator,
+            allocator=Allocator(COOLDOWN),
             store=self.store,
             metrics=metrics,
             clock=self.moment,
-            records=records,
             reopen=self._reopened,
         )
+        ledger.restore(records)
         self.node = Node(ledger, self.kernel, metrics)
         self.node.rewire(around.wiring)
         ledger.offer(around.blocks)

@@ -10,15 +10,12 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from agent.keep.repair import Repair
+from agent.keep.replay import delete_spooled
 from agent.keep.spool import Spooled, Written
 from agent.node.ledger import Asked
 from agent.node.node import Removed
-from agent.serve.verbs import Verbs
-from agent.tell.metrics import Metrics, Snapshot
-from backends.podcidrs import PodCidrs
 from backends.podlink import link_name
 from backends.static.wiring import StaticWiring
 from cni import frame
@@ -348,7 +345,6 @@ def test_a_pass_over_the_pods_gives_way_to_requests(world: Callable[[str], World
 def test_spooled_deletes_end_what_was_there_when_they_were_written(world: Callable[[str], World]) -> None:
     """Together; what was added later is left alone, what is not known or no DEL is done with, and a failure is told."""
     one = world("spooled")
-    verbs = Verbs(one.node, Metrics(CollectorRegistry(), Snapshot, {}), lambda: None, PodCidrs().shortage)
     one.now += 100
     one.add(POD, NETNS)
 
@@ -359,14 +355,14 @@ def test_spooled_deletes_end_what_was_there_when_they_were_written(world: Callab
     before = one.now - 50
     batch = [spooled(OLD, before), spooled(POD, before), spooled(OTHER_POD, before), spooled(POD, one.now + 1, b"ADD")]
     one.kernel.fail_at(1, KernelRefused("no", "", 1))  # of many: each is tried again alone
-    assert verbs.delete_spooled(batch) == [None] * 4
+    assert delete_spooled(one.node, batch) == [None] * 4
     assert set(one.node.ledger.records()) == {POD}
     assert one.problems() == []
-    assert verbs.delete_spooled([spooled(POD, one.now + 1), spooled(POD, before)]) == [None, None]
+    assert delete_spooled(one.node, [spooled(POD, one.now + 1), spooled(POD, before)]) == [None, None]
     assert one.node.ledger.records() == {}
     one.add(POD, NETNS)
     one.kernel.fail_at(1, KernelRefused("no", "", 1))
-    (failure,) = verbs.delete_spooled([spooled(POD, one.now + 1)])
+    (failure,) = delete_spooled(one.node, [spooled(POD, one.now + 1)])
     assert isinstance(failure, KernelRefused)
-    assert verbs.delete_spooled([spooled(POD, one.now + 1)]) == [None]
+    assert delete_spooled(one.node, [spooled(POD, one.now + 1)]) == [None]
     assert one.problems() == []

@@ -25,7 +25,7 @@ from agent.keep.spool import Spool
 from agent.serve.control import Control
 from agent.serve.lane import Answer, Incoming
 from agent.serve.verbs import Verbs
-from agent.tell.metrics import Metrics, Snapshot, page
+from agent.tell.metrics import Metrics, page
 from agent.tell.status import Status
 from backends.podcidrs import PodCidrs
 from cni import errors, frame
@@ -53,7 +53,7 @@ class Agent:
         spool.prepare()
         parts = world.node, world.survey, PodCidrs(), world.repair, spool, world.switch
         status = Status("node-a", "0", *parts, lambda: 0)
-        self.verbs = Verbs(world.node, Metrics(self.registry, Snapshot, {}), status.unable, PodCidrs().shortage)
+        self.verbs = Verbs(world.node, Metrics(self.registry), status.unable, PodCidrs().shortage)
         self.control = Control(status, world.node, world.survey, world.switch, self.verbs.serve)
         self.bugs: list[str] = []
 

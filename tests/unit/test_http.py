@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent.serve.http import CONNECTIONS_MAX, Http
+from agent.serve.http import CONNECTIONS_MAX, Http, listening
 from cni.errors import ConfigInvalid
 from tests.fakes.descriptors import descriptors
 
@@ -46,7 +46,7 @@ def world() -> World:
 @pytest.fixture
 def server(world: World) -> Iterator[Http]:
     """A started server on a free port of the loopback address."""
-    made = Http("127.0.0.1", 0, scrape=world.page, ready=lambda: world.ready, on_death=world.on_death)
+    made = Http(listening("127.0.0.1", 0), scrape=world.page, ready=lambda: world.ready, on_death=world.on_death)
     made.start()
     yield made
     made.stop()
@@ -154,7 +154,7 @@ def test_serves_no_more_than_so_many_at_once(server: Http) -> None:
 def test_a_slow_caller_is_cut_off(world: World) -> None:
     """A head that drips in is given up at the deadline, however regularly its bytes come."""
     made = Http(
-        "127.0.0.1", 0, scrape=world.page, ready=lambda: world.ready, on_death=world.on_death, deadline=0.5
+        listening("127.0.0.1", 0), scrape=world.page, ready=lambda: world.ready, on_death=world.on_death, deadline=0.5
     )
     made.start()
     try:
@@ -188,10 +188,10 @@ def test_answers_in_one_segment_without_delay(server: Http) -> None:
     assert min(took) < 0.03
 
 
-def test_a_port_in_use_is_said_by_name(server: Http, world: World) -> None:
+def test_a_port_in_use_is_said_by_name(server: Http) -> None:
     """Listening where another listens is refused with the key, the address and the remedy."""
     with pytest.raises(ConfigInvalid) as caught:
-        Http("127.0.0.1", server.port, scrape=world.scrape, ready=lambda: (True, ""), on_death=world.on_death)
+        listening("127.0.0.1", server.port)
     said = f"metrics.listen: cannot listen on 127.0.0.1 port {server.port}: Address already in use; choose"
     assert str(caught.value).startswith(said)
 
@@ -202,7 +202,7 @@ def test_stops_and_frees_the_port(server: Http, world: World) -> None:
     server.stop()
     server.stop()
     assert world.died == []
-    again = Http("127.0.0.1", port, scrape=world.scrape, ready=lambda: (True, ""), on_death=world.on_death)
+    again = Http(listening("127.0.0.1", port), scrape=world.scrape, ready=lambda: (True, ""), on_death=world.on_death)
     again.stop()
 
 
@@ -245,7 +245,7 @@ def test_tells_of_the_death_of_its_thread(server: Http, world: World) -> None:
 
 def test_serves_ipv6(world: World) -> None:
     """An IPv6 address is listened on just the same."""
-    made = Http("::1", 0, scrape=world.scrape, ready=lambda: (True, ""), on_death=world.on_death)
+    made = Http(listening("::1", 0), scrape=world.scrape, ready=lambda: (True, ""), on_death=world.on_death)
     made.start()
     try:
         connection = http.client.HTTPConnection("::1", made.port, timeout=10)
@@ -259,8 +259,7 @@ def test_serves_ipv6(world: World) -> None:
 def test_an_agent_that_does_not_do_its_work_is_not_healthy(world: World) -> None:
     """A new one may: whoever asks /healthz starts it."""
     made = Http(
-        "127.0.0.1",
-        0,
+        listening("127.0.0.1", 0),
         scrape=world.scrape,
         ready=lambda: (True, ""),
         works=lambda: (False, "no pass was completed"),

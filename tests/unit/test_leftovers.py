@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from agent.node.node import Node
-from agent.tell.metrics import Metrics, Snapshot
+from agent.tell.metrics import Metrics
 from backends.podlink import link_name
 from cni.errors import KernelRefused, TryAgain
 from cni.spec import Attachment
@@ -69,6 +69,6 @@ def test_an_add_that_finds_its_own_link_left_over_replaces_it(world: World) -> N
 
 def test_a_check_before_the_wiring_is_known(world: World) -> None:
     """It is to be tried again: nothing is known of how it should be."""
-    node = Node(world.node.ledger, world.kernel, Metrics(CollectorRegistry(), Snapshot, {}))
+    node = Node(world.node.ledger, world.kernel, Metrics(CollectorRegistry()))
     with pytest.raises(TryAgain, match="the agent is starting"):
         node.check(POD, NETNS, "", 0)

@@ -68,10 +68,10 @@ def test_every_line_of_a_request_says_what_it_is_about(stream: io.StringIO) -> N
     """What is bound stands in lines of any logger inside the block, inner over outer, and in none after it."""
     logs.install("info", "text", logging.StreamHandler(stream))
     environment = {
-        "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": "c1",
-        "CNI_IFNAME": "eth0",
-        "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAME=web-0;K8S_POD_NAMESPACE=shop;K8S_POD_UID=u",
+        "CNI_COMMAND": b"ADD",
+        "CNI_CONTAINERID": b"c1",
+        "CNI_IFNAME": b"eth0",
+        "CNI_ARGS": b"IgnoreUnknown=1;K8S_POD_NAME=web-0;K8S_POD_NAMESPACE=shop;K8S_POD_UID=u",
     }
     with logs.bound(**logs.request(environment)):
         with logs.bound(attachment="net/c1/eth0"):

@@ -39,7 +39,7 @@ def registry() -> CollectorRegistry:
 
 def test_counts_answers_by_verb_and_code(registry: CollectorRegistry) -> None:
     """Each answer counts once under its verb and code, and its seconds fall into the verb's histogram."""
-    made = Metrics(registry, Snapshot, INFO)
+    made = Metrics(registry)
     made.request("ADD", 0, 0.0009)
     made.request("ADD", 11, 10.5)
     made.request("DEL", 0, 0.02)
@@ -58,7 +58,7 @@ def test_counts_answers_by_verb_and_code(registry: CollectorRegistry) -> None:
 
 def test_every_verb_is_there_before_its_first_request(registry: CollectorRegistry) -> None:
     """Rates need a zero to begin from: each verb's success is exposed as 0 from the start."""
-    Metrics(registry, Snapshot, INFO)
+    Metrics(registry)
     assert lines(registry, "routable_results_total") == [
         'routable_results_total{code="0",verb="ADD"} 0.0',
         'routable_results_total{code="0",verb="DEL"} 0.0',
@@ -71,7 +71,7 @@ def test_every_verb_is_there_before_its_first_request(registry: CollectorRegistr
 
 def test_measures_phases_whatever_becomes_of_them(registry: CollectorRegistry) -> None:
     """A phase's seconds are observed by verb and name, also when it fails."""
-    made = Metrics(registry, Snapshot, INFO, ticking(0.25))
+    made = Metrics(registry, ticking(0.25))
     with made.phase("ADD", "save"):
         pass
     with pytest.raises(OSError), made.phase("ADD", "save"):
@@ -84,7 +84,7 @@ def test_measures_phases_whatever_becomes_of_them(registry: CollectorRegistry) -
 
 def test_no_caller_makes_labels(registry: CollectorRegistry) -> None:
     """Whatever CNI_COMMAND holds, only the specification's verbs and one other value become labels."""
-    made = Metrics(registry, Snapshot, INFO)
+    made = Metrics(registry)
     for number in range(100):
         made.request(f"HACK{number}", 4, 0.001)
         with made.phase(f"HACK{number}", "parse"):
@@ -117,7 +117,7 @@ def test_shows_what_is_at_the_moment_of_the_scrape(registry: CollectorRegistry) 
             cloud=Report("EC2", 2, 3, ("full",), (), {("DescribeSubnets", ""): 4, ("DescribeSubnets", "Lost"): 1}),
         )
 
-    Metrics(registry, snapshot, INFO)
+    metrics.show(registry, snapshot, INFO)
     assert taken == []
     shown = lines(registry, r"routable_(?!request|phase|results)")
     assert taken == [1]
@@ -152,6 +152,6 @@ def test_shows_what_is_at_the_moment_of_the_scrape(registry: CollectorRegistry) 
 def test_two_agents_in_one_process_do_not_meet() -> None:
     """Each registry has its own metrics: nothing is global."""
     one, other = CollectorRegistry(), CollectorRegistry()
-    Metrics(one, Snapshot, INFO).request("ADD", 0, 1)
-    Metrics(other, Snapshot, INFO)
+    Metrics(one).request("ADD", 0, 1)
+    Metrics(other)
     assert lines(other, "routable_request_seconds_count.*ADD") == ['routable_request_seconds_count{verb="ADD"} 0.0']

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 
-from agent.serve.http import Http
+from agent.serve.binding import Binding
+from agent.serve.http import Http, listening
 from agent.serve.port import Port
 from cni.errors import ConfigInvalid
 
@@ -14,30 +15,35 @@ def died(thread: str, error: BaseException) -> None:
     raise AssertionError(f"{thread} died: {error}")
 
 
+def shown(listener: socket.socket) -> Http:
+    return Http(listener, scrape=lambda: ("", b""), ready=lambda: (True, ""), on_death=died)
+
+
 def test_a_port_that_is_anothers_is_had_when_it_is_free() -> None:
     """Meanwhile the problem is known, and nothing fails."""
     freed = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
 
-        def made() -> Http:
+        def made() -> socket.socket:
             try:
-                return Http("127.0.0.1", number, scrape=lambda: ("", b""), ready=lambda: (True, ""), on_death=died)
+                return listening("127.0.0.1", number)
             except ConfigInvalid:
                 freed.set()
                 raise
 
-        port = Port(made, died, again=0.01)
+        binding = Binding(made)
+        port = Port(binding, shown, died, again=0.01)
         port.start()
-        assert f"port {number}" in str(port.problem)
+        assert f"port {number}" in str(binding.problem)
         freed.clear()
         assert freed.wait(10)
     try:
         for _ in range(1000):
-            if port.problem is None:
+            if binding.problem is None:
                 break
             threading.Event().wait(0.01)
-        assert port.problem is None
+        assert binding.problem is None
         with socket.create_connection(("127.0.0.1", number), 10) as stream:
             stream.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
             assert stream.recv(12) == b"HTTP/1.0 200"
@@ -48,13 +54,14 @@ def test_a_port_that_is_anothers_is_had_when_it_is_free() -> None:
 def test_one_that_is_never_had_is_given_up_at_the_end() -> None:
     """Stopping does not wait for the next try."""
 
-    def refused() -> Http:
+    def refused() -> socket.socket:
         raise ConfigInvalid("metrics.listen: in use")
 
-    port = Port(refused, died, again=3600)
+    binding = Binding(refused)
+    port = Port(binding, shown, died, again=3600)
     port.start()
     port.stop()
-    assert str(port.problem) == "metrics.listen: in use"
+    assert str(binding.problem) == "metrics.listen: in use"
 
 
 def test_a_bug_while_it_is_tried_again_is_a_death() -> None:
@@ -63,14 +70,14 @@ def test_a_bug_while_it_is_tried_again_is_a_death() -> None:
     dead = threading.Event()
     failures = iter([ConfigInvalid("metrics.listen: in use"), ZeroDivisionError("a bug")])
 
-    def made() -> Http:
+    def made() -> socket.socket:
         raise next(failures)
 
     def on_death(thread: str, error: BaseException) -> None:
         told.append((thread, error))
         dead.set()
 
-    port = Port(made, on_death, again=0.0)
+    port = Port(Binding(made), shown, on_death, again=0.0)
     port.start()
     assert dead.wait(10)
     port.stop()

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from agent.keep.spool import Spool
 from agent.serve.lane import Incoming
 from agent.serve.verbs import Verbs
-from agent.tell.metrics import Metrics, Snapshot
+from agent.tell.metrics import Metrics
 from agent.tell.status import Status
 from agent.tell.trouble import Kind
 from backends.fabric import Report, Shortage, Supplied
@@ -174,7 +174,7 @@ def test_status_waits_for_what_may_end_by_itself(world: World) -> None:
     """While it may wait; then, and where nothing will come by itself, it is told."""
     found: list[Shortage | None] = [Shortage(NotReady("the agent is starting"), may_end=True)]
     shortage = PodCidrs().shortage
-    verbs = Verbs(world.node, Metrics(CollectorRegistry(), Snapshot, {}), lambda: found[0], shortage)
+    verbs = Verbs(world.node, Metrics(CollectorRegistry()), lambda: found[0], shortage)
     request = frame.Request({"CNI_COMMAND": b"STATUS"}, b'{"cniVersion": "1.1.0", "name": "pods"}')
     patient = Incoming(request, 0, lambda: False, has_patience=True)
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from agent.keep.replay import delete_spooled
 from agent.keep.spool import Spooled, Written
 from agent.serve.lane import Answer, Incoming
 from agent.serve.verbs import Verbs
-from agent.tell.metrics import Metrics, Snapshot
+from agent.tell.metrics import Metrics
 from backends.fabric import Shortage
 from backends.podcidrs import PodCidrs
 from cni import frame
@@ -43,7 +44,7 @@ def no_trouble() -> Shortage | None:
 
 def verbs(world: World, unable: Any = no_trouble) -> Verbs:
     """Who serves there."""
-    return Verbs(world.node, Metrics(CollectorRegistry(), Snapshot, {}), unable, PodCidrs().shortage)
+    return Verbs(world.node, Metrics(CollectorRegistry()), unable, PodCidrs().shortage)
 
 
 def request(verb: str, container: str = POD.container) -> frame.Request:
@@ -95,7 +96,7 @@ def test_a_dels_bug_is_not_taken_for_its_end(world: World) -> None:
     world.kernel.fail_at(1, ZeroDivisionError("a bug"))
     spooled = [Spooled(request("DEL"), Written(world.now + 1, 0.0))]
     with pytest.raises(ZeroDivisionError):
-        verbs(world).delete_spooled(spooled)
+        delete_spooled(world.node, spooled)
     assert list(world.node.ledger.records()) == [POD]
-    assert verbs(world).delete_spooled(spooled) == [None]
+    assert delete_spooled(world.node, spooled) == [None]
     assert list(world.node.ledger.records()) == []
