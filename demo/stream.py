@@ -75,7 +75,6 @@ class Datagrams(_Running):
                 end.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             except PermissionError:  # an ordinary user's: what it cannot hold is counted
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            end.settimeout(_PATIENCE)
         self._server.bind((address, 0))
         self._client.connect(self._server.getsockname()[:2])
         self._sent_at: list[float] = []
@@ -114,13 +113,37 @@ class Datagrams(_Running):
         )
 
     def __enter__(self) -> Self:
-        # One there and back first: while nodes look for each other's hardware address, only so many packets wait.
-        self._client.send(b"")
-        _, peer = self._server.recvfrom(_CHUNK)
-        self._server.sendto(b"", peer)
-        self._client.recv(_CHUNK)
+        try:
+            self._meet()
+        except BaseException:
+            self._close()
+            raise
+        for end in (self._server, self._client):
+            end.settimeout(_PATIENCE)
         self._begin(self._send, self._echo, self._receive)
         return self
+
+    def _meet(self) -> None:
+        """One there and back first, however often that takes: while nodes look for each other's hardware address, only
+        so many packets wait. What comes of these later has no number."""
+        for end in (self._server, self._client):
+            end.settimeout(1.0)
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._client.send(b"")
+                _, peer = self._server.recvfrom(_CHUNK)
+                self._server.sendto(b"", peer)
+                self._client.recv(_CHUNK)
+            except TimeoutError:
+                if time.monotonic() > until:
+                    raise
+            else:
+                return
+
+    def _close(self) -> None:
+        for end in (self._client, self._server):
+            end.close()
 
     def __exit__(self, *_: object) -> None:
         self._end()
@@ -162,8 +185,10 @@ class Datagrams(_Running):
         quiet_since: float | None = None
         while not (is_over.is_set() and is_whole()):
             if poll.poll(_LOOK * 1000):
-                yield end.recvfrom(_CHUNK)
+                data, peer = end.recvfrom(_CHUNK)
                 quiet_since = None
+                if data:
+                    yield data, peer
                 continue
             now = time.monotonic()
             if not is_over.is_set():

@@ -6,6 +6,7 @@ behind, one more than the other; calls fail, processes die, the metadata stands 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Literal
 
 import pytest
@@ -18,6 +19,7 @@ from backends.aws.model import Seen
 from backends.aws.options import EniOptions
 from ipam.warmpool import Targets
 from tests.cloud.machine import Clock, Killed, Machine, together
+from tests.cloud.refusals import NoAnswer
 from tests.cloud.region import Region
 from tests.cloud.test_fabric import REST, well
 from tests.cloud.unkind import KIND, Unkind, worst
@@ -59,7 +61,8 @@ class Watched(Machine):
 
     def freeze(self) -> None:
         """The metadata shows for good what it shows now."""
-        self.frozen = super()._look()
+        with suppress(NoAnswer):  # there is nothing to be shown for good
+            self.frozen = super()._look()
 
     def _look(self) -> Seen:
         return self.frozen or super()._look()

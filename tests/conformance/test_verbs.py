@@ -143,15 +143,25 @@ def test_add_for_an_interface_that_exists_is_an_error_and_harms_nothing(node: No
     assert len(node.status()["leases"]) == 1
 
 
-def test_another_attachment_in_the_same_pod_is_refused_wholly(node: Node, place: Place) -> None:
-    """The same interface name on another network, and another interface, whose default route would be the second:
-    nothing of either stays, and the first attachment is as it was."""
+def test_another_attachment_of_the_same_interface_is_refused_wholly(node: Node, place: Place) -> None:
+    """On another network: nothing of it stays, and the first attachment is as it was."""
     pod = node.runtime.add(place.name, place)
     error = refusal(node, "ADD", place.name, str(place.path), config={"name": "others"})
     assert error.code == 105
-    error = refusal(node, "ADD", place.name, str(place.path), "net1")
-    assert error.code == 102
-    assert "route 0.0.0.0/0" in error.document["msg"]
+    assert traces(node) == (1, 2, 1, 1, 1)
+    node.runtime.check(pod)
+
+
+def test_another_interface_of_the_same_pod_leaves_the_first_as_it_is(node: Node, place: Place) -> None:
+    """Its default routes stay the pod's, so the second has none; either goes by itself, and nothing is left over."""
+    pod = node.runtime.add(place.name, place)
+    second = node.runtime.add(place.name, place, ifname="net1")
+    assert "routes" not in second.result
+    assert "default via 169.254.1.1 dev eth0 " in place.ip("route show")
+    assert "default" not in place.ip("route show dev net1")
+    for one in (pod, second):
+        node.runtime.check(one)
+    node.runtime.delete(second)
     assert "net1" not in place.ip("link show")
     assert traces(node) == (1, 2, 1, 1, 1)
     node.runtime.check(pod)
