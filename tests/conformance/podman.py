@@ -46,6 +46,12 @@ exec env --ignore-signal=CHLD sleep infinity
 """
 
 
+def is_root() -> bool:
+    """Root of the machine, not of a user namespace, to whom all other users are strangers."""
+    return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split()[1] == "0"
+
+
+
 @dataclass(frozen=True, slots=True)
 class Podman:
     """Podman for one node. Made by `prepare`; every method raises `subprocess.CalledProcessError`, podman's own

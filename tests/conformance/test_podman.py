@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.conformance.podman import Podman, prepare
+from tests.conformance.podman import Podman, is_root, prepare
 
 NETWORK = "pods"
 CONFLIST = {
@@ -41,11 +40,6 @@ class Node(Protocol):
     def leased(self) -> set[str]:
         """The addresses that live leases of the agent hold (a missed DEL shows only here: the kernel removes a
         container's link and route with its namespace)."""
-
-
-def is_root() -> bool:
-    """Root of the machine, not of a user namespace: podman needs to own all ids."""
-    return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split()[1] == "0"
 
 
 pytestmark = [
