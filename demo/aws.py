@@ -22,6 +22,9 @@ PODS: Final = 8
 """Per node: a t3.medium has five addresses for pods on each of its three interfaces, so eight are on two of them."""
 SETTINGS: Final = {"aws": {"mode": "address", "warm_addresses": 1, "shrink_delay": 1.0}, "ipam": {"cooldown": 1.0}}
 
+_PROGRESS = 15.0
+"""Seconds between two lines of what takes long."""
+
 
 class Aws:
     """One run on two nodes; prints to *out*."""
@@ -125,16 +128,20 @@ class Aws:
 
     def _kill(self, vpc: Vpc) -> None:
         node = vpc.nodes[0]
-        self._out.step("the agent dies (SIGKILL) the moment it has asked EC2 for a third interface, and starts again")
+        self._out.step("the agent dies (SIGKILL) the moment it has asked EC2 for more, and starts again")
         agent = node.agent
         assert agent is not None
 
         def on_call(is_after: bool) -> None:
-            if is_after and vpc.region.calls["CreateNetworkInterface", ""] == made + 1 and agent.poll() is None:
+            if is_after and asked() > before and agent.poll() is None:
                 agent.send_signal(signal.SIGKILL)
                 agent.wait()
 
-        made = vpc.region.calls["CreateNetworkInterface", ""]
+        def asked() -> int:
+            more = ("CreateNetworkInterface", "AssignPrivateIpAddresses")
+            return sum(vpc.region.calls[action, ""] for action in more)
+
+        before = asked()
         vpc.region.on_call = on_call
         interrupted: Place | None = None
         while agent.poll() is None and len(node.pods) < 15 and interrupted is None:
@@ -156,7 +163,7 @@ class Aws:
         if interrupted is not None:
             node.pods.append(node.runtime.add(interrupted.name, interrupted))
         eventually("EC2 and the agent agree", lambda: not self._disagreement(vpc, node), patience=30)
-        self._out.claim("the new process knew of it, and attached it: nothing leaked", self._disagreement(vpc, node))
+        self._out.claim("the new process knew of it, and went on: nothing leaked", self._disagreement(vpc, node))
 
     def _disagreement(self, vpc: Vpc, node: Node) -> list[str]:
         status = node.status()
@@ -173,12 +180,19 @@ class Aws:
             for pod in list(node.pods):
                 node.delete(pod)
 
+        self._out.line("an interface stays for a minute after its last change: EC2's answers may be as old")
+        told = [0.0]
+
         def is_calm() -> bool:
+            passed = time.perf_counter() - started
+            if passed - told[0] > _PROGRESS:
+                told[0] = passed
+                self._out.line(f"{len(vpc.region.nics)} interfaces are left after {passed:.0f} s")
             blocks = sum(len(nic.blocks) for nic in vpc.region.nics.values())
             return len(vpc.region.nics) == blocks == len(vpc.nodes)
 
         started = time.perf_counter()
-        eventually("one address per node is left", is_calm, patience=60)
+        eventually("one address per node is left", is_calm, patience=180)
         self._out.line(f"after {time.perf_counter() - started:.1f} s each node has one interface and one warm address")
         faults = list(itertools.chain.from_iterable(self._disagreement(vpc, node) for node in vpc.nodes))
         self._out.claim("EC2 has what the agents know, and nothing else", faults)
