@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from dataplane.netns import Netns
+
+T = TypeVar("T")
 
 
 class Failed(Exception):
@@ -73,12 +76,16 @@ class Place:
 
     def socket(self, family: socket.AddressFamily, kind: socket.SocketKind, protocol: int = 0) -> socket.socket:
         """A socket that lives in here, whoever uses it."""
+        return self.within(lambda: socket.socket(family, kind, protocol))
+
+    def within(self, do: Callable[[], T]) -> T:
+        """What *do* answers when the calling thread is in here."""
         netns = Netns()
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 with netns.inside(descriptor):
-                    return socket.socket(family, kind, protocol)
+                    return do()
             finally:
                 os.close(descriptor)
         finally:

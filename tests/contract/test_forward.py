@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
 from cni.errors import KernelRefused
 from dataplane.forward import Accept, Chain, Chains, Forward, accepts
-from dataplane.netns import Netns
 from dataplane.program import Done, Program, call
 from demo.lab import place
 from demo.place import Place
 
-T = TypeVar("T")
 PROGRAMS = {
     Chain(4, "nft"): "iptables-nft",
     Chain(6, "nft"): "ip6tables-nft",
@@ -36,24 +32,6 @@ def host() -> Iterator[Place]:
         yield place(cleanup, f"forward{os.getpid()}")
 
 
-def there(host: Place, do: Callable[[], T]) -> T:
-    """What *do* answers in the namespace of *host*."""
-    found: list[T] = []
-
-    def work() -> None:
-        descriptor = os.open(host.path, os.O_RDONLY)
-        netns = Netns()
-        with netns.inside(descriptor):
-            found.append(do())
-        netns.close()
-        os.close(descriptor)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    return found[0]
-
-
 def listed(host: Place, chain: Chain) -> list[str]:
     """The chain as iptables lists it."""
     return host.run(PROGRAMS[chain], "-S", "FORWARD").splitlines()
@@ -68,7 +46,7 @@ def forward() -> Forward:
 
 def test_a_host_without_such_a_chain_gets_none(host: Place, forward: Forward) -> None:
     """A look makes nothing."""
-    assert there(host, forward.look) == Chains()
+    assert host.within(forward.look) == Chains()
     assert host.run("nft", "list", "ruleset") == ""
 
 
@@ -77,32 +55,32 @@ def test_what_drops_is_seen_and_what_is_ours_comes_and_goes(host: Place, forward
     """In a chain with others' rules, which stay as they are and where they are, as iptables itself tells."""
     program = PROGRAMS[chain]
     host.run(program, "-A", "FORWARD", "-i", "rt+", "-m", "comment", "--comment", "not ours", "-j", "ACCEPT")
-    assert there(host, forward.look) == Chains()
+    assert host.within(forward.look) == Chains()
     host.run(program, "-P", "FORWARD", "DROP")
     before = listed(host, chain)
-    assert there(host, forward.look) == Chains(frozenset((chain,)))
+    assert host.within(forward.look) == Chains(frozenset((chain,)))
     wanted = list(accepts([chain], CIDRS))
     assert {one.cidr for one in wanted} == {cidr for cidr in CIDRS if (":" in cidr) == (chain.family == 6)}
     for one in wanted:
-        there(host, partial(forward.put, one))
-    assert set(there(host, forward.look).accepts) == set(wanted)
+        host.within(partial(forward.put, one))
+    assert set(host.within(forward.look).accepts) == set(wanted)
     now = listed(host, chain)
     assert now[len(wanted) + 1 :] == before[1:]
     assert {line.split()[line.split().index("-j") + 1] for line in now[1:]} == {"ACCEPT"}
     for one in wanted:
-        there(host, partial(forward.drop, one))
-        there(host, partial(forward.drop, one))
+        host.within(partial(forward.drop, one))
+        host.within(partial(forward.drop, one))
     assert listed(host, chain) == before
-    assert there(host, forward.look) == Chains(frozenset((chain,)))
+    assert host.within(forward.look) == Chains(frozenset((chain,)))
 
 
 @pytest.mark.parametrize("chain", PROGRAMS, ids=str)
 def test_one_of_ours_that_somebody_changed_is_to_go(host: Place, forward: Forward, chain: Chain) -> None:
     """It has the comment, so it is ours to remove."""
     host.run(PROGRAMS[chain], "-A", "FORWARD", "-i", "eth7", "-m", "comment", "--comment", "routable", "-j", "DROP")
-    (changed,) = there(host, forward.look).accepts
+    (changed,) = host.within(forward.look).accepts
     assert changed.direction == ""
-    there(host, lambda: forward.drop(changed))
+    host.within(lambda: forward.drop(changed))
     assert listed(host, chain) == ["-P FORWARD ACCEPT"]
 
 
@@ -116,10 +94,10 @@ def test_nftables_is_asked_only_after_a_change(host: Place) -> None:
 
     forward = Forward(Program("nft", "nftables", run))
     for _ in range(3):
-        there(host, forward.look)
+        host.within(forward.look)
     assert len(calls) == 2
     host.run("iptables-nft", "-P", "FORWARD", "DROP")
-    assert there(host, forward.look).dropping == {Chain(4, "nft")}
+    assert host.within(forward.look).dropping == {Chain(4, "nft")}
     assert len(calls) == 4
 
 
@@ -139,7 +117,7 @@ def test_what_iptables_refuses_is_told(host: Place) -> None:
         except KernelRefused as failure:
             return str(failure)
 
-    assert there(host, complaint).startswith("iptables FORWARD (nft) cannot be listed: Another app")
+    assert host.within(complaint).startswith("iptables FORWARD (nft) cannot be listed: Another app")
     with pytest.raises(KernelRefused, match=r"iptables refused: \+ accept from pods of 10\.0\.0\.0/8"):
         forward.put(Accept(chain, "from", "10.0.0.0/8"))
 

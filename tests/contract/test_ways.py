@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TypeVar
 
 import pytest
 
-from dataplane.netns import Netns
 from dataplane.ways import Course, Packet, explain, ways
 from demo.lab import place
 from demo.place import Place
-
-T = TypeVar("T")
 
 
 @pytest.fixture
@@ -41,25 +36,7 @@ def host() -> Iterator[Place]:
 
 def asked(host: Place, *packets: Packet) -> list[Course]:
     """The answers of the kernel there."""
-    return there(host, lambda: ways(packets))
-
-
-def there(host: Place, do: Callable[[], T]) -> T:
-    """What *do* answers in the namespace of *host*."""
-    found: list[T] = []
-
-    def ask() -> None:
-        descriptor = os.open(host.path, os.O_RDONLY)
-        netns = Netns()
-        with netns.inside(descriptor):
-            found.append(do())
-        netns.close()
-        os.close(descriptor)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    thread.join()
-    return found[0]
+    return host.within(lambda: ways(packets))
 
 
 def test_it_follows_rules_tables_and_gateways(host: Place) -> None:
@@ -102,9 +79,9 @@ def test_it_tells_what_leads_a_marked_packet_and_why_one_is_dropped(host: Place)
     dropped = Packet("192.0.0.9", "203.0.113.1", "eth1")
     found = asked(host, marked, dropped, plain)
     assert (found[0].dev, found[0].via, found[0].table) == ("eth1", "192.0.1.253", 53)
-    assert there(host, lambda: explain(marked, found[0])) == "the rule is of another program: 90: lookup 53"
+    assert host.within(lambda: explain(marked, found[0])) == "the rule is of another program: 90: lookup 53"
     for words in ("rule del fwmark 7 lookup 53 priority 90", "rule del to 10.9.0.0/16 lookup 52 priority 100"):
         host.ip(words)
-    why = there(host, lambda: explain(dropped, found[1]))
+    why = host.within(lambda: explain(dropped, found[1]))
     assert why.startswith("see the sysctls net.ipv4.conf.{all,eth1}.rp_filter, which way leads back to 203.0.113.1")
-    assert there(host, lambda: explain(plain, found[2])) == "see ip -4 route show match 192.0.0.9"
+    assert host.within(lambda: explain(plain, found[2])) == "see ip -4 route show match 192.0.0.9"
