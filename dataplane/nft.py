@@ -65,8 +65,7 @@ class Nft:
         Raises:
             KernelRefused, TryAgain: it cannot be read.
         """
-        with translated("ask for nftables' generation"):
-            now = self._generation()  # before the listing: what changes meanwhile is listed again the next time
+        now = self._now()  # before the listing: what changes meanwhile is listed again the next time
         seen = self._seen.get((family, name))
         if seen is not None and seen[0] == now:
             return seen[1]
@@ -74,6 +73,10 @@ class Nft:
         if now is not None:
             self._seen[family, name] = now, found
         return found
+
+    def _now(self) -> int | None:
+        with translated("ask for nftables' generation"):
+            return self._generation()
 
     def _read(self, family: str, name: str) -> NftTable | None:
         found = self._list(family, name)
@@ -97,9 +100,13 @@ class Nft:
                 "nft",
             )
         head = f"table {table.family} {table.name}"
+        before = self._now()
         self._call(["-f", "-"], f"{head}\ndelete {head}\n{head} {{\n{table.text}\n}}\n", f"+ nft {head}")
         made = self._list(table.family, table.name) or []
-        self._remember(table, _comparable(made))
+        # If somebody changed a table between the two, it may have been this one: what is listed may not be what was
+        # written, so it counts as changed, and is written once more.
+        is_certain = before is None or (self._now() or 0) <= before + 1
+        self._remember(table, _comparable(made) if is_certain else "")
         self._handles.update(_handle(made))
 
     def delete(self, table: NftTable) -> None:

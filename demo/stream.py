@@ -18,7 +18,7 @@ RATE: Final = 1000
 """Datagrams per second, each way."""
 _PATIENCE: Final = 30.0
 """Seconds after which a stream counts as broken, on a machine however busy."""
-_SILENCE: Final = 0.5
+_SILENCE: Final = 3.0
 """Seconds without a packet, once nobody sends any more, after which nothing is expected."""
 _LOOK: Final = 0.1
 """Seconds that a reader waits before it looks whether it may end. What was there when these were over, and came too

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from netaddr import IPNetwork
@@ -12,6 +12,7 @@ from backends.nodeplan import TABLE, table
 from cni.errors import TryAgain
 from dataplane.items import NftTable
 from dataplane.nft import Nft
+from dataplane.program import Done, call
 from demo.place import run
 
 
@@ -112,3 +113,20 @@ def test_the_table_of_another_is_not_known(wanted: NftTable) -> None:
     run("nft", "add", "table", *TABLE)
     assert Nft(memory=memory).read(*TABLE) is None
     run("nft", "delete", "table", *TABLE)
+
+
+def test_a_change_at_the_moment_of_writing_is_not_taken_for_what_was_written(wanted: NftTable) -> None:
+    """Somebody flushes a chain between the writing and the look at what came of it: it is seen, and written anew."""
+    harms = [["nft", "flush", "chain", *TABLE, "source"]]
+
+    def hasty(arguments: Sequence[str], text: str) -> Done:
+        done = call(["nft", *arguments], text)
+        if arguments[0] == "-f" and harms:
+            run(*harms.pop())
+        return done
+
+    nft = Nft(hasty)
+    nft.write(wanted)
+    assert nft.read(*TABLE) != wanted
+    nft.write(wanted)
+    assert nft.read(*TABLE) == wanted
