@@ -187,10 +187,10 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         reconciler = keeping.reconciler
         switch = switching(config, ground, outside, keeping, life)
         doors = opened(config, parts)
-        status = telling(config, outside, keeping, switch, doors, parking, outlet)
+        own = outside.lively(Handles(reconciler.settle, keeping.events.wake, life.die))
+        status = telling(config, outside, keeping, switch, doors, parking, outlet, own)
         info = {"node": config.node, "backend": switch.backend, "version": version()}
         metrics.show(ground.registry, status.snapshot, info)
-        own = outside.lively(Handles(reconciler.settle, keeping.events.wake, life.die))
         verbs = Verbs(keeping.node, ground.metrics, status.unable, outside.fabric.shortage)
         server = Server(
             doors.listener,
@@ -321,7 +321,14 @@ def opened(config: Config, parts: ExitStack) -> Doors:
 
 
 def telling(
-    config: Config, outside: Outside, keeping: Keeping, switch: Switch, doors: Doors, parking: Parking, outlet: Outlet
+    config: Config,
+    outside: Outside,
+    keeping: Keeping,
+    switch: Switch,
+    doors: Doors,
+    parking: Parking,
+    outlet: Outlet,
+    own: Sequence[Own],
 ) -> Status:
     """Make what tells of all that is there."""
     neighbours = Neighbours()
@@ -339,6 +346,7 @@ def telling(
         findings=lambda: [*keeping.reality.findings, *neighbours.trouble()],
         log_dropped=lambda: outlet.dropped,
         unseen=lambda: next((one.problem for one in doors.http), None),
+        tellers=lambda: own,
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # who asks for a fact alone must not pay for what a wiring im
     from backends.cloud.usage import Usage
     from backends.fabric import Fabric
     from backends.site import Site
+    from backends.told import Shown, Told
     from backends.wiring import Wiring
     from cluster.peers import Source
     from dataplane.items import Item
@@ -80,6 +81,9 @@ class Part(Protocol):
     def wake(self) -> None:
         """Pods wait for addresses. Any thread may call."""
 
+    def told(self) -> Told:
+        """See `backends.told.Teller`."""
+
 
 class Provision(NamedTuple):
     """The addresses; the other nodes, where the backend itself knows them; and what makes the parts that live, as one
@@ -108,13 +112,20 @@ def pod_cidrs(table: Section, means: Means) -> Provision:
     return Provision(PodCidrs())
 
 
+def nothing(sections: Mapping[str, Any]) -> Shown:
+    """What a backend shows that tells nothing."""
+    from backends.told import Shown
+
+    return Shown()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend(Generic[S]):
     """One backend.
 
     *table* is its table in the configuration, which is called as its folder; *contradictions* are what the types of
     that cannot say. *wiring* and *supply* make its two halves. *check* looks, changing nothing, at what a start needs
-    besides a list of nodes.
+    besides a list of nodes. *show* is what ``routablectl status`` prints of the sections that its parts told.
 
     Attributes:
         needs_nodes: it must be told the other nodes; else its fabric knows all that it needs.
@@ -131,6 +142,7 @@ class Backend(Generic[S]):
     supply: Callable[[S, Means], Provision] = pod_cidrs
     check: Callable[[S, Mapping[str, str]], Iterator[Verdict]] = lambda table, environment: iter(())
     commands: tuple[Command, ...] = ()
+    show: Callable[[Mapping[str, Any]], Shown] = nothing
     needs_nodes: bool = True
     has_pod_cidrs: bool = True
     shows: Callable[[Item], bool] = lambda item: False

@@ -1,13 +1,13 @@
-"""The seam of a fabric: where addresses come from (all the I/O of a backend), and what it tells."""
+"""The seam of a fabric: where addresses come from (all the I/O of a backend)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from netaddr import IPNetwork
 
 from backends.site import Nic
+from backends.told import Teller
 from cluster.peers import Peer
 from cni.errors import Failure
 from ipam.lease import Block
@@ -29,21 +29,7 @@ class Shortage(NamedTuple):
     may_end: bool
 
 
-class Report(NamedTuple):
-    """What a cloud gives and refuses: *interfaces* of *most* are attached, *obstacles* stand in the way of more,
-    *under_way* are changes whose end is not known; *calls* are counted by action and error, '' for none. *undelivered*
-    are pods' addresses that the cloud does not deliver to this node any more."""
-
-    cloud: str
-    interfaces: int
-    most: int
-    obstacles: tuple[str, ...]
-    under_way: tuple[str, ...]
-    calls: Mapping[tuple[str, str], int]
-    undelivered: tuple[str, ...] = ()
-
-
-class Fabric(Protocol):
+class Fabric(Teller, Protocol):
     """Where addresses come from."""
 
     def supplied(self, here: Peer) -> Supplied:
@@ -51,6 +37,3 @@ class Fabric(Protocol):
 
     def shortage(self, failure: Failure) -> Shortage:
         """What *failure*, that there is no address, means here."""
-
-    def report(self) -> Report | None:
-        """How the cloud is doing; None where there is none."""

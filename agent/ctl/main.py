@@ -87,8 +87,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _status(options: argparse.Namespace) -> int:
     document = _asked(options, commands.STATUS, {})
-    print(json.dumps(document, indent=2) if options.json else tables.status(document, time.time()))  # noqa: T201
+    print(json.dumps(document, indent=2) if options.json else _shown(document))  # noqa: T201
     return 0
+
+
+def _shown(document: dict[str, Any]) -> str:
+    """The *document* of an agent for people, with what the backend in use, or both on the way, show of themselves."""
+    used = dict.fromkeys((document["backend"], document["switch"]["to"]))
+    shown = [backends.load(name).show(document) for name in used if name in backends.BACKENDS]
+    return tables.status(document, time.time(), shown)
 
 
 def _ip(options: argparse.Namespace) -> int:

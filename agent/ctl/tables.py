@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from agent.commands import AT_REST, FINISHING, PREPARING
+from backends.told import Shown
 
 _SHOWN: Final = 50
 """Rows of one table; a cluster has thousands of peers, and ``--json`` has them all."""
@@ -14,9 +15,9 @@ _SHOWN: Final = 50
 Document = Mapping[str, Any]
 
 
-def status(document: Document, now: float) -> str:
-    """The agent's whole status at *now* (seconds since the epoch)."""
-    parts = [_head(document)]
+def status(document: Document, now: float, of_backends: Sequence[Shown] = ()) -> str:
+    """The agent's whole status at *now* (seconds since the epoch), with what there is to show *of_backends*."""
+    parts = [_head(document, [line for shown in of_backends for line in shown.lines])]
     parts += _section("POOL", ("BLOCK", "TOTAL", "USED", "COOLING", "FREE"), map(_pool, document["pool"]))
     parts += _section(
         "LEASES", ("ADDRESS", "POD", "CONTAINER", "IFNAME", "AGE"), (_lease(one, now) for one in document["leases"])
@@ -24,6 +25,8 @@ def status(document: Document, now: float) -> str:
     # Whom the backend cannot reach comes first: that is what somebody looks for.
     peers = sorted(document["peers"], key=lambda one: (not one["unserved"], one["name"]))
     parts += _section("PEERS", ("NODE", "ADDRESSES", "POD CIDRS", "STATE"), map(_peer, peers))
+    for one in (table for shown in of_backends for table in shown.tables):
+        parts += _section(one.title, one.head, one.rows)
     if document["repairs"]:
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(document["repairs"].items()))
         parts.append(f"mended since the start: {kinds}")
@@ -101,7 +104,7 @@ def age(seconds: float) -> str:
     return f"{max(0, int(seconds))}s"
 
 
-def _head(document: Document) -> str:
+def _head(document: Document, of_backends: Sequence[str]) -> str:
     site = document["site"]
     lines = [f"node {document['node']}, backend {document['backend']}, version {document['version']}"]
     if site:
@@ -115,10 +118,7 @@ def _head(document: Document) -> str:
         lines += [f"  {peer}: {why}" for peer, why in sorted(switch["waiting"].items())[:_SHOWN]]
     elif switch["configured"] != switch["to"]:
         lines.append(f"the configuration still says {switch['configured']}: set backend to {switch['to']} there")
-    cloud = document["cloud"]
-    if cloud:
-        lines.append(f"{cloud['cloud']}: {cloud['interfaces']} of {cloud['most']} interfaces")
-        lines += [f"  {one}" for one in (*cloud["obstacles"], *(f"under way: {one}" for one in cloud["under_way"]))]
+    lines += of_backends
     lines += [f"{document['waiting']} pods wait for an address"] if document["waiting"] else []
     lines += [f"peers are of {document['nodes_source']}"] if document.get("nodes_source") else []
     lines += _problems(document["problems"])

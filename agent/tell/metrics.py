@@ -7,7 +7,7 @@ have few values by construction: nothing that a caller sends becomes one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from backends.fabric import Report
+from backends.told import Measure
 from cni.spec import Verb
 from ipam.family import Counts
 
@@ -39,7 +39,7 @@ class Snapshot:
 
     *unserved*: peers that the backend cannot reach; *repairs*: since start, by kind; *nodes_stale*: the list of
     nodes cannot be used as it is now, the last good one is; *spooled*: DELs that wait to be replayed; *problems*: what
-    is wrong, by kind; *log_dropped*: lines of the log that nobody took.
+    is wrong, by kind; *log_dropped*: lines of the log that nobody took; *measures*: what the backend measures.
     """
 
     leases: int = 0
@@ -51,10 +51,10 @@ class Snapshot:
     nodes_stale: bool = False
     spooled: int = 0
     waiting: int = 0
-    cloud: Report | None = None
     is_ready: bool = True
     problems: Mapping[str, int] = field(default_factory=dict)
     log_dropped: int = 0
+    measures: Sequence[Measure] = ()
 
 
 class _Clocked:
@@ -124,22 +124,15 @@ class _AtScrape(Collector):
         dropped = CounterMetricFamily("routable_log_lines_dropped", "Lines of the log that nobody took.")
         dropped.add_metric((), float(now.log_dropped))
         yield dropped
-        if now.cloud is not None:
-            yield from _of_cloud(now.cloud)
+        yield from map(_metric, now.measures)
 
 
-def _of_cloud(report: Report) -> Iterator[Metric]:
-    for name, help_text, value in (
-        ("routable_cloud_interfaces", "Interfaces attached to this node.", report.interfaces),
-        ("routable_cloud_interfaces_max", "Interfaces that it can have.", report.most),
-        ("routable_cloud_obstacles", "Limits and refusals in the way of more addresses.", len(report.obstacles)),
-        ("routable_cloud_under_way", "Changes of the cloud whose end is not known.", len(report.under_way)),
-    ):
-        yield GaugeMetricFamily(name, help_text, float(value))
-    calls = CounterMetricFamily("routable_cloud_calls", "Calls of the cloud's API.", labels=("action", "error"))
-    for labels, count in sorted(report.calls.items()):
-        calls.add_metric(labels, float(count))
-    yield calls
+def _metric(measure: Measure) -> Metric:
+    family = CounterMetricFamily if measure.is_counter else GaugeMetricFamily
+    metric = family(measure.name, measure.help, labels=measure.labels)
+    for values, number in sorted(measure.numbers):
+        metric.add_metric(values, float(number))
+    return metric
 
 
 class Metrics:

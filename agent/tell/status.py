@@ -17,7 +17,8 @@ from agent.node.node import Node
 from agent.switch.switch import Switch
 from agent.tell.metrics import Snapshot
 from agent.tell.trouble import Kind, Trouble
-from backends.fabric import Fabric, Report, Shortage
+from backends.fabric import Fabric, Shortage
+from backends.told import Teller, Told, together
 from cni.errors import Exhausted, Failure, Limited, NotReady, TryAgain
 from ipam.family import Counts
 from ipam.store import Record, Tenure
@@ -45,9 +46,10 @@ class Status:
     """What the kernel does with pods' packets otherwise than is meant."""
     log_dropped: Callable[[], int] = lambda: 0
     """How many lines of the log nobody took."""
-
     unseen: Callable[[], Failure | None] = lambda: None
     """Why nobody can see the metrics; None when they can be seen."""
+    tellers: Callable[[], Sequence[Teller]] = tuple
+    """What besides the fabric tells of itself: the parts that live."""
 
     def troubles(self) -> list[Trouble]:
         """What is wrong: first what STATUS tells, then what is only told to people."""
@@ -115,14 +117,9 @@ class Status:
             names = _few([one.peer for one in now.unserved])
             failure = Limited(f"pods on these nodes cannot be reached: {names}", now.unserved[0].why)
             yield Trouble(Kind.PEERS, failure, len(now.unserved))
-        report = self.fabric.report()
-        if report is not None and report.undelivered:
-            names = _few(list(report.undelivered))
-            failure = Limited(
-                f"{report.cloud} does not deliver these pods' addresses here any more: {names}",
-                "somebody took them from the node's interfaces: delete these pods to have them made anew",
-            )
-            yield Trouble(Kind.UNDELIVERED, failure, len(report.undelivered))
+        for kind, complaints in self._told().complaints.items():
+            for one in complaints:
+                yield Trouble(kind, one.failure, one.count)
         away = strays(self.node.ledger.records().values(), now.site, now.peers)
         if away:
             names = _few([str(one) for one in away])
@@ -143,6 +140,7 @@ class Status:
         """The numbers for Prometheus."""
         now = self.survey.now
         troubles = self.troubles()
+        told = self._told()
         return Snapshot(
             leases=len(self.node.ledger.records()),
             blocks=tuple(self.node.ledger.counts()),
@@ -153,10 +151,12 @@ class Status:
             nodes_stale=self.survey.stale is not None,
             spooled=len(self.spool),
             waiting=self.waiting(),
-            cloud=self.fabric.report(),
             is_ready=not any(one.is_fatal for one in troubles),
-            problems={kind: sum(one.count for one in troubles if one.kind is kind) for kind in Kind},
+            problems={
+                kind: sum(one.count for one in troubles if one.kind == kind) for kind in (*Kind, *told.complaints)
+            },
             log_dropped=self.log_dropped(),
+            measures=told.measures,
         )
 
     def document(self) -> dict[str, Any]:
@@ -179,8 +179,13 @@ class Status:
             "events": [{"time": one.time, "text": one.text} for one in self.repair.diary.entries],
             "spooled": len(self.spool),
             "waiting": self.waiting(),
-            "cloud": _cloud(self.fabric.report()),
+            "cloud": None,  # unless there is one, which tells
+            **self._told().sections,
         }
+
+    def _told(self) -> Told:
+        """What the backend says of itself."""
+        return together(one.told() for one in (self.fabric, *self.tellers()))
 
 
 def history(tenures: list[Tenure]) -> list[dict[str, Any]]:
@@ -229,13 +234,6 @@ def _problem(trouble: Trouble) -> Mapping[str, Any]:
         "details": failure.details,
         "count": trouble.count,
     }
-
-
-def _cloud(report: Report | None) -> Mapping[str, Any] | None:
-    if report is None:
-        return None
-    calls = [{"action": action, "error": error, "count": count} for (action, error), count in report.calls.items()]
-    return {**report._asdict(), "calls": calls}
 
 
 def _few(names: list[str]) -> str:

@@ -15,7 +15,8 @@ from cni.errors import Failure
 
 
 class Kind(enum.StrEnum):
-    """What a trouble is about: a label of ``routable_problems``."""
+    """What a trouble is about: a label of ``routable_problems``. A backend has kinds of its own besides: see
+    `backends.told.Told`."""
 
     AGENT = "agent"
     """The agent itself does not do its work."""
@@ -46,7 +47,7 @@ class Trouble:
     """One thing that is wrong, or *count* of one kind. *is_fatal*: this node's networking as such cannot work.
     *may_end*: soon, by itself, so that who asks may wait for a moment. *bars_adds*: no ADD would be served now."""
 
-    kind: Kind
+    kind: str
     failure: Failure
     count: int = 1
     is_fatal: bool = False

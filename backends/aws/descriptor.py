@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from backends.aws import maxpods
 from backends.aws.table import AwsTable, contradictions, wanted
@@ -13,6 +13,7 @@ from backends.verdict import Verdict
 
 if TYPE_CHECKING:
     from backends.site import Site
+    from backends.told import Shown
     from backends.wiring import Wiring
 
 
@@ -51,6 +52,12 @@ def _supply(aws: AwsTable, means: Means) -> Provision:
     return Provision(fabric, fabric, parts)
 
 
+def _show(sections: Mapping[str, Any]) -> Shown:
+    from backends.cloud.report import shown
+
+    return shown(sections)
+
+
 def _check(aws: AwsTable, environment: Mapping[str, str]) -> Iterator[Verdict]:
     from backends.aws.check import verdicts
 
@@ -65,6 +72,7 @@ BACKEND: Final = Backend(
     supply=_supply,
     check=_check,
     commands=(maxpods.COMMAND,),
+    show=_show,
     needs_nodes=False,
     has_pod_cidrs=False,
     instead_of_masquerade='aws.snat = "external"',

@@ -16,9 +16,11 @@ from backends.aws.options import EniOptions
 from backends.aws.parts import assembled
 from backends.aws.turns import Turns
 from backends.cloud.intents import Journal
+from backends.cloud.report import Report
 from backends.cloud.steps import Steps
 from backends.cloud.usage import Usage
-from backends.fabric import Report, Shortage, Supplied
+from backends.fabric import Shortage, Supplied
+from backends.told import Told
 from cluster.peers import Peer
 from cni.errors import Exhausted, Failure, TryAgain
 from ipam.lease import Block
@@ -126,8 +128,12 @@ class EniFabric:
         remedy = "this instance can have no more: run fewer pods on it, or use a larger type"
         return Shortage(Exhausted(left, remedy), may_end=False)
 
+    def told(self) -> Told:
+        """See `backends.told.Teller`."""
+        return self.report().told()
+
     def report(self) -> Report:
-        """See `backends.fabric.Fabric.report`."""
+        """What EC2 gives and refuses."""
         return Report(
             cloud="EC2",
             interfaces=len(self.inventory.enis),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from backends.cloud.steps import Settle, Wait
+from backends.told import Told
 
 RETRY: Final = 1.0
 """Seconds until it is asked again whether the kernel has what is wanted, where it had not."""
@@ -52,6 +53,10 @@ class Errands:
     def wake(self) -> None:
         """There is something to do: end a wait now. Any thread may call."""
         self._wake.set()
+
+    def told(self) -> Told:
+        """Nothing: the fabric tells."""
+        return Told()
 
     def _run(self) -> None:
         try:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from agent.tell import metrics
 from agent.tell.metrics import Metrics, Snapshot
-from backends.fabric import Report
+from backends.cloud.report import Report
 from cni.spec import Verb
 from ipam.family import Counts
 from ipam.lease import Block
@@ -99,6 +99,7 @@ def test_no_caller_makes_labels(registry: CollectorRegistry) -> None:
 def test_shows_what_is_at_the_moment_of_the_scrape(registry: CollectorRegistry) -> None:
     """The snapshot is taken once per scrape, never at registration, and all of it is shown."""
     taken = []
+    cloud = Report("EC2", 2, 3, ("full",), (), {("DescribeSubnets", ""): 4, ("DescribeSubnets", "Lost"): 1})
 
     def snapshot() -> Snapshot:
         taken.append(1)
@@ -114,7 +115,7 @@ def test_shows_what_is_at_the_moment_of_the_scrape(registry: CollectorRegistry) 
             waiting=5,
             is_ready=False,
             problems={"pods": 0, "peers": 1},
-            cloud=Report("EC2", 2, 3, ("full",), (), {("DescribeSubnets", ""): 4, ("DescribeSubnets", "Lost"): 1}),
+            measures=cloud.told().measures,
         )
 
     metrics.show(registry, snapshot, INFO)

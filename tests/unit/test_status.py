@@ -18,8 +18,10 @@ from agent.serve.verbs import Verbs
 from agent.tell.metrics import Metrics
 from agent.tell.status import Status
 from agent.tell.trouble import Kind
-from backends.fabric import Report, Shortage, Supplied
+from backends.cloud.report import Report
+from backends.fabric import Shortage, Supplied
 from backends.podcidrs import PodCidrs
+from backends.told import Complaint, Measure, Told
 from cluster.peers import Peer
 from cni import frame
 from cni.errors import ConfigInvalid, Exhausted, FabricRefused, Failure, NotReady, TryAgain
@@ -47,9 +49,9 @@ class Cloud:
         """What the test says."""
         return self._shortage
 
-    def report(self) -> Report:
+    def told(self) -> Told:
         """With an obstacle, and pods' addresses that are gone."""
-        return Report("EC2", 1, 3, ("denied",), ("create",), {}, self._undelivered)
+        return Report("EC2", 1, 3, ("denied",), ("create",), {}, self._undelivered).told()
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def told(world: World, **changes: Any) -> Status:
     return replace(status, **changes)
 
 
-def kinds(status: Status) -> list[tuple[Kind, bool]]:
+def kinds(status: Status) -> list[tuple[str, bool]]:
     """What is wrong, and whether STATUS tells it."""
     return [(one.kind, one.is_fatal) for one in status.troubles()]
 
@@ -237,3 +239,47 @@ def test_what_nobody_can_see_is_told_to_people_alone(world: World) -> None:
     world.survey.unseen = TryAgain("cannot look at the host's rules now", "EMFILE")
     assert kinds(told(world)) == [(Kind.HOST, False)]
     assert told(world).ready()[0] is True
+
+
+class Speaker:
+    """A part with sessions, of which so many are *down*."""
+
+    def __init__(self, down: int) -> None:
+        self.down = down
+
+    def told(self) -> Told:
+        """In words that the agent has never heard."""
+        failure = TryAgain("sessions are down", "see that the router speaks to this node")
+        return Told(
+            complaints={"speaker": (), "sessions": [Complaint(failure, self.down)] * bool(self.down)},
+            sections={"sessions": [{"peer": "192.0.2.1", "is_up": not self.down}]},
+            measures=[Measure("routable_sessions", "Sessions.", [(("192.0.2.1",), 1 - self.down)], ("peer",))],
+        )
+
+
+def test_what_a_part_of_the_backend_says_is_told_to_people_in_its_own_words(world: World) -> None:
+    """Document, /readyz and metrics have it, STATUS and ADDs never; kinds that there may be are counted all the
+    time."""
+    speaker = Speaker(down=1)
+    status = told(world, tellers=lambda: [speaker])
+    assert kinds(status) == [("sessions", False)]
+    assert status.unable() is None
+    assert status.ready() == (True, "ready\nsessions are down: see that the router speaks to this node")
+    document = status.document()
+    assert (document["sessions"], document["cloud"]) == ([{"peer": "192.0.2.1", "is_up": False}], None)
+    assert (document["problems"][0]["kind"], document["problems"][0]["by_status"]) == ("sessions", False)
+    shown = status.snapshot()
+    assert {kind: shown.problems[kind] for kind in ("sessions", "speaker")} == {"sessions": 1, "speaker": 0}
+    assert [one.numbers for one in shown.measures] == [[(("192.0.2.1",), 0)]]
+    speaker.down = 0
+    assert (status.troubles(), status.snapshot().problems["sessions"]) == ([], 0)
+
+
+def test_two_that_complain_of_the_same_are_both_heard(world: World) -> None:
+    """Fabric and parts, each with a section of its own."""
+    cloud = Cloud(Shortage(TryAgain("soon"), may_end=True), ("10.1.1.1",))
+    status = told(world, fabric=cloud, tellers=lambda: [Speaker(1), Speaker(2)])
+    assert status.snapshot().problems["sessions"] == 3
+    assert status.snapshot().problems[Kind.UNDELIVERED] == 1
+    assert {"cloud", "sessions"} <= set(status.document())
+    assert status.document()["cloud"]["cloud"] == "EC2"

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from agent.ctl import tables
+from backends.cloud import report as cloud
+from backends.cloud.report import Report
+from backends.told import Shown, Table
 
 NOW = 1_000_000.0
 
@@ -223,3 +226,27 @@ def test_where_the_peers_are_of_is_told() -> None:
     """In the source's own words; an agent that does not say so is no error."""
     text = tables.status(document(nodes_source="the Kubernetes API (https://192.0.2.1:6443)"), NOW)
     assert "\npeers are of the Kubernetes API (https://192.0.2.1:6443)\n" in text
+
+
+def test_a_backend_is_shown_in_its_own_words() -> None:
+    """Lines at the top, before what is wrong, and tables of its own after the peers; a cloud's obstacles are lines."""
+    report = Report("EC2", 2, 3, ("denied",), ("create eni-1",), {})
+    sessions = Table("SESSIONS", ("PEER", "STATE"), [("192.0.2.1", "up"), ("198.51.100.7", "down")])
+    text = tables.status(document(), NOW, [cloud.shown(report.told().sections), Shown(["AS 64512"], [sessions])])
+    assert (
+        "pods' mtu 1500\n"
+        "EC2: 2 of 3 interfaces\n"
+        "  denied\n"
+        "  under way: create eni-1\n"
+        "AS 64512\n"
+        "ready, no problems\n"
+    ) in text
+    assert text.endswith(
+        "10.244.2.0/24  reachable\n"
+        "\n"
+        "SESSIONS (2)\n"
+        "PEER          STATE\n"
+        "192.0.2.1     up\n"
+        "198.51.100.7  down"
+    )
+    assert cloud.shown({"cloud": None}) == Shown()
