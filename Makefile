@@ -49,9 +49,10 @@ setup-test: .venv/ready-test
 	@$(BIN)/routablectl install $(BIN)
 	@touch $@
 
-.venv/ready-test: .venv/ready
+.venv/ready-test: .venv/ready Makefile
 	@deploy/packages.sh gcc libc6-dev containernetworking-plugins iptables
 	@deploy/packages.sh --optional podman crun busybox-static
+	@deploy/packages.sh --extract .venv/debian prometheus
 	@echo "installing the packages for the tests into .venv"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws,kubernetes,test]'
 	@touch $@
