@@ -137,11 +137,18 @@ class _File(NamedTuple):
         for key in ("kubeconfig", "server") if config.nodes.source == "file" else ("file",):
             if getattr(config.nodes, key):
                 raise self.wrong(f"nodes.{key}", f'is not for nodes.source = "{config.nodes.source}"')
+        if config.cni.template and not config.cni.conflist:
+            raise self.wrong("cni.template", "needs cni.conflist, where the agent is to write what it makes of it")
+        if config.kubernetes.advertise_capacity and not config.kubernetes.announce:
+            raise self.wrong("kubernetes.advertise_capacity", "needs kubernetes.announce = true")
 
     def refuse_of_backend(self, config: Config, backend: Backend[Any]) -> None:
         """What *backend* makes impossible."""
         if config.masquerade.enabled and backend.instead_of_masquerade:
             raise self.wrong("masquerade.enabled", f"is not for {backend.name}: use {backend.instead_of_masquerade}")
+        if config.kubernetes.advertise_capacity and not backend.has_pod_cidrs:
+            why = f"is not for {backend.name}, whose addresses become more and fewer: give kubelet its --max-pods"
+            raise self.wrong("kubernetes.advertise_capacity", why)
         for one in backend.contradictions(config.of(backend)):
             raise self.wrong(*one)
         if config.masquerade.enabled and not config.masquerade.routable:
@@ -151,10 +158,10 @@ class _File(NamedTuple):
     def refuse_repeated_paths(self, config: Config) -> None:
         """Each path is of one thing."""
         taken: dict[str, str] = {}
-        for key in ("paths.socket", "paths.state", "paths.spool", "nodes.file"):
+        for key in ("paths.socket", "paths.state", "paths.spool", "nodes.file", "cni.conflist", "cni.template"):
             section, name = key.split(".")
             value = getattr(getattr(config, section), name)
-            if value in taken:
+            if value and value in taken:
                 raise self.wrong(key, f"is also {taken[value]}; allowed: a path of its own", value)
             taken[value] = key
 

@@ -27,6 +27,15 @@ Listen = Annotated[
     str, Meta(description='"address:port" with an IP address, IPv6 in brackets, and a port from 1 to 65535; "" is off')
 ]
 AbsolutePath = Annotated[str, Meta(pattern=r"\A/[^\x00-\x1f\x7f]*\Z", description="an absolute path")]
+OptionalPath = Annotated[str, Meta(pattern=r"\A(/[^\x00-\x1f\x7f]*)?\Z", description="an absolute path")]
+Server = Annotated[str, Meta(pattern=r"\A(https://[!-~]+)?\Z", description="a URL such as https://192.0.2.1:6443")]
+_LABEL: Final = r"[a-z0-9]([a-z0-9\-]{0,61}[a-z0-9])?"
+_DOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*/"
+_WORD: Final = r"[A-Za-z0-9]([A-Za-z0-9_.\-]{0,61}[A-Za-z0-9])?"
+QUALIFIED_NAME: Final = rf"({_DOMAIN})?{_WORD}"
+"""A qualified name of Kubernetes: a label's key, or a taint's."""
+EXTENDED_RESOURCE: Final = rf"(?!([^/]*\.)?kubernetes\.io/)(?!requests\.){_DOMAIN}{_WORD}"
+"""The name of a resource that is not Kubernetes' own."""
 SocketPath = Annotated[
     str, Meta(pattern=r"\A/[^\x00-\x1f\x7f]*\Z", description=f"an absolute path of at most {SOCKET_MAX} bytes")
 ]
@@ -68,12 +77,8 @@ class NodesTable(Section, frozen=True):
 
     source: Annotated[Literal["file", "kubernetes"], Meta(description='"file" or "kubernetes"')] = "file"
     file: AbsolutePath = ""
-    kubeconfig: Annotated[
-        str, Meta(pattern=r"\A(/[^\x00-\x1f\x7f]*)?\Z", description="an absolute path")
-    ] = ""
-    server: Annotated[
-        str, Meta(pattern=r"\A(https://[!-~]+)?\Z", description="a URL such as https://192.0.2.1:6443")
-    ] = ""
+    kubeconfig: OptionalPath = ""
+    server: Server = ""
 
 
 class MasqueradeTable(Section, frozen=True):
@@ -81,6 +86,35 @@ class MasqueradeTable(Section, frozen=True):
 
     enabled: Flag = False
     routable: Annotated[tuple[Cidr, ...], Meta(description='a list of CIDRs, such as "10.0.0.0/8"')] = ()
+
+
+class CniTable(Section, frozen=True):
+    """What the agent puts into the runtime's directories."""
+
+    conflist: Annotated[
+        str,
+        Meta(
+            pattern=r"\A(/[^\x00-\x1f\x7f]*\.conflist)?\Z",
+            description='an absolute path that ends with ".conflist"; "" is none',
+        ),
+    ] = ""
+    template: OptionalPath = ""
+    executables: OptionalPath = ""
+
+
+class KubernetesTable(Section, frozen=True):
+    """What the agent says on this node's Node."""
+
+    announce: Flag = False
+    taint: Annotated[
+        str, Meta(pattern=rf"\A({QUALIFIED_NAME})?\Z", description="a taint's key, as example.com/name; \"\" is none")
+    ] = "routable.io/agent-not-ready"
+    advertise_capacity: Flag = False
+    capacity: Annotated[
+        str, Meta(pattern=rf"\A{EXTENDED_RESOURCE}\Z", description="an extended resource, as example.com/name")
+    ] = "routable.io/pod-addresses"
+    kubeconfig: OptionalPath = ""
+    server: Server = ""
 
 
 class PathsTable(Section, frozen=True):
@@ -122,6 +156,8 @@ class Config(Section, frozen=True):
     mtu: Mtu = 0
     ipam: IpamTable = IpamTable()
     masquerade: MasqueradeTable = MasqueradeTable()
+    cni: CniTable = CniTable()
+    kubernetes: KubernetesTable = KubernetesTable()
     paths: PathsTable = PathsTable()
     metrics: MetricsTable = MetricsTable()
     log: LogTable = LogTable()

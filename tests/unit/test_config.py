@@ -77,6 +77,15 @@ def test_fills_in_every_default(path: Path) -> None:
             "snat_exclude": (),
             "foreign_addresses": (),
         },
+        "cni": {"conflist": "", "template": "", "executables": ""},
+        "kubernetes": {
+            "announce": False,
+            "taint": "routable.io/agent-not-ready",
+            "advertise_capacity": False,
+            "capacity": "routable.io/pod-addresses",
+            "kubeconfig": "",
+            "server": "",
+        },
         "paths": {
             "socket": "/run/routable/agent.sock",
             "state": "/var/lib/routable/routable.db",
@@ -139,6 +148,15 @@ def test_reads_every_kind_of_value(path: Path) -> None:
         ("", 'server = "http://192.0.2.1"', 'server is "http://192.0.2.1": allowed: a URL such as https://192.0.2.1:6443'),
         ("", 'kubeconfig = "/a"', 'line 5: nodes.kubeconfig: is not for nodes.source = "file"'),
         ("", 'kubeconfig = "admin.conf"', 'line 5: nodes.kubeconfig is "admin.conf": allowed: an absolute path'),
+        ("", '[cni]\nconflist = "/etc/cni/net.d/10-routable"', 'allowed: an absolute path that ends with ".conflist"'),
+        ("", '[cni]\ntemplate = "/a"', "line 6: cni.template: needs cni.conflist, where the agent is to write"),
+        ("", '[cni]\ntemplate = "/a.conflist"\nconflist = "/a.conflist"', "cni.template is"),
+        ("", "[cni]\nexecutables = true", "line 6: cni.executables is true: allowed: an absolute path"),
+        ("", "[kubernetes]\nadvertise_capacity = true", "kubernetes.advertise_capacity: needs kubernetes.announce"),
+        ("", '[kubernetes]\ntaint = "a b"', "line 6: kubernetes.taint is"),
+        ("", '[kubernetes]\ncapacity = "pods"', "allowed: an extended resource, as example.com/name"),
+        ("", '[kubernetes]\ncapacity = "kubernetes.io/pods"', "allowed: an extended resource, as example.com/name"),
+        ("", '[kubernetes]\nserver = "192.0.2.1"', "kubernetes.server is"),
         ("", '[metrics]\nlisten = "9472"', 'line 6: metrics.listen is "9472": allowed: "address:port" with an IP'),
         ("", '[metrics]\nlisten = "localhost:9472"', 'line 6: metrics.listen is "localhost:9472": allowed:'),
         ("", '[metrics]\nlisten = "127.0.0.1:65536"', 'metrics.listen is "127.0.0.1:65536": allowed:'),
@@ -221,6 +239,10 @@ def test_reads_where_to_listen(path: Path, listen: str, endpoint: tuple[str, int
     ("text", "complaint"),
     [
         ("[masquerade]\nenabled = true", 'line 3: masquerade.enabled: is not for aws-eni: use aws.snat = "external"'),
+        (
+            "[kubernetes]\nannounce = true\nadvertise_capacity = true",
+            "kubernetes.advertise_capacity: is not for aws-eni, whose addresses become more and fewer",
+        ),
         ("[aws]\nmax_enis = 2\nreserved_enis = 2", "aws.reserved_enis is 2: allowed: fewer than aws.max_enis, 2"),
         ('[aws]\nsubnets = ["subnet-1"]\nsubnet_tags = { a = "b" }', "aws.subnet_tags: is given together with"),
         (
@@ -243,7 +265,7 @@ def test_the_cloud_has_rules_of_its_own(path: Path, text: str, complaint: str) -
 
 def test_every_key_says_what_is_allowed() -> None:
     """No key of the schema lacks the sentence that a complaint about it ends with."""
-    assert len(schema.keys(WHOLE)) == 38
+    assert len(schema.keys(WHOLE)) == 47
     assert [key for key, one in schema.keys(WHOLE).items() if not one.allowed] == []
 
 
