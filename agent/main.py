@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from agent.config import chosen
 from agent.config import load as configuration
@@ -226,6 +226,7 @@ def grounded(config: Config, parts: ExitStack) -> Ground:
     boot, machine, state = boot_id(), identity(), Path(config.paths.state)
     store = restore.journal(state, boot, machine=machine)
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
     measured = Metrics(registry)
     ledger = Ledger(
         allocator=Allocator(config.ipam.cooldown),
@@ -345,6 +346,7 @@ def telling(
         stuck=lambda: keeping.reconciler.problem() or doors.listener.problem(),
         findings=lambda: [*keeping.reality.findings, *neighbours.trouble()],
         log_dropped=lambda: outlet.dropped,
+        pass_age=keeping.reconciler.age,
         unseen=lambda: next((one.problem for one in doors.http), None),
         tellers=lambda: own,
     )

@@ -107,10 +107,14 @@ class Reconciler:
         self._events.wake()
         self._thread.join()
 
+    def age(self) -> float:
+        """Seconds since a pass was completed last. Any thread may ask."""
+        return self._clock() - self._completed_at
+
     def problem(self) -> Failure | None:
         """Why nothing is mended any more, if no pass has been completed for `LATE` seconds: they fail, or the thread
         hangs. Any thread may ask."""
-        if self._clock() - self._completed_at < LATE:
+        if self.age() < LATE:
             return None
         why = str(self._failure or "one is under way for as long: something that it waits for hangs")
         return NotReady(f"what changes on this node is not mended: no pass was completed for {LATE:.0f} s", why)

@@ -39,7 +39,8 @@ class Snapshot:
 
     *unserved*: peers that the backend cannot reach; *repairs*: since start, by kind; *nodes_stale*: the list of
     nodes cannot be used as it is now, the last good one is; *spooled*: DELs that wait to be replayed; *problems*: what
-    is wrong, by kind; *log_dropped*: lines of the log that nobody took; *measures*: what the backend measures.
+    is wrong, by kind; *log_dropped*: lines of the log that nobody took; *pass_age*: seconds
+    since a pass was completed; *measures*: what the backend measures.
     """
 
     leases: int = 0
@@ -54,6 +55,7 @@ class Snapshot:
     is_ready: bool = True
     problems: Mapping[str, int] = field(default_factory=dict)
     log_dropped: int = 0
+    pass_age: float = 0.0
     measures: Sequence[Measure] = ()
 
 
@@ -101,6 +103,8 @@ class _AtScrape(Collector):
             ("routable_spooled", "DELs that wait in the spool directory.", now.spooled),
             ("routable_waiting", "ADDs that wait for an address.", now.waiting),
             ("routable_ready", "1 while CNI STATUS succeeds: this node's networking can work.", now.is_ready),
+            # Not the time of the pass: the node's clock may be wrong by more than what is to be seen.
+            ("routable_pass_age_seconds", "Seconds since a pass over the kernel was completed.", now.pass_age),
         ):
             yield GaugeMetricFamily(name, help_text, float(value))
         problems = GaugeMetricFamily("routable_problems", "What is wrong, by kind.", labels=("kind",))

@@ -48,6 +48,8 @@ class Status:
     """How many lines of the log nobody took."""
     unseen: Callable[[], Failure | None] = lambda: None
     """Why nobody can see the metrics; None when they can be seen."""
+    pass_age: Callable[[], float] = lambda: 0.0
+    """Seconds since it was last seen to that the kernel is as it should be."""
     tellers: Callable[[], Sequence[Teller]] = tuple
     """What besides the fabric tells of itself: the parts that live."""
 
@@ -156,6 +158,7 @@ class Status:
                 kind: sum(one.count for one in troubles if one.kind == kind) for kind in (*Kind, *told.complaints)
             },
             log_dropped=self.log_dropped(),
+            pass_age=self.pass_age(),
             measures=told.measures,
         )
 

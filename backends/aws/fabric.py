@@ -142,6 +142,7 @@ class EniFabric:
             under_way=tuple(f"{one.kind} {one.eni or one.subnet}" for one in self.inventory.intents),
             calls=dict(self.cloud.calls),
             undelivered=tuple(map(str, self._undelivered())),
+            throttled=dict(self.cloud.throttled),
         )
 
     def _assumed(self) -> list[str]:

@@ -34,7 +34,8 @@ class RefusalLog(Protocol):
 
 class Cloud:
     """*clock* answers seconds, *about* the object that the parameters of a call name; *calls* counts what was asked, by
-    action and outcome. What was refused is kept in *memory*, and is not asked again before its time."""
+    action and outcome, *throttled* those that were too many, by action. What was refused is kept in *memory*, and is
+    not asked again before its time."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Cloud:
         self._clock = clock
         self._about = about
         self.calls: Counter[tuple[str, str]] = Counter()
+        self.throttled: Counter[str] = Counter()
 
     @property
     def is_silent(self) -> bool:
@@ -74,6 +76,7 @@ class Cloud:
             answer: dict[str, Any] = yield Call(action, parameters)
         except Throttled as error:
             self.calls[action, error.code] += 1
+            self.throttled[action] += 1
             self._pacer.throttled(action, self._clock())
             raise Later(action, self._pacer.delay(action, self._clock())) from error
         except Lost as error:

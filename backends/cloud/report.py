@@ -14,8 +14,9 @@ _NAMED: Final = 5
 
 class Report(NamedTuple):
     """What a cloud gives and refuses: *interfaces* of *most* are attached, *obstacles* stand in the way of more,
-    *under_way* are changes whose end is not known; *calls* are counted by action and error, '' for none. *undelivered*
-    are pods' addresses that the cloud does not deliver to this node any more."""
+    *under_way* are changes whose end is not known; *calls* are counted by action and error, '' for none, and
+    those that were *throttled*, by action. *undelivered* are pods' addresses that the cloud does not deliver to this
+    node any more."""
 
     cloud: str
     interfaces: int
@@ -24,6 +25,7 @@ class Report(NamedTuple):
     under_way: tuple[str, ...]
     calls: Mapping[tuple[str, str], int]
     undelivered: tuple[str, ...] = ()
+    throttled: Mapping[str, int] = {}
 
     def told(self) -> Told:
         """In the agent's terms: the section "cloud", and the metrics ``routable_cloud_…``."""
@@ -53,8 +55,16 @@ class Report(NamedTuple):
             ("routable_cloud_under_way", "Changes of the cloud whose end is not known.", len(self.under_way)),
         )
         found = [Measure(name, help_text, [((), value)]) for name, help_text, value in gauges]
-        labels, numbers = ("action", "error"), tuple(self.calls.items())
-        return [*found, Measure("routable_cloud_calls", "Calls of the cloud's API.", numbers, labels, is_counter=True)]
+        labels, calls = ("action", "error"), tuple(self.calls.items())
+        # From zero on for each action that was called: a rate needs something to begin from.
+        actions = sorted({action for action, _ in self.calls})
+        numbers = [((action,), self.throttled.get(action, 0)) for action in actions]
+        throttled = "Calls that the cloud's API refused for being too many."
+        return [
+            *found,
+            Measure("routable_cloud_calls", "Calls of the cloud's API.", calls, labels, is_counter=True),
+            Measure("routable_cloud_throttled", throttled, numbers, ("action",), is_counter=True),
+        ]
 
 
 def shown(sections: Mapping[str, Any]) -> Shown:

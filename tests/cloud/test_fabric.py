@@ -417,6 +417,8 @@ def test_throttling_is_waited_out(place: Place) -> None:
     machine.run(30)
     assert all(fault.is_consumed for fault in faults)
     well(machine)
+    told = {one.name: dict(one.numbers) for one in machine.fabric.told().measures}["routable_cloud_throttled"]
+    assert told["AssignPrivateIpAddresses",] == len(faults)
 
 
 def test_no_answers_at_all(place: Place) -> None:

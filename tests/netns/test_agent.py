@@ -272,6 +272,8 @@ def test_metrics_and_probes(lab: Lab) -> None:
         "routable_leases 1.0",
         "routable_peers 1.0",
         "routable_peers_unserved 0.0",
+        "routable_pass_age_seconds ",
+        "process_start_time_seconds ",
         f'routable_addresses_free{{block="10.244.1.0/24",owner="node-a"}} {pool["free"]}.0',
         f'routable_addresses_cooling{{block="10.244.1.0/24",owner="node-a"}} {pool["cooling"]}.0',
     ):

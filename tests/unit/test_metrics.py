@@ -100,6 +100,7 @@ def test_shows_what_is_at_the_moment_of_the_scrape(registry: CollectorRegistry) 
     """The snapshot is taken once per scrape, never at registration, and all of it is shown."""
     taken = []
     cloud = Report("EC2", 2, 3, ("full",), (), {("DescribeSubnets", ""): 4, ("DescribeSubnets", "Lost"): 1})
+    cloud = cloud._replace(throttled={"DescribeSubnets": 1})
 
     def snapshot() -> Snapshot:
         taken.append(1)
@@ -114,6 +115,7 @@ def test_shows_what_is_at_the_moment_of_the_scrape(registry: CollectorRegistry) 
             spooled=2,
             waiting=5,
             is_ready=False,
+            pass_age=0.5,
             problems={"pods": 0, "peers": 1},
             measures=cloud.told().measures,
         )
@@ -132,6 +134,7 @@ def test_shows_what_is_at_the_moment_of_the_scrape(registry: CollectorRegistry) 
         "routable_spooled 2.0",
         "routable_waiting 5.0",
         "routable_ready 0.0",
+        "routable_pass_age_seconds 0.5",
         'routable_problems{kind="peers"} 1.0',
         'routable_problems{kind="pods"} 0.0',
         'routable_addresses{block="10.1.0.0/24",owner="a"} 253.0',
@@ -146,8 +149,16 @@ def test_shows_what_is_at_the_moment_of_the_scrape(registry: CollectorRegistry) 
         "routable_cloud_under_way 0.0",
         'routable_cloud_calls_total{action="DescribeSubnets",error=""} 4.0',
         'routable_cloud_calls_total{action="DescribeSubnets",error="Lost"} 1.0',
+        'routable_cloud_throttled_total{action="DescribeSubnets"} 1.0',
     ]
     assert lines(registry, "routable_leases") == ["routable_leases 2.0"]
+
+
+def test_calls_that_were_throttled_count_from_zero_for_each_action() -> None:
+    """A rate needs a zero to begin from: where an action was called at all, it is there."""
+    calls = {("DescribeSubnets", ""): 4, ("AttachNic", "SlowDown"): 2, ("AttachNic", ""): 1}
+    measures = {one.name: one for one in Report("EC2", 2, 3, (), (), calls, throttled={"AttachNic": 2}).told().measures}
+    assert measures["routable_cloud_throttled"].numbers == [(("AttachNic",), 2), (("DescribeSubnets",), 0)]
 
 
 def test_two_agents_in_one_process_do_not_meet() -> None:

@@ -154,7 +154,9 @@ def test_a_bug_ends_the_thread_and_nobody_waits_for_it(case: Case, error: BaseEx
 def test_that_no_pass_was_completed_for_long_is_a_problem(case: Case) -> None:
     """Whether they fail or one hangs; each that is completed ends it."""
     assert case.reconciler.settle()
+    assert case.reconciler.age() == 0
     case.now += module.LATE - 1
+    assert case.reconciler.age() == module.LATE - 1
     assert case.text() == ""
     case.fail(KernelRefused("nothing can be read"))
     assert not case.reconciler.settle()
@@ -165,6 +167,7 @@ def test_that_no_pass_was_completed_for_long_is_a_problem(case: Case) -> None:
     case.nodes.look = lambda: None
     assert case.reconciler.settle()
     assert case.text() == ""
+    assert case.reconciler.age() == 0
     case.now += module.LATE
     assert "something that it waits for hangs" in case.text()
 
