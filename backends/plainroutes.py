@@ -1,14 +1,18 @@
-"""Routes to a peer's pods by way of nexthop objects, and whether a peer is on this node's own segment. Pure."""
+"""Routes to a peer's pods by way of nexthop objects, how those decide where its packets go, and whether a peer is on
+this node's own segment. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from netaddr import IPAddress, IPNetwork
 
+from backends import nodeplan, podlink
+from backends.reach import Passage, spare
 from backends.site import Site
 from cluster.peers import Peer
-from dataplane.items import HOST, Route
+from dataplane.items import HOST, Item, Key, Nexthop, Route, nexthop_key
 
 
 def routes(peer: Peer, family: int, nexthop: int) -> list[Route]:
@@ -34,3 +38,48 @@ def off_link(site: Site, peer: Peer, family: int) -> str:
         f"{peer.name} ({address}) is not on-link at {site.uplink.name} (IPv{family} networks there: {networks}); "
         "put it on that segment, or use backend vxlan"
     )
+
+
+class ByNexthops:
+    """`backends.reach.Reach` of a wiring that has a route of ours for each range of a peer's, by a nexthop object: that
+    object is replaced under the routes, which stay. *own* answers a node's own addresses."""
+
+    def __init__(self, site: Site, own: Callable[[Peer], Sequence[IPAddress]] = lambda node: ()) -> None:
+        self._taken = site.taken
+        self._own = own
+
+    def own(self, node: Peer) -> Sequence[IPAddress]:
+        """See `backends.reach.Reach.own`."""
+        return self._own(node)
+
+    def passages(self, peer: Peer, plan: Mapping[Key, Item]) -> list[Passage]:
+        """See `backends.reach.Reach.passages`."""
+        found = []
+        for cidr in peer.pod_cidrs:
+            nexthop = _nexthop(cidr, plan)
+            if nexthop is not None:
+                found.append(Passage(cidr, (nexthop.key, _key(cidr)), nexthop.dev))
+        return found
+
+    def aside(self, peer: Peer, range_: IPNetwork, plan: Mapping[Key, Item]) -> tuple[Item, ...]:
+        """See `backends.reach.Reach.aside`: a route, and a nexthop object like that of the pods' routes."""
+        nexthop = _nexthop(range_, plan)
+        if nexthop is None:
+            return ()
+        family = range_.version
+        number = nodeplan.nexthop_id(f"{peer.name} tried", family)
+        while nexthop_key(number) in plan or number in self._taken:
+            number += 1
+        route = Route(HOST, f"{spare(range_)}/{podlink.BITS[family]}", nhid=number)
+        return nexthop._replace(id=number), route
+
+
+def _key(cidr: IPNetwork) -> Key:
+    return Key(HOST, "route", _text(cidr))
+
+
+def _nexthop(cidr: IPNetwork, plan: Mapping[Key, Item]) -> Nexthop | None:
+    """What the route to *cidr* leads through."""
+    route = plan.get(_key(cidr))
+    found = plan.get(nexthop_key(route.nhid)) if isinstance(route, Route) and route.nhid else None
+    return found if isinstance(found, Nexthop) else None

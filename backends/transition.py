@@ -1,8 +1,9 @@
 """A node on its way from one wiring to another: both are programmed, and each peer is reached by one or the other.
 
-A packet from pod to pod goes as in one of the two wirings; which one is decided by the peer's nexthop objects alone,
-that have the same ids in both: to move a peer is to replace those, under routes that stay. What arrives is taken from
-either way all the time, so a node that has moved and one that has not understand each other in both directions.
+A packet from pod to pod goes as in one of the two wirings; what decides which one, each wiring says itself
+(`backends.reach`): where both have nexthop objects, those have the same ids in both, so to move a peer is to replace
+them, under routes that stay. What arrives is taken from either way all the time, so a node that has moved and one that
+has not understand each other in both directions.
 
 The pods' routes say the smaller MTU of the two from before the first peer moves until after the last has, so no packet
 is under way that the new way could not carry.
@@ -10,16 +11,18 @@ is under way that the new way could not carry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from netaddr import IPAddress
+from netaddr import IPAddress, IPNetwork
 
-from backends import nodeplan, podlink
+from backends import podlink
+from backends.nodeplan import families
+from backends.reach import spare
 from backends.site import Site
 from backends.wiring import Unserved, Wired, Wiring
 from cluster.peers import Peer
-from dataplane.items import HOST, Item, Key, Nexthop, Route, nexthop_key
+from dataplane.items import Item, Key
 from ipam.store import Record
 
 
@@ -28,8 +31,7 @@ class Probe(NamedTuple):
     which the peer answers as it sends to our pods, to *target*, the peer's; *device* leads there, and
     *answerers* are the peer's addresses, one of which an ICMP error must come from to be its answer.
 
-    *spare* is an address of the peer's pod CIDR that neither a pod nor a node has, nor sends from: a route to that
-    alone is no way for anything else, least of all for the answer that tells the peer how we send to its pods.
+    *spare* is what is asked before the peer moves: see `backends.reach.spare`.
     """
 
     source: IPAddress
@@ -59,6 +61,7 @@ class Transition:
         self._old, self._new = old, new
         self._has_moved, self._tried = has_moved, tried
         self.mtu = new.mtu
+        self.reach = new.reach
 
     def pod(self, record: Record) -> dict[Key, Item]:
         """See `backends.wiring.Wiring.pod`."""
@@ -68,26 +71,31 @@ class Transition:
         """See `backends.wiring.Wiring.node`."""
         old, new = self._old.node(peers), self._new.node(peers)
         whole = {**new.plan, **old.plan}
+        ways = (self._old.reach, old.plan), (self._new.reach, new.plan)
+        decisive: dict[Key, Item] = {}
         for peer in peers:
-            if self._has_moved(peer.name):
-                whole.update((key, new.plan[key]) for key in self._nexthops(peer, new) if key in new.plan)
+            (reach, by), (others_reach, other) = reversed(ways) if self._has_moved(peer.name) else ways
+            passages = reach.passages(peer, by)
+            ranges = {passage.range for passage in passages}
+            for passage in others_reach.passages(peer, other):
+                if passage.range in ranges:
+                    for key in passage.decide:
+                        whole.pop(key, None)
+            decisive.update((key, by[key]) for passage in passages for key in passage.decide)
             if peer.name in self._tried:
-                for item in self._tries(peer, old if self._has_moved(peer.name) else new):
-                    whole[item.key] = item
+                aside = (item for _, range_ in self._targets(peer) for item in others_reach.aside(peer, range_, other))
+                decisive.update((item.key, item) for item in aside)
+        whole.update(decisive)
         unserved = [one for one in new.unserved if self._has_moved(one.peer)]
         unserved += [one for one in old.unserved if not self._has_moved(one.peer)]
         return Wired(whole, tuple(unserved))
-
-    def own(self, node: Peer) -> Sequence[IPAddress]:
-        """See `backends.wiring.Wiring.own`: those of either."""
-        return list(dict.fromkeys((*self._old.own(node), *self._new.own(node))))
 
     def movable(self, peers: Collection[Peer]) -> dict[str, list[Probe]]:
         """The peers that *new* can reach, and how to find out whether it does."""
         new = self._new.node(peers)
         unserved = {one.peer for one in new.unserved}
         return {
-            peer.name: [probe for probe, _ in self._ways(peer, new)]
+            peer.name: list(self._probes(peer, new.plan))
             for peer in peers
             if peer.name not in unserved and peer.name != self._here.name
         }
@@ -97,29 +105,36 @@ class Transition:
         lost = {one.peer for one in self._old.node(peers).unserved}
         return [one for one in self._new.node(peers).unserved if one.peer not in lost]
 
-    def _nexthops(self, peer: Peer, wired: Wired) -> Iterator[Key]:
-        """The keys of the nexthops that the peer's routes have in *wired*."""
-        for cidr in peer.pod_cidrs:
-            route = wired.plan.get(Key(HOST, "route", str(cidr)))
-            if isinstance(route, Route) and route.nhid:
-                yield nexthop_key(route.nhid)
+    def unasked(self, peers: Collection[Peer]) -> list[Unserved]:
+        """The peers that *new* can reach, but that cannot be asked whether it does; and why."""
+        movable = self.movable(peers)
+        found: list[Unserved] = []
+        for peer in peers:
+            asked = {probe.target.version for probe in movable.get(peer.name, ())}
+            needed = set(families(peer)) & set(families(self._here)) if peer.name in movable else set()
+            found += [Unserved(peer.name, self._why_unasked(peer, family)) for family in sorted(needed - asked)]
+        return found
 
-    def _ways(self, peer: Peer, wired: Wired) -> Iterator[tuple[Probe, Nexthop]]:
-        sources = {address.version: address for address in self.own(self._here)}
-        for target in self.own(peer):
-            cidr = next(one for one in peer.pod_cidrs if target in one)
-            route = wired.plan.get(Key(HOST, "route", str(cidr)))
-            nexthop = wired.plan.get(nexthop_key(route.nhid)) if isinstance(route, Route) else None
-            if isinstance(nexthop, Nexthop) and target.version in sources:
-                spare = IPAddress(cidr.last, cidr.version)
+    def _own(self, node: Peer) -> list[IPAddress]:
+        """The addresses that a node has itself where it is wired in either way."""
+        return list(dict.fromkeys((*self._old.reach.own(node), *self._new.reach.own(node))))
+
+    def _targets(self, peer: Peer) -> list[tuple[IPAddress, IPNetwork]]:
+        """The addresses of the *peer*'s that can be asked, and the ranges that they are of."""
+        return [(one, next(cidr for cidr in peer.pod_cidrs if one in cidr)) for one in self._own(peer)]
+
+    def _probes(self, peer: Peer, plan: Mapping[Key, Item]) -> Iterator[Probe]:
+        sources = {address.version: address for address in self._own(self._here)}
+        devices = {passage.range: passage.device for passage in self._new.reach.passages(peer, plan)}
+        for target, range_ in self._targets(peer):
+            if target.version not in sources or range_ not in devices:
+                continue
+            if self._new.reach.aside(peer, range_, plan):
                 answerers = target, *peer.addresses
-                yield Probe(sources[target.version], target, spare, nexthop.dev, answerers), nexthop
+                yield Probe(sources[target.version], target, spare(range_), devices[range_], answerers)
 
-    def _tries(self, peer: Peer, wired: Wired) -> Iterator[Item]:
-        """A route to the spare address of each probe by the way that *wired* has."""
-        for probe, way in self._ways(peer, wired):
-            number = nodeplan.nexthop_id(f"{peer.name} tried", probe.spare.version)
-            while nexthop_key(number) in wired.plan or number in self._site.taken:
-                number += 1
-            yield way._replace(id=number)
-            yield Route(HOST, f"{probe.spare}/{podlink.BITS[probe.spare.version]}", nhid=number)
+    def _why_unasked(self, peer: Peer, family: int) -> str:
+        for node in (peer, self._here):
+            if all(one.version != family for one in self._own(node)):
+                return f"{node.name} has no IPv{family} address that it could be asked by among its pods'"
+        return f"by the new way {peer.name} is reached over IPv{family} with all its pods or not at all"

@@ -6,11 +6,10 @@ reason, never routed the wrong way.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
-from netaddr import IPAddress
-
+from backends.reach import Reach
 from cluster.peers import Peer
 from dataplane.items import Item, Key
 from ipam.store import Record
@@ -43,6 +42,6 @@ class Wiring(Protocol):
     def node(self, peers: Collection[Peer]) -> Wired:
         """Everything else, for the whole set of nodes, this one among them."""
 
-    def own(self, node: Peer) -> Sequence[IPAddress]:
-        """The addresses out of its pod CIDRs that a *node* has itself where it is wired like this: it can be asked by
-        them whether its pods are reached."""
+    @property
+    def reach(self) -> Reach:
+        """How peers are reached: by that nodes change to this wiring, or from it."""

@@ -21,7 +21,7 @@ from agent.switch.way import JOURNAL, State, Way
 from backends import are_alike
 from backends.site import Site
 from backends.transition import Probe, Transition
-from backends.wiring import Wiring
+from backends.wiring import Unserved, Wiring
 from cni.errors import ConfigInvalid, Failure, NotReady, TryAgain
 from dataplane.diff import diff
 from dataplane.items import Plan
@@ -117,10 +117,10 @@ class Switch:
             )
         site, peers = around.site, around.peers
         new = self._load(wanted)(site)
-        lost = Transition(site, self._load(state.active)(site), new).immovable(peers)
-        if lost and not is_forced:
-            names = dict.fromkeys(one.peer for one in lost)
-            raise ConfigInvalid(f"{wanted} cannot reach {', '.join(names)}", lost[0].why)
+        if not is_forced and not state.is_resting:
+            between = Transition(site, self._load(state.active)(site), new)
+            _refuse(f"{wanted} cannot reach", between.immovable(peers))
+            _refuse(f"--force moves those that cannot be asked whether {wanted} reaches them:", between.unasked(peers))
         plan = new.node(peers).plan
         lacking = self._missing(plan)
         if lacking:
@@ -206,7 +206,8 @@ class Switch:
         self._enter(MOVING, wanted)
         self._peers = frozenset(peer.name for peer in around.peers if peer.name != around.site.here.name)
         ways = between.movable(around.peers)
-        silent: dict[str, str] = {}
+        silent = {} if self._is_forced else {one.peer: one.why for one in between.unasked(around.peers)}
+        ways = {name: probes for name, probes in ways.items() if name not in silent}
         left = [name for name in _round(ways, around.site.here.name) if not self._way.state.has_moved(name)]
         for start in range(0, len(left), AT_ONCE):
             if self._stop.is_set() or self._way.state.wanted != wanted:
@@ -314,6 +315,12 @@ class Switch:
 
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="probe") as pool:
             return {name: reason for name, reason in zip(names, pool.map(why, names), strict=True) if reason}
+
+
+def _refuse(what: str, peers: Sequence[Unserved]) -> None:
+    """ConfigInvalid: *what* is said of these, if there are any."""
+    if peers:
+        raise ConfigInvalid(f"{what} {', '.join(dict.fromkeys(one.peer for one in peers))}", peers[0].why)
 
 
 def _round(names: Iterable[str], here: str) -> list[str]:

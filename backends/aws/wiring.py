@@ -19,6 +19,7 @@ from typing import Final
 from netaddr import IPAddress, IPNetwork, cidr_merge
 
 from backends import nodeplan, podlink
+from backends.plainroutes import ByNexthops
 from backends.site import Nic, Site, pod_mtu
 from backends.wiring import Wired
 from cluster.peers import Peer
@@ -49,6 +50,7 @@ class EniWiring:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._plan = plan(*_items(site))
+        self.reach = ByNexthops(site)
         self.mtu = pod_mtu(site, 0)
 
     def pod(self, record: Record) -> dict[Key, Item]:
@@ -58,10 +60,6 @@ class EniWiring:
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`: other nodes are the VPC's business."""
         return Wired(self._plan, ())
-
-    def own(self, node: Peer) -> Sequence[IPAddress]:
-        """See `backends.wiring.Wiring.own`: there are none."""
-        return ()
 
 
 def mark(index: int) -> int:

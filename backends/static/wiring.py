@@ -10,13 +10,11 @@ segment: every peer must be on-link, and is one neighbour entry (the kernel's de
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import partial
 
-from netaddr import IPAddress
-
 from backends import nodeplan, podlink
-from backends.plainroutes import off_link, routes
+from backends.plainroutes import ByNexthops, off_link, routes
 from backends.site import Site, pod_mtu
 from backends.wiring import Unserved, Wired
 from cluster.peers import Peer
@@ -30,6 +28,7 @@ class StaticWiring:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._peers = nodeplan.Peers(site, nodeplan.common(site), self._share, partial(nodeplan.first, site))
+        self.reach = ByNexthops(site)
         self.mtu = pod_mtu(site, 0)
 
     def pod(self, record: Record) -> dict[Key, Item]:
@@ -39,10 +38,6 @@ class StaticWiring:
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`."""
         return self._peers.wired(peers)
-
-    def own(self, node: Peer) -> Sequence[IPAddress]:
-        """See `backends.wiring.Wiring.own`: there are none."""
-        return ()
 
     def _share(self, peer: Peer, ids: Mapping[int, int]) -> nodeplan.Share:
         items: list[Item] = []

@@ -19,7 +19,7 @@ from typing import Final
 from netaddr import EUI, IPAddress
 
 from backends import nodeplan, podlink
-from backends.plainroutes import off_link, routes
+from backends.plainroutes import ByNexthops, off_link, routes
 from backends.site import Site, pod_mtu
 from backends.vxlan import encapsulated
 from backends.vxlan.table import VxlanTable
@@ -48,6 +48,7 @@ class VxlanWiring:
         self._peers = nodeplan.Peers(
             site, (*nodeplan.common(site), *self._device()), self._share, self._of_all
         )
+        self.reach = ByNexthops(site, overlay_addresses)
         self.mtu = pod_mtu(site, OVERHEAD[self._underlay.version])
 
     def pod(self, record: Record) -> dict[Key, Item]:
@@ -57,10 +58,6 @@ class VxlanWiring:
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`."""
         return self._peers.wired(peers)
-
-    def own(self, node: Peer) -> Sequence[IPAddress]:
-        """See `backends.wiring.Wiring.own`: those in the overlay."""
-        return overlay_addresses(node)
 
     def _of_all(self, nodes: Sequence[Peer]) -> Iterator[Item]:
         version = self._underlay.version

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from netaddr import IPNetwork
 
 from agent.process.machine import boot_id
 from agent.switch.switch import Switch
-from cni.errors import NotReady, TryAgain
-from tests.fakes.world import WIRINGS, World
+from cni.errors import ConfigInvalid, NotReady, TryAgain
+from tests.fakes.world import HERE, OTHER, THIRD, WIRINGS, World
 
 
 @pytest.fixture
@@ -71,3 +73,28 @@ def test_a_request_that_began_with_the_old_mtu_is_waited_for(world: World) -> No
     switch.advance()
     assert switch.progress()["phase"] == "at rest"
     assert switch.backend == "vxlan"
+
+
+TINY = replace(THIRD, pod_cidrs=(IPNetwork("10.1.3.0/31"),))
+
+
+def test_a_peer_that_nobody_can_ask_is_moved_only_where_that_is_forced(world: World) -> None:
+    """Refused before anything is changed, by name; one that comes meanwhile stays on the old way and is waited for;
+    forced, it moves."""
+    world.nodes.set(HERE, OTHER, TINY)
+    world.reconcile()
+    switch = made(world)
+    with pytest.raises(ConfigInvalid, match=r"--force moves .* whether vxlan reaches them: node-c: node-c has no IPv4"):
+        ask(switch, world)
+    assert world.way.state.is_resting
+    world.nodes.set(HERE, OTHER)
+    world.reconcile()
+    ask(switch, world)
+    world.nodes.set(HERE, OTHER, TINY)
+    switch.advance()
+    progress = switch.progress()
+    assert (progress["phase"], progress["moved"], list(progress["waiting"])) == ("waiting for peers", 1, ["node-c"])
+    assert not world.way.state.has_moved("node-c")
+    switch.ask("vxlan", world.survey.now, is_dry=False, is_forced=True)
+    switch.advance()
+    assert (switch.backend, switch.progress()["waiting"]) == ("vxlan", {})
