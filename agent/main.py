@@ -53,6 +53,7 @@ from agent.serve.server import Server
 from agent.serve.verbs import Verbs
 from agent.start import check, restore
 from agent.start.supply import Use, supply, waking
+from agent.start.voices import Voices, voices
 from agent.switch.switch import Switch
 from agent.switch.way import Way
 from agent.tell import metrics
@@ -188,7 +189,8 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         switch = switching(config, ground, outside, keeping, life)
         doors = opened(config, parts)
         own = outside.lively(Handles(reconciler.settle, keeping.events.wake, life.die))
-        status = telling(config, outside, keeping, switch, doors, parking, outlet, own)
+        said = voices(config, ground.ledger, lambda: status, keeping.repair.diary.note, life.die)
+        status = telling(config, outside, keeping, switch, doors, parking, outlet, own, said)
         info = {"node": config.node, "backend": switch.backend, "version": version()}
         metrics.show(ground.registry, status.snapshot, info)
         verbs = Verbs(keeping.node, ground.metrics, status.unable, outside.fabric.shortage)
@@ -208,7 +210,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         )
         https = ports(doors.http, ground.registry, status, reconciler, life)
         reconciler.once(is_whole=True)
-        live(life, [server, reconciler, switch, *https, *own], ground.ledger, config, reconciler)
+        live(life, [server, reconciler, switch, *https, *own, *said.parts], ground.ledger, config, reconciler)
     return life.code
 
 
@@ -330,6 +332,7 @@ def telling(
     parking: Parking,
     outlet: Outlet,
     own: Sequence[Own],
+    said: Voices,
 ) -> Status:
     """Make what tells of all that is there."""
     neighbours = Neighbours()
@@ -349,6 +352,7 @@ def telling(
         pass_age=keeping.reconciler.age,
         unseen=lambda: next((one.problem for one in doors.http), None),
         tellers=lambda: own,
+        announced=said.troubles,
     )
 
 

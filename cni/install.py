@@ -12,10 +12,12 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from typing import Final, Literal
@@ -66,11 +68,64 @@ def install(directory: Path, python: Path, cc: str | None) -> Installed:
             target = directory / NAME
             candidate.replace(target)
     except OSError as error:
-        raise ConfigInvalid(
-            f"{NAME} cannot be installed in {directory}: {error.strerror or error}",
-            "the directory must be writable and on a file system that allows execution",
-        ) from error
+        raise _uninstallable(directory, error) from error
     return Installed(target, form, reason)
+
+
+def is_placed(source: Path, target: Path) -> bool:
+    """Whether the executable *source* is at *target*, and can be run there. ConfigInvalid: *source* cannot be read."""
+    try:
+        wanted = source.read_bytes()
+    except OSError as error:
+        why = "it is the CNI executable, as routablectl install makes it"
+        raise ConfigInvalid(f"{source} cannot be read: {error.strerror or error}", why) from error
+    try:
+        found = target.lstat()
+        return stat.S_ISREG(found.st_mode) and found.st_mode & 0o555 == 0o555 and target.read_bytes() == wanted
+    except OSError:
+        return False
+
+
+def placed(source: Path, target: Path, known: Callable[[str], object]) -> str:
+    """Put the executable *source* at *target* in one step, also while what is there is being executed; it has been run
+    in its directory before. The answer is its SHA-256, which *known* is told before it is there.
+
+    ConfigInvalid: it cannot be put there, or does not run.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(target.parent) as candidate:
+            shutil.copyfile(source, candidate)
+            _try(candidate)
+            _synced(candidate)
+            digest = sha256(candidate.read_bytes()).hexdigest()
+            known(digest)
+            candidate.replace(target)
+    except OSError as error:
+        raise _uninstallable(target.parent, error) from error
+    except _Unfit as unfit:
+        raise ConfigInvalid(f"{NAME} cannot be installed in {target.parent}: {unfit}", f"it is {source}") from unfit
+    return digest
+
+
+def removed(target: Path, digest: str) -> bool:
+    """Take the executable at *target* away, if it is the one of that SHA-256. ConfigInvalid: that cannot be done."""
+    try:
+        is_it = stat.S_ISREG(target.lstat().st_mode) and sha256(target.read_bytes()).hexdigest() == digest
+        if is_it:
+            target.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ConfigInvalid(f"{target} cannot be removed: {error.strerror or error}", "remove it by hand") from error
+    return is_it
+
+
+def _uninstallable(directory: Path, error: OSError) -> ConfigInvalid:
+    return ConfigInvalid(
+        f"{NAME} cannot be installed in {directory}: {error.strerror or error}",
+        "the directory must be writable and on a file system that allows execution",
+    )
 
 
 def _made(candidate: Path, python: Path, cc: str | None) -> tuple[Literal["c", "python"], str]:

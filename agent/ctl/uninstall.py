@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from agent.announce.directories import EXECUTABLE, remove_conflist
 from agent.config.schema import Config
 from agent.process.machine import boot_id, identity, moment
 from backends.nodeplan import NFT_TABLES
+from cni import install
 from cni.errors import ConfigInvalid
 from dataplane.diff import diff
 from dataplane.items import Plan, Route, Rule
@@ -24,7 +26,8 @@ def uninstall(config: Config, *, is_sure: bool) -> Iterator[str]:
     """Remove every link, route, nexthop, neighbour, rule, address and table of ours, and end all leases; tells what in
     lines.
 
-    Sysctls keep their values, since others may rely on them by now; the journal keeps the history of addresses.
+    The network configuration that the agent wrote goes first, so that the runtime adds no pod any more. Sysctls keep
+    their values, since others may rely on them by now; the journal keeps the history of addresses.
     ConfigInvalid: pods have addresses, and the operator is not sure.
     """
     now = moment()
@@ -35,6 +38,7 @@ def uninstall(config: Config, *, is_sure: bool) -> Iterator[str]:
                 f"{len(records)} pods on this node have addresses",
                 "drain the node first, or add --yes: they lose their network",
             )
+        yield from filter(None, [remove_conflist(config.cni)])
         with closing(Kernel(netns, Nft())) as kernel:
             have = kernel.observe([OnHost(), Settings((), NFT_TABLES), Filter()])
             changes = diff({**have, **kernel.observe(_devices(have))}, {})
@@ -44,7 +48,17 @@ def uninstall(config: Config, *, is_sure: bool) -> Iterator[str]:
                 yield f"left alone, it has no mark of ours: {item}"
         for record in records:
             store.drop([record.lease.who], now)
+        yield from _executable(store, is_needed=bool(records))
         yield f"removed {len(changes)} objects, ended {len(records)} leases"
+
+
+def _executable(store: Store, *, is_needed: bool) -> Iterator[str]:
+    """Take away the executable that the agent put there; not while a runtime has to call it for pods that are left."""
+    digest, _, target = (store.recall(EXECUTABLE) or "").partition(" ")
+    if target and is_needed:
+        yield f"left there, the runtime calls it when the pods end: {target}"
+    elif target and install.removed(Path(target), digest):
+        yield f"- {target}"
 
 
 def _devices(have: Plan) -> list[Device]:

@@ -66,6 +66,11 @@ class Diary:
         self.entries.append(Entry(self._wall(), f"{what}: {render(changes)}"))
         log.warning(what, extra={"difference": render(changes)})
 
+    def note(self, text: str) -> None:
+        """Something else was put right; any thread may call."""
+        self.entries.append(Entry(self._wall(), text))
+        log.warning(text)
+
     def stray(self, found: Sequence[Stray]) -> None:
         """All pods' addresses that are not this node's any more; those from before are no news."""
         for one in found:

@@ -52,6 +52,8 @@ class Status:
     """Seconds since it was last seen to that the kernel is as it should be."""
     tellers: Callable[[], Sequence[Teller]] = tuple
     """What besides the fabric tells of itself: the parts that live."""
+    announced: Callable[[], Sequence[Trouble]] = tuple
+    """What could not be said to others: to the runtime, to Kubernetes."""
 
     def troubles(self) -> list[Trouble]:
         """What is wrong: first what STATUS tells, then what is only told to people."""
@@ -87,6 +89,7 @@ class Status:
         unseen = self.unseen()
         if unseen is not None:
             yield _told(Kind.METRICS, unseen)
+        yield from self.announced()
         if now is not None:
             yield from self._pool()
             yield from self._impaired(now)

@@ -1,0 +1,1 @@
+"""What the agent tells others by itself: the runtime, by files in its directories; Kubernetes, on its Node."""

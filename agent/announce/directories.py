@@ -1,0 +1,269 @@
+"""The runtime's directories: the executable, and the network configuration once the agent can serve, are kept there.
+
+What always holds: the runtime sees an old file or a new one, whole; no network configuration is given before an ADD
+would be served, nor one whose executables are missing; what has no mark of ours is never touched; and nothing goes when
+the agent does: a runtime that misses its configuration makes the node NotReady, and a restart is no reason for that.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+from agent.announce.conflist import SIZE_MAX, Conflist, conflist, is_ours
+from agent.config.schema import CniTable
+from agent.keep.limiter import AGAIN, BURST, PERIOD, Limiter, fought
+from cluster import tomlfile
+from cni.errors import ConfigInvalid, Failure
+from cni.install import NAME, is_placed, placed
+
+log = logging.getLogger(__name__)
+
+EVERY: Final = 1.0
+"""Seconds between looks."""
+LOOPBACK: Final = "loopback"
+"""The runtime calls it for every pod, whatever the configuration says."""
+_EXTENSIONS: Final = (".conf", ".conflist", ".json")
+"""Of what libcni takes for a configuration: the first by name is the one that counts."""
+EXECUTABLE: Final = "cni executable"
+"""The name in the journal of where the agent put its executable, and which that was."""
+
+
+class Journal(Protocol):
+    """What outlives the agent: see ``agent.node.ledger``."""
+
+    def recall(self, name: str) -> str | None:
+        """What was remembered under *name*."""
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep *value* under *name*."""
+
+
+class Directories:
+    """What *table* says, kept.
+
+    *can_serve* answers whether an ADD would be served; *source* where an executable is that is to be put there; *tell*
+    is told what was put right that somebody else changed; *clock* answers seconds, monotonic; *on_death* is told if the
+    thread ends unasked.
+    """
+
+    name: Final = "cni"
+
+    def __init__(
+        self,
+        table: CniTable,
+        *,
+        can_serve: Callable[[], bool],
+        source: Callable[[], Path],
+        journal: Journal,
+        tell: Callable[[str], None],
+        on_death: Callable[[str, BaseException], None],
+        clock: Callable[[], float],
+        every: float = EVERY,
+    ) -> None:
+        self._table = table
+        self._can_serve = can_serve
+        self._source = source
+        self._journal = journal
+        self._tell = tell
+        self._on_death = on_death
+        self._clock = clock
+        self._every = every
+        self._limiter = Limiter(BURST, PERIOD, AGAIN)
+        self._right: dict[Path, object] = {}
+        """What was as it should be, and how: who finds it otherwise, and wants it so still, finds another's doing."""
+        self._placed: tuple[int, ...] = ()
+        """Which file was found to be our executable: see `_state`."""
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self.problems: Sequence[Failure] = ()
+        """What could not be done, or is in its way. Any thread may read."""
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; what is there stays."""
+        self._stopping.set()
+        self._thread.join()
+
+    def wake(self) -> None:
+        """See `backends.descriptor.Part.wake`: there is nothing here for pods that wait."""
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.wait(self._every):
+                self.look()
+        except BaseException as error:  # noqa: BLE001 (the top of a thread)
+            self._on_death(self.name, error)
+
+    def look(self) -> None:
+        """Put right what differs, once. Raises nothing that the world brings about: that is in `problems`."""
+        problems = list(self._looked())
+        known = {str(one) for one in self.problems}
+        for one in problems:
+            if str(one) not in known:
+                log.error("the runtime's directories are not as they should be", extra={"error": str(one)})
+        self.problems = problems
+
+    def _looked(self) -> Iterator[Failure]:
+        if self._table.executables:
+            yield from self._executable(Path(self._table.executables))
+        if self._table.conflist:
+            path = Path(self._table.conflist)
+            try:
+                yield from self._configured(path, self._made())
+            except Failure as failure:
+                yield failure
+            except OSError as error:
+                yield _unusable(path, error)
+
+    # --- the executable ---------------------------------------------------------------------------------------------
+
+    def _executable(self, directory: Path) -> Iterator[Failure]:
+        target = directory / NAME
+        if self._placed and _state(target) == self._placed:
+            return
+        try:
+            source = self._source()
+            if not is_placed(source, target):
+                if not self._may_be_put_right(target, source):
+                    yield fought(str(target))
+                    return
+                # First whose it is: one that is there and not in the journal is no more known as ours at the end.
+                digest = placed(source, target, lambda digest: self._journal.remember(EXECUTABLE, f"{digest} {target}"))
+                log.info("the executable was put there", extra={"file": str(target), "sha256": digest})
+            self._placed = _state(target)
+            self._right[target] = source
+        except Failure as failure:
+            yield failure
+
+    # --- the network configuration ----------------------------------------------------------------------------------
+
+    def _made(self) -> Conflist:
+        """What is to be there. Failure: the template makes none; what is there stays."""
+        name = self._table.template
+        if not name:
+            return conflist()
+        try:
+            _, raw = tomlfile.read(Path(name))
+        except OSError as error:
+            raise ConfigInvalid(f"{name}: cannot be read", f"{error.strerror}; see cni.template") from error
+        return conflist(raw, name)
+
+    def _configured(self, path: Path, made: Conflist) -> Iterator[Failure]:
+        have = _content(path)
+        missing = self._missing(made)
+        if have is not None and not is_ours(have):
+            why = "it has no mark of the agent's and was left alone; take it away, or set cni.conflist to another name"
+            yield ConfigInvalid(f"{path} is not the agent's", why)
+        elif have == made.content:
+            self._right[path] = made
+        elif missing - {LOOPBACK}:
+            pass  # pods' ADDs would fail: what is there is better, and if it is nothing, pods are better off elsewhere
+        elif self._can_serve():
+            if self._may_be_put_right(path, made):
+                _write(path, made.content)
+                self._right[path] = made
+                log.info("the network configuration was written", extra={"file": str(path)})
+            else:
+                yield fought(str(path))
+        for one in sorted(missing):
+            yield _lacking(one, self._table.executables)
+        yield from _before(path)
+
+    def _missing(self, made: Conflist) -> set[str]:
+        """Executables that the runtime will look for in vain, as far as is known where it does."""
+        if not self._table.executables:
+            return set()
+        directory = Path(self._table.executables)
+        return {one for one in (*made.types, LOOPBACK) if not os.access(directory / one, os.X_OK)}
+
+    def _may_be_put_right(self, path: Path, wanted: object) -> bool:
+        """Whether it may be written now: not as often as somebody else changes it. If that was somebody, it is told."""
+        if self._right.get(path) != wanted:
+            return True
+        if not self._limiter.allow(path, self._clock()):
+            return False
+        self._limiter.made(path, self._clock())
+        self._tell(f"mended {path}, which somebody changed or removed")
+        return True
+
+
+def remove_conflist(table: CniTable) -> str:
+    """For the end: take the network configuration away, if it is ours. The answer says what was done; '' is nothing."""
+    path = Path(table.conflist) if table.conflist else None
+    try:
+        have = _content(path) if path is not None else None
+        if path is None or have is None:
+            return ""
+        if not is_ours(have):
+            return f"left alone, it has no mark of ours: {path}"
+        path.unlink()
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return f"- {path}"
+
+
+def _content(path: Path) -> bytes | None:
+    """What is there, None: nothing. ConfigInvalid: it is no file of its own."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ConfigInvalid(f"{path} is not a regular file", "it was left alone; set cni.conflist to another name")
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            return file.read(SIZE_MAX)
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """In one step, and with a name meanwhile that no runtime takes for a configuration's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        with os.fdopen(os.open(fresh, flags, 0o644), "wb") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
+
+
+def _before(path: Path) -> Iterator[Failure]:
+    """Another configuration that the runtime takes instead: it takes the first by name."""
+    others = path.parent.iterdir() if path.parent.is_dir() else ()
+    first = min((one.name for one in others if one.suffix in _EXTENSIONS), default=path.name)
+    if first < path.name:
+        remedy = f"take {path.parent / first} away, or set cni.conflist to a name before it"
+        why = f"a runtime takes the first by name: {remedy}"
+        yield ConfigInvalid(f"{path.name} is not what the runtime uses, {first} is", why)
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Which file it is, and when it changed; () where there is none."""
+    try:
+        found = path.stat(follow_symlinks=False)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode
+
+
+def _lacking(name: str, directory: str) -> Failure:
+    every = "every pod needs it: " if name == LOOPBACK else "it is in the network configuration: "
+    return ConfigInvalid(f"{directory} has no executable {name}", f"{every}install the CNI reference plugins there")
+
+
+def _unusable(path: Path | None, error: OSError) -> Failure:
+    return ConfigInvalid(f"{path} cannot be written: {error.strerror or error}", "see that its directory is writable")
