@@ -1,0 +1,80 @@
+#!/bin/sh
+# Builds the agent's image without an image registry.
+#
+#   deploy/image.sh fetch DIRECTORY [EXTRA...]          what it is made of: Debian's packages, Python's wheels
+#   deploy/image.sh build DIRECTORY IMAGE [EXTRA]       the image, of what is there: nothing is fetched
+#
+# EXTRA is a file of deploy/requirements (default: base). fetch is for Debian, as root or with user namespaces; it takes
+# mmdebstrap and python3-venv, and the machine's own sources of packages where they are Debian 12's. build takes podman.
+set -eu
+
+SUITE=bookworm
+PYTHON="python3-minimal libpython3-stdlib dash coreutils"
+cd "$(dirname "$0")/.."
+
+# A tree of files of these packages, unpacked: nothing in the image needs what installing them would do besides.
+base() {
+	into=$1; shift
+	[ ! -s "$into" ] || return 0
+	sources=
+	if grep -qs "^VERSION_CODENAME=$SUITE" /etc/os-release; then
+		for one in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
+			[ -s "$one" ] && sources=$one && break
+		done
+	fi
+	echo "making $into of Debian's packages"
+	SOURCE_DATE_EPOCH=0 mmdebstrap --quiet --variant=extract --include="$*" --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+		"$SUITE" "$into.new.tar" $sources >/dev/null
+	mv "$into.new.tar" "$into"
+}
+
+# For this machine's processor, whatever its own Python is.
+wheels() {
+	into=$1; shift
+	mkdir -p "$into"
+	set -- build "${@:-base}"
+	for one in "$@"; do
+		set -- "$@" --requirement "deploy/requirements/$one.txt"
+		shift
+	done
+	processor=$(uname -m)
+	echo "fetching wheels to $into"
+	"${PYTHON3:-python3}" -m pip download --quiet --disable-pip-version-check --require-hashes --only-binary=:all: \
+		--implementation cp --python-version 3.11 --abi cp311 --abi abi3 --abi none \
+		--platform "manylinux_2_28_$processor" --platform "manylinux_2_17_$processor" \
+		--platform "manylinux2014_$processor" --dest "$into" "$@"
+}
+
+image() {
+	from=$1 image=$2 extra=${3:-base}
+	podman=${PODMAN:-podman}
+	for one in base build; do
+		$podman image exists "localhost/routable-$one" ||
+			$podman import --quiet "$from/$one.tar" "localhost/routable-$one" >/dev/null
+	done
+	commit=$(git rev-parse --short=12 HEAD 2>/dev/null || true)
+	[ -z "$commit" ] || git diff --quiet HEAD 2>/dev/null || commit=$commit.changed
+	# Always the same time: the same commit, of the same packages, is the same image.
+	$podman build --quiet --layers=false --timestamp=0 --pull=never \
+		--file deploy/Containerfile --ignorefile deploy/Containerfile.ignore --build-context "wheels=$from/wheels" \
+		--build-arg BUILD=localhost/routable-build --build-arg BASE=localhost/routable-base \
+		--build-arg "EXTRA=$extra" --build-arg "COMMIT=$commit" --tag "$image" $BUILD_OPTIONS .
+}
+
+verb=${1:-} directory=${2:-}
+[ $# -ge 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2; }
+shift 2
+mkdir -p "$directory"
+directory=$(cd "$directory" && pwd)
+BUILD_OPTIONS=${BUILD_OPTIONS:---network=none}
+case $verb in
+fetch)
+	base "$directory/base.tar" $PYTHON nftables iptables
+	base "$directory/build.tar" $PYTHON gcc libc6-dev
+	wheels "$directory/wheels" "$@"
+	;;
+build) image "$directory" "$@" ;;
+*) echo "no such verb: $verb" >&2; exit 2 ;;
+esac
