@@ -12,6 +12,7 @@ import ctypes
 import faulthandler
 import gc
 import logging
+import os
 import socket
 import sys
 import time
@@ -39,7 +40,18 @@ from agent.process import logs, terminal
 from agent.process import outlet as outlets
 from agent.process import supervisor as supervisors
 from agent.process.life import Life, Part
-from agent.process.machine import DEFAULT_CONFIG, FEW, boot_id, descriptors, exclusive, identity, moment, room, version
+from agent.process.machine import (
+    DEFAULT_CONFIG,
+    FEW,
+    boot_id,
+    descriptors,
+    exclusive,
+    hostname,
+    identity,
+    moment,
+    room,
+    version,
+)
 from agent.process.outlet import Outlet
 from agent.serve.binding import Binding
 from agent.serve.connections import CONNECTIONS_MAX
@@ -108,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = parser.parse_args(arguments)
             if options.check:
                 return check.tell(options.config)
-        config = configuration.load(options.config, hostname=socket.gethostname())
+        config = configuration.load(options.config, hostname=hostname(os.environ))
         faulthandler.enable()  # a supervisor that ends us by SIGABRT has the log say where every thread was
         life = Life()
         outlet = Outlet(outlets.to(sys.stderr.fileno()), life.die)
@@ -182,7 +194,7 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         ground = grounded(config, parts)
         use = Use(ground.ledger, parking)
         outside = surrounded(config, ground, use)
-        refuse_what_is_missing(outside.survey, ground.nft)
+        refuse_what_is_missing(outside.survey, ground.nft, Path(config.paths.sysctls))
         restored(ground, outside.survey)
         keeping = kept(config, ground, outside, use, life, parts)
         reconciler = keeping.reconciler
@@ -238,7 +250,7 @@ def grounded(config: Config, parts: ExitStack) -> Ground:
         reopen=lambda: restore.renewed(state, boot, machine=machine),
     )
     nft, forward = Nft(memory=ledger), Forward()
-    kernel = parts.enter_context(closing(Kernel(netns, nft, forward=forward)))
+    kernel = parts.enter_context(closing(Kernel(netns, nft, settings=Path(config.paths.sysctls), forward=forward)))
     parts.callback(ledger.close)
     restore.refuse_other_pods(store, config.backend)
     return Ground(boot, store, ledger, registry, measured, nft, forward, kernel)
@@ -257,7 +269,7 @@ def surrounded(config: Config, ground: Ground, use: Use) -> Outside:
         fabric=fabric,
         find_uplink=uplink.find,
         wire=way.wiring,
-        look=Host(ground.forward).look,
+        look=Host(ground.forward, Path(config.paths.sysctls)).look,
     )
     survey.refresh()
     return Outside(survey, fabric, way, lively)
@@ -310,7 +322,7 @@ def switching(config: Config, ground: Ground, outside: Outside, keeping: Keeping
         let_pass=keeping.node.let_pass,
         load=chosen.wirings(config),
         settle=partial(settled, keeping.reconciler, outside.survey),
-        missing=lambda plan: preflight.missing(plan, ground.nft),
+        missing=lambda plan: preflight.missing(plan, ground.nft, settings=Path(config.paths.sysctls)),
         silence=silence,
         on_death=life.die,
     )
@@ -397,12 +409,12 @@ def settled(reconciler: Reconciler, survey: Survey) -> Surroundings | None:
     return survey.now
 
 
-def refuse_what_is_missing(survey: Survey, nft: Nft) -> None:
+def refuse_what_is_missing(survey: Survey, nft: Nft, settings: Path) -> None:
     """Raise NotReady with all that this machine lacks, by name, before anything is changed."""
     now = survey.now
     # Where the list of nodes or a cloud's metadata is not there yet, what every node needs is known all the same.
     needed = now.wired.plan if now is not None else plan(nodeplan.table((), None))
-    lacking = preflight.missing(needed, nft)
+    lacking = preflight.missing(needed, nft, settings=settings)
     if lacking:
         raise NotReady("this machine lacks what the agent needs", "; ".join(lacking))
 

@@ -15,12 +15,12 @@ from dataplane.items import PROTOCOL
 from dataplane.netlink import Socket
 from dataplane.ours import has_our_name
 from dataplane.refusal import translated, unable
+from dataplane.settings import PROC_SYS
 
 _MAIN_PRIORITY: Final = 32766
 """Of the kernel's own rule for the main table; the one for the local table has 0."""
 _FRA_L3MDEV: Final = 19
 _IFA_F_SECONDARY: Final = 0x01
-_PROC_SYS: Final = Path("/proc/sys")
 
 
 class Facts(NamedTuple):
@@ -44,10 +44,12 @@ NOTHING: Final = Facts()
 
 
 class Host:
-    """Looks at the host, in the namespace of the calling thread. One thread at a time calls."""
+    """Looks at the host, in the namespace of the calling thread; its sysctls are below *settings*. One thread at a time
+    calls."""
 
-    def __init__(self, forward: Forward | None = None) -> None:
+    def __init__(self, forward: Forward | None = None, settings: Path = PROC_SYS) -> None:
         self._forward = forward or Forward()
+        self._settings = settings
 
     def look(self, uplink: str, addresses: Collection[str]) -> Facts:
         """What there is around the link *uplink* of the node with *addresses*.
@@ -68,9 +70,17 @@ class Host:
             ruled,
             self._forward.look().dropping,
             _speaks_as(held, addresses),
-            frozenset(link for link in links if _sysctl(f"net/ipv6/conf/{link}/accept_ra") in ("1", "2")),
-            _sysctl("net/ipv6/conf/default/disable_ipv6") == "1",
+            frozenset(link for link in links if self._sysctl(f"net/ipv6/conf/{link}/accept_ra") in ("1", "2")),
+            self._sysctl("net/ipv6/conf/default/disable_ipv6") == "1",
         )
+
+    def _sysctl(self, path: str) -> str:
+        try:
+            return (self._settings / path).read_text().strip()
+        except FileNotFoundError:  # a kernel without IPv6, or a link that has just gone
+            return ""
+        except OSError as error:
+            raise unable(f"read the sysctl {path}", error) from error
 
 
 def _ruled(body: bytes) -> int | None:
@@ -117,12 +127,3 @@ def _name(index: int) -> str:
     except OSError:
         return ""
     return "" if has_our_name(name) else name
-
-
-def _sysctl(path: str) -> str:
-    try:
-        return (_PROC_SYS / path).read_text().strip()
-    except FileNotFoundError:  # a kernel without IPv6, or a link that has just gone
-        return ""
-    except OSError as error:
-        raise unable(f"read the sysctl {path}", error) from error

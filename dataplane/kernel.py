@@ -44,8 +44,9 @@ from dataplane.items import (
 from dataplane.netlink import Socket
 from dataplane.netns import Netns
 from dataplane.nft import Nft
-from dataplane.observe import PROC_SYS, Device, Filter, OnHost, Pod, Scope, Settings, Strangers
+from dataplane.observe import Device, Filter, OnHost, Pod, Scope, Settings, Strangers
 from dataplane.refusal import ALREADY_GONE, refused, translated
+from dataplane.settings import PROC_SYS, is_fixed
 
 _NOT_WRITABLE: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _FIRST: Final = 1 << 24
@@ -112,7 +113,7 @@ class Kernel:
         self._has_ipv6 = (settings / "net/ipv6").exists()  # not so after ipv6.disable=1 on the kernel's command line
         # In a container nothing may be written there. Pods' links are as the host has new links then, and what a router
         # or a redirect would say is dropped by the table of nft's all the same.
-        self._is_fixed = bool(os.statvfs(settings).f_flag & os.ST_RDONLY)
+        self._is_fixed = is_fixed(settings)
         # Links get indexes of our choice, so that all of a pod's objects on the host can go out in one send. Nobody
         # else counts up here: the kernel's own choice starts at 1.
         with translated("list the links"):

@@ -19,7 +19,6 @@ from dataplane.refusal import VANISHED
 
 MOST: Final = 1000
 """Addresses, and routes of ours, that a pod's interface has before the look at it is ended."""
-PROC_SYS: Final = Path("/proc/sys")
 _NDA_IFINDEX: Final = 8
 _ANY_NEXTHOP: Final = rtnl.NHMSG.pack(0, 0, 0, 0)
 _FEW: Final = 32

@@ -14,30 +14,32 @@ from dataplane.items import Addr, Nexthop, NftTable, Plan, Route, Sysctl
 from dataplane.netlink import Socket
 from dataplane.nft import Nft
 from dataplane.refusal import translated
+from dataplane.settings import PROC_SYS
 
 _CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
-_IPV6: Final = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 
 
-def missing(plan: Plan, nft: Nft, effective: Callable[[], int] | None = None) -> list[str]:
+def missing(
+    plan: Plan, nft: Nft, effective: Callable[[], int] | None = None, settings: Path = PROC_SYS
+) -> list[str]:
     """One sentence for each thing that *plan*, a node's, needs and this machine does not have.
 
-    *effective* answers the process's effective capabilities as a bit mask. KernelRefused, TryAgain: it could not be
-    found out.
+    *effective* answers the process's effective capabilities as a bit mask; the sysctls are below *settings*.
+    KernelRefused, TryAgain: it could not be found out.
     """
     with translated("find out what this machine lacks"):
-        return _missing(plan, nft, effective or _effective)
+        return _missing(plan, nft, effective or _effective, settings)
 
 
-def _missing(plan: Plan, nft: Nft, effective: Callable[[], int]) -> list[str]:
+def _missing(plan: Plan, nft: Nft, effective: Callable[[], int], settings: Path) -> list[str]:
     found = _capabilities(effective())
     if found:
         return found  # without them nothing else can be judged
     items = list(plan.values())
     found += [_nexthops()] if any(isinstance(item, Nexthop) for item in items) else []
-    found += [_ipv6()] if any(_is_ipv6(item) for item in items) else []
+    found += [_ipv6(settings)] if any(_is_ipv6(item) for item in items) else []
     found += [_table(nft, item) for item in items if isinstance(item, NftTable)]
-    found += [_sysctl(item) for item in items if isinstance(item, Sysctl) and not item.link]
+    found += [_sysctl(item, settings) for item in items if isinstance(item, Sysctl) and not item.link]
     return [sentence for sentence in found if sentence]
 
 
@@ -64,8 +66,8 @@ def _nexthops() -> str:
     return ""
 
 
-def _ipv6() -> str:
-    if not _IPV6.exists():
+def _ipv6(settings: Path) -> str:
+    if not (settings / "net/ipv6/conf/all/disable_ipv6").exists():
         return "IPv6 in the kernel, which the pods' CIDRs need: remove ipv6.disable=1 from its command line"
     return ""
 
@@ -82,8 +84,9 @@ def _table(nft: Nft, table: NftTable) -> str:
     return f"nftables, for the table {table.family} {table.name} ({why}): {remedy}"
 
 
-def _sysctl(item: Sysctl) -> str:
-    path = Path("/proc/sys") / item.path
+def _sysctl(item: Sysctl, settings: Path) -> str:
+    path = settings / item.path
     if os.access(path, os.W_OK) or (path.exists() and path.read_text().strip() == item.value):
         return ""
-    return f"the sysctl {item.path} = {item.value}: it cannot be written here; set it on the machine"
+    remedy = "set it on the machine, or see paths.sysctls"
+    return f"the sysctl {item.path} = {item.value}: {path} cannot be written here; {remedy}"

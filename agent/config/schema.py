@@ -123,6 +123,7 @@ class PathsTable(Section, frozen=True):
     socket: SocketPath = "/run/routable/agent.sock"
     state: AbsolutePath = "/var/lib/routable/routable.db"
     spool: AbsolutePath = "/var/lib/routable/spool"
+    sysctls: AbsolutePath = "/proc/sys"
 
 
 class MetricsTable(Section, frozen=True):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from agent.config import load as configuration
 from agent.config.schema import Config, IpamTable, PathsTable
 from agent.ctl import tables
 from agent.process import terminal
-from agent.process.machine import DEFAULT_CONFIG, exclusive, version
+from agent.process.machine import DEFAULT_CONFIG, exclusive, hostname, version
 from backends.descriptor import Backend, Command
 from cni.errors import Failure
 
@@ -157,7 +157,7 @@ def _command(backend: Backend[Any], command: Command, options: argparse.Namespac
 
 
 def _config(options: argparse.Namespace) -> Config:
-    return configuration.load(options.config, hostname=socket.gethostname())
+    return configuration.load(options.config, hostname=hostname(os.environ))
 
 
 def _has_config(options: argparse.Namespace) -> bool:

@@ -9,7 +9,7 @@ import resource
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +34,12 @@ _UCRED: Final = struct.Struct("3i")
 def version() -> str:
     """The version that is installed."""
     return metadata.version("routable")
+
+
+def hostname(environment: Mapping[str, str]) -> str:
+    """What this node is called where its configuration, the same for all, does not say: in a pod, by the name of its
+    Node, which need not be the machine's."""
+    return environment.get("ROUTABLE_NODE") or socket.gethostname()
 
 
 def boot_id() -> str:

@@ -25,7 +25,7 @@ from agent.config import load as configuration
 from agent.config.schema import Config, PathsTable
 from agent.keep.spool import Spool
 from agent.keep.survey import Surroundings, Survey
-from agent.process.machine import boot_id, holder, identity, moment
+from agent.process.machine import boot_id, holder, hostname, identity, moment
 from agent.serve import listener
 from agent.start import nodes, restore
 from backends import nodeplan
@@ -37,6 +37,7 @@ from dataplane import preflight, uplink
 from dataplane.host import Host
 from dataplane.items import Plan, plan
 from dataplane.nft import Nft
+from dataplane.settings import is_fixed
 from ipam.schema import Damaged, refuse_others
 from ipam.store import Store
 
@@ -63,7 +64,7 @@ def tell(path: str) -> int:
 def verdicts(path: str) -> Iterator[Verdict]:
     """All that a start with the configuration at *path* needs."""
     try:
-        config = configuration.load(path, hostname=socket.gethostname())
+        config = configuration.load(path, hostname=hostname(os.environ))
     except Failure as failure:
         yield Verdict(Mark.WRONG, "configuration", str(failure))
         return
@@ -71,7 +72,7 @@ def verdicts(path: str) -> Iterator[Verdict]:
     backend = backends.load(config.backend)
     yield from backend.check(config.of(backend), os.environ)
     needed = (yield from _listed(config)) if backend.needs_nodes else _least()
-    yield from _machine(needed)
+    yield from _machine(needed, Path(config.paths.sysctls))
     running = yield from _agent(config)
     yield from _paths(config, running)
     yield from _port(config, is_running=running is not None)
@@ -96,7 +97,7 @@ def _listed(config: Config) -> Plans:
         fabric=PodCidrs(),
         find_uplink=uplink.find,
         wire=chosen.wirings(config)(config.backend),
-        look=Host().look,
+        look=Host(settings=Path(config.paths.sysctls)).look,
     )
     survey.refresh()
     if source.error is not None:
@@ -129,9 +130,12 @@ def _least() -> Plan:
     return plan(nodeplan.table((), None))
 
 
-def _machine(needed: Plan) -> Iterator[Verdict]:
+def _machine(needed: Plan, settings: Path) -> Iterator[Verdict]:
     try:
-        lacking = preflight.missing(needed, Nft())
+        if is_fixed(settings):
+            said = f"{settings} is read-only here: what is right is right, and pods' links stay as new ones are"
+            yield Verdict(Mark.NOTE, "sysctls", f"{said}; a container is given the host's beside it, by paths.sysctls")
+        lacking = preflight.missing(needed, Nft(), settings=settings)
     except Failure as failure:
         yield Verdict(Mark.WRONG, "machine", f"cannot be judged: {failure}")
         return

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from demo.lab import Lab, Node, built
-from demo.place import run
+from demo.place import Failed, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -204,6 +204,24 @@ def test_what_the_machine_lacks_is_told(lab: Lab) -> None:
     power = "-all,+net_admin"
     (found,) = checked(node, None, "setpriv", "--bounding-set", power, "--inh-caps", power).wrong
     assert found == "machine: lacks the capability CAP_SYS_ADMIN: run the agent as root, or grant it"
+
+
+def test_settings_that_cannot_be_written_are_told(lab: Lab) -> None:
+    """In a container: each that is not as it should be, and what to do about it; and where the key leads nowhere."""
+    node = lab.nodes[0]
+    node.place.sysctl("net/ipv4/ip_forward", "0")
+    fixed = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
+    shell = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", f'{fixed} && exec "$@"', "sh"]
+    found = checked(node, None, *shell)
+    assert any(line.startswith("note sysctls: /proc/sys is read-only here") for line in found.lines)
+    line = next(one for one in found.wrong if "the sysctl net/ipv4/ip_forward = 1" in one)
+    assert "/proc/sys/net/ipv4/ip_forward cannot be written here; set it on the machine, or see paths.sysctls" in line
+    node.settings["paths"]["sysctls"] = str(lab.directory)
+    node.write_config()
+    (line,) = checked(node).wrong
+    assert f"paths.sysctls is {lab.directory}, where no sysctls are: {lab.directory}/net: No such file" in line
+    with pytest.raises(Failed, match="mount the host's /proc/sys/net at "):
+        node.start()
 
 
 def test_what_may_not_be_looked_at_is_told(lab: Lab) -> None:

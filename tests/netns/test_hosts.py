@@ -20,6 +20,8 @@ from demo import show, traffic
 from demo.lab import Lab, Node, built, eventually
 from demo.place import Place
 
+READ_ONLY = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
+
 
 def unreached(lab: Lab, family: int = 4) -> list[str]:
     """Who does not reach whom by TCP and UDP, among pods, nodes and the outside machine, and why."""
@@ -342,12 +344,29 @@ def test_where_no_setting_can_be_written_the_right_ones_are_right() -> None:
             for name in ("all", "default", "eth0"):
                 node.place.sysctl(f"net/ipv4/conf/{name}/rp_filter", "2")
             node.place.sysctl("net/ipv6/conf/eth0/accept_ra", "2")
-            read_only = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
-            shell = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", f'{read_only} && exec "$@"', "sh"]
+            shell = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", f'{READ_ONLY} && exec "$@"', "sh"]
             node.launcher = shell
         with_pods(lab)
         assert [unreached(lab, family) for family in (4, 6)] == [[], []]
         assert [node.status()["problems"] for node in lab.nodes] == [[], []]
+
+
+def test_settings_are_written_where_the_hosts_are_mounted_beside_read_only_ones() -> None:
+    """As in a container that is not privileged: nothing is set up, and by `paths.sysctls` all is, pods' links, too."""
+    with built(family="dual", nodes=2, is_started=False) as lab:
+        for node in lab.nodes:
+            beside = node.directory / "sys"
+            (beside / "net").mkdir(parents=True)
+            node.settings["paths"]["sysctls"] = str(beside)
+            mounts = f"mount --bind /proc/sys/net {beside}/net && {READ_ONLY}"
+            node.launcher = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+        with_pods(lab)
+        assert [unreached(lab, family) for family in (4, 6)] == [[], []]
+        node = lab.nodes[0]
+        link = node.pods[0].result["interfaces"][0]["name"]
+        assert node.place.run("cat", f"/proc/sys/net/ipv6/conf/{link}/accept_ra").strip() == "0"
+        node.place.sysctl("net/ipv4/ip_forward", "0")
+        eventually("it is mended", lambda: node.place.run("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "1")
 
 
 @pytest.mark.parametrize(

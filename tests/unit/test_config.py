@@ -90,6 +90,7 @@ def test_fills_in_every_default(path: Path) -> None:
             "socket": "/run/routable/agent.sock",
             "state": "/var/lib/routable/routable.db",
             "spool": "/var/lib/routable/spool",
+                "sysctls": "/proc/sys",
         },
         "metrics": {"listen": "127.0.0.1:9472"},
         "log": {"level": "info", "format": "text"},
@@ -265,7 +266,7 @@ def test_the_cloud_has_rules_of_its_own(path: Path, text: str, complaint: str) -
 
 def test_every_key_says_what_is_allowed() -> None:
     """No key of the schema lacks the sentence that a complaint about it ends with."""
-    assert len(schema.keys(WHOLE)) == 47
+    assert len(schema.keys(WHOLE)) == 48
     assert [key for key, one in schema.keys(WHOLE).items() if not one.allowed] == []
 
 

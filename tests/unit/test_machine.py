@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from agent.process.machine import FEW, descriptors, exclusive, room
+from agent.process.machine import FEW, descriptors, exclusive, hostname, room
 from cni.errors import ConfigInvalid
 from tests.fakes.descriptors import descriptors as few_descriptors
 
@@ -18,6 +19,12 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
 from agent.process.machine import descriptors
 print(descriptors(), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
+
+
+def test_a_node_is_called_as_its_environment_says_and_else_as_the_machine_is() -> None:
+    """In a pod the machine's name need not be its Node's."""
+    assert hostname({"ROUTABLE_NODE": "ip-192-0-2-1.example"}) == "ip-192-0-2-1.example"
+    assert hostname({"ROUTABLE_NODE": ""}) == hostname({}) == socket.gethostname()
 
 
 @pytest.mark.parametrize(("soft", "hard", "then"), [(256, 4096, 4096), (4096, 4096, 4096), (512, 1024, 1024)])
