@@ -39,7 +39,7 @@ from agent.node.node import Node
 from agent.process import logs, terminal
 from agent.process import outlet as outlets
 from agent.process import supervisor as supervisors
-from agent.process.life import Life, Part
+from agent.process.life import Life, Living
 from agent.process.machine import (
     DEFAULT_CONFIG,
     FEW,
@@ -60,7 +60,7 @@ from agent.serve.http import Http, listening
 from agent.serve.lane import Together
 from agent.serve.listener import Listener
 from agent.serve.parking import Parking
-from agent.serve.port import Port
+from agent.serve.port import HttpPort
 from agent.serve.server import Server
 from agent.serve.verbs import Verbs
 from agent.start import check, restore
@@ -72,15 +72,13 @@ from agent.tell import metrics
 from agent.tell.metrics import Metrics
 from agent.tell.status import Status
 from backends import nodeplan
-from backends.descriptor import Handles
-from backends.descriptor import Part as Own
+from backends.descriptor import Handles, Part
 from backends.fabric import Fabric
 from cni.errors import Failure, NotReady, TryAgain
-from dataplane import preflight, uplink, ways
+from dataplane import host, preflight, uplink, ways
 from dataplane.events import Events
 from dataplane.forward import Forward
 from dataplane.hooks import Hooks
-from dataplane.host import Host
 from dataplane.items import plan
 from dataplane.kernel import Kernel
 from dataplane.neighbours import Neighbours
@@ -159,7 +157,7 @@ class Outside:
     survey: Survey
     fabric: Fabric
     way: Way
-    lively: Callable[[Handles], Sequence[Own]]
+    lively: Callable[[Handles], Sequence[Part]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +267,7 @@ def surrounded(config: Config, ground: Ground, use: Use) -> Outside:
         fabric=fabric,
         find_uplink=uplink.find,
         wire=way.wiring,
-        look=Host(ground.forward, Path(config.paths.sysctls)).look,
+        look=partial(host.look, ground.forward, Path(config.paths.sysctls)),
     )
     survey.refresh()
     return Outside(survey, fabric, way, lively)
@@ -343,7 +341,7 @@ def telling(
     doors: Doors,
     parking: Parking,
     outlet: Outlet,
-    own: Sequence[Own],
+    own: Sequence[Part],
     said: Voices,
 ) -> Status:
     """Make what tells of all that is there."""
@@ -359,7 +357,7 @@ def telling(
         switch,
         parking.waiting,
         stuck=lambda: keeping.reconciler.problem() or doors.listener.problem(),
-        findings=lambda: [*keeping.reality.findings, *neighbours.trouble()],
+        findings=lambda: [*keeping.reality.findings, *neighbours.findings()],
         log_dropped=lambda: outlet.dropped,
         pass_age=keeping.reconciler.age,
         unseen=lambda: next((one.problem for one in doors.http), None),
@@ -370,7 +368,7 @@ def telling(
 
 def ports(
     bindings: Sequence[Binding], registry: CollectorRegistry, status: Status, reconciler: Reconciler, life: Life
-) -> list[Port]:
+) -> list[HttpPort]:
     """The HTTP port, unless it is off."""
 
     def works() -> tuple[bool, str]:
@@ -381,10 +379,10 @@ def ports(
         scrape = partial(metrics.page, registry)
         return Http(listener, scrape=scrape, ready=status.ready, works=works, on_death=life.die)
 
-    return [Port(one, pages, life.die) for one in bindings]
+    return [HttpPort(one, pages, life.die) for one in bindings]
 
 
-def live(life: Life, served: Sequence[Part], ledger: Ledger, config: Config, reconciler: Reconciler) -> None:
+def live(life: Life, served: Sequence[Living], ledger: Ledger, config: Config, reconciler: Reconciler) -> None:
     """Serve, until it is time to end."""
     supervisor = supervisors.here()
     every = min(_LOOK, supervisor.patience / 2) if supervisor.patience else _LOOK

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 from netaddr import IPNetwork
 
-Port = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")]
+PortNumber = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")]
 Cidr = Annotated[IPNetwork, Meta(description="a CIDR such as 10.0.0.0/8 or 2001:db8::/32")]
 Flag = Annotated[bool, Meta(description="true or false")]
 

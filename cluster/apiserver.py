@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from cluster.access import Access, Credentials
-from cluster.nodeobjects import Refusal, decoded
+from cluster.nodeobjects import StatusObject, decoded
 from cni.errors import ConfigInvalid, FabricRefused, Failure, TryAgain
 
 CONNECT: Final = 5.0
@@ -176,9 +176,9 @@ def told(server: str) -> Iterator[None]:
 def refused(server: str, code: int, retry_after: str | None, body: bytes) -> Unanswered:
     """What the server says in place of an answer."""
     try:
-        said = decoded(body, Refusal)
+        said = decoded(body, StatusObject)
     except ValueError:  # a proxy's page
-        said = Refusal(code=code)
+        said = StatusObject(code=code)
     wanted = said.details.retry_after_seconds if said.details is not None else None
     after = float(retry_after) if retry_after is not None and retry_after.isdecimal() else wanted or 0.0
     why = f"{code} {said.reason or http.client.responses.get(code, '')}".strip()

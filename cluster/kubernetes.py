@@ -19,7 +19,7 @@ from netaddr import IPAddress, IPNetwork
 from cluster.apiserver import Api, Connection, Gone, Unanswered, refused
 from cluster.claims import settled
 from cluster.kept import Kept
-from cluster.nodeobjects import Described, Event, NodeObject, Page, Refusal, decoded, described
+from cluster.nodeobjects import Described, Event, NodeObject, Page, StatusObject, decoded, described
 from cluster.peers import Peer
 from cni.errors import Failure, TryAgain
 
@@ -196,7 +196,7 @@ class KubernetesNodes:
         try:
             event = decoded(line, Event)
             if event.type == "ERROR":
-                refusal = decoded(event.object, Refusal)
+                refusal = decoded(event.object, StatusObject)
                 raise refused(self.origin, refusal.code, None, bytes(event.object))
             node = decoded(event.object, NodeObject)
         except ValueError as error:

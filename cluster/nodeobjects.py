@@ -80,7 +80,7 @@ class Details(_Of, frozen=True):
     retry_after_seconds: float | None = None
 
 
-class Refusal(_Of, frozen=True):
+class StatusObject(_Of, frozen=True):
     """A Status: why there is no answer."""
 
     kind: str = ""

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 from socket import AF_INET, AF_UNSPEC, if_indextoname
 from typing import Final, NamedTuple
 
-from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETRULE
+from pyroute2.netlink.rtnl import RTM_GETADDR
 
-from dataplane import rtnl
+from dataplane import observe, rtnl
 from dataplane.forward import Chain, Forward
 from dataplane.items import PROTOCOL
 from dataplane.netlink import Socket
 from dataplane.ours import has_our_name
 from dataplane.refusal import translated, unable
-from dataplane.settings import PROC_SYS
 
-_MAIN_PRIORITY: Final = 32766
-"""Of the kernel's own rule for the main table; the one for the local table has 0."""
-_FRA_L3MDEV: Final = 19
 _IFA_F_SECONDARY: Final = 0x01
 
 
@@ -43,55 +40,30 @@ NOTHING: Final = Facts()
 """A host on which others made nothing that concerns us."""
 
 
-class Host:
-    """Looks at the host, in the namespace of the calling thread; its sysctls are below *settings*. One thread at a time
-    calls."""
+def look(forward: Forward, settings: Path, uplink: str, addresses: Collection[str]) -> Facts:
+    """What there is around the link *uplink* of the node with *addresses*, in the namespace of the calling thread; of
+    iptables' chain *forward* knows; the sysctls are below *settings*.
 
-    def __init__(self, forward: Forward | None = None, settings: Path = PROC_SYS) -> None:
-        self._forward = forward or Forward()
-        self._settings = settings
-
-    def look(self, uplink: str, addresses: Collection[str]) -> Facts:
-        """What there is around the link *uplink* of the node with *addresses*.
-
-        Raises:
-            KernelRefused, TryAgain: it cannot be seen.
-        """
-        with translated("look at the host's rules and addresses"):
-            sock = Socket()
-            try:
-                asked = rtnl.RULE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0)
-                ruled = frozenset(sock.dump(RTM_GETRULE, asked, _ruled))
-                held = sock.dump(RTM_GETADDR, rtnl.IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0), _address)
-            finally:
-                sock.close()
-        links = {uplink, *(_name(one.link) for one in held if ":" in one.address)} - {""}
-        return Facts(
-            ruled,
-            self._forward.look().dropping,
-            _speaks_as(held, addresses),
-            frozenset(link for link in links if self._sysctl(f"net/ipv6/conf/{link}/accept_ra") in ("1", "2")),
-            self._sysctl("net/ipv6/conf/default/disable_ipv6") == "1",
-        )
-
-    def _sysctl(self, path: str) -> str:
-        try:
-            return (self._settings / path).read_text().strip()
-        except FileNotFoundError:  # a kernel without IPv6, or a link that has just gone
-            return ""
-        except OSError as error:
-            raise unable(f"read the sysctl {path}", error) from error
+    Raises:
+        KernelRefused, TryAgain: it cannot be seen.
+    """
+    with translated("look at the host's rules and addresses"), closing(Socket()) as sock:
+        rules = observe.every_rule(sock)
+        held = sock.dump(RTM_GETADDR, rtnl.IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0), _address)
+    links = {uplink, *(_name(one.link) for one in held if ":" in one.address)} - {""}
+    return Facts(
+        frozenset(one.rule.family for one in rules if _is_before_main(one)),
+        forward.look().dropping,
+        _speaks_as(held, addresses),
+        frozenset(link for link in links if _sysctl(settings / f"net/ipv6/conf/{link}/accept_ra") in ("1", "2")),
+        _sysctl(settings / "net/ipv6/conf/default/disable_ipv6") == "1",
+    )
 
 
-def _ruled(body: bytes) -> int | None:
-    """The family of a rule of another program's that comes before the main table."""
-    family, _, _, _, table, _, _ = rtnl.RULE.unpack_from(body)
-    found = rtnl.attrs(body, rtnl.RULE.size, len(body))
-    priority = int.from_bytes(found.get(rtnl.FRA_PRIORITY, b""), "little")
-    is_ours = found.get(rtnl.FRA_PROTOCOL) == bytes((PROTOCOL,))
-    if is_ours or _FRA_L3MDEV in found or table == rtnl.LOCAL or priority >= _MAIN_PRIORITY:
-        return None
-    return 4 if family == AF_INET else 6
+def _is_before_main(one: rtnl.SeenRule) -> bool:
+    """Whether that is a rule of another program's that comes before the main table."""
+    is_others = one.protocol != PROTOCOL and not one.is_l3mdev
+    return is_others and one.rule.table != rtnl.LOCAL and one.rule.priority < rtnl.MAIN_RULE
 
 
 class _Held(NamedTuple):
@@ -127,3 +99,12 @@ def _name(index: int) -> str:
     except OSError:
         return ""
     return "" if has_our_name(name) else name
+
+
+def _sysctl(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:  # a kernel without IPv6, or a link that has just gone
+        return ""
+    except OSError as error:
+        raise unable(f"read the sysctl {path}", error) from error

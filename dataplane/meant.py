@@ -7,17 +7,13 @@ has nothing to say, others decide.
 from __future__ import annotations
 
 from socket import inet_ntop, inet_pton
-from typing import Final
 
 from netaddr import IPAddress, IPNetwork
 
 from dataplane.items import HOST, MAIN, Nexthop, Plan, Route, Rule, nexthop_key
 from dataplane.ours import has_pod_link_name
-from dataplane.rtnl import family_of
+from dataplane.rtnl import MAIN_RULE, family_of
 from dataplane.ways import Course, Packet
-
-_MAIN: Final = 32766
-"""The priority of the kernel's own rule for the main table (ip-rule(8))."""
 
 
 class Meant:
@@ -26,7 +22,7 @@ class Meant:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         rules = [item for item in plan.values() if isinstance(item, Rule)]
-        main = [Rule(family, _MAIN, MAIN) for family in (4, 6)]
+        main = [Rule(family, MAIN_RULE, MAIN) for family in (4, 6)]
         self._rules = sorted([*rules, *main], key=lambda rule: rule.priority)
 
     def way(self, packet: Packet) -> Course | None:

@@ -31,7 +31,7 @@ class Neighbours:
         self._counts = {family: self._refused(family) for family in _TABLES}
         self._full_at: dict[int, float] = {}
 
-    def trouble(self) -> Iterator[Failure]:
+    def findings(self) -> Iterator[Failure]:
         """Which were full a short time ago, and what to do. Any thread may ask."""
         now = self._clock()
         for family, before in self._counts.items():

@@ -21,6 +21,7 @@ MOST: Final = 1000
 """Addresses, and routes of ours, that a pod's interface has before the look at it is ended."""
 _NDA_IFINDEX: Final = 8
 _ANY_NEXTHOP: Final = rtnl.NHMSG.pack(0, 0, 0, 0)
+_ANY_RULE: Final = rtnl.RULE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0)
 _FEW: Final = 32
 """Objects that are asked for one by one: each costs a fraction of what a dump of thousands does."""
 
@@ -256,8 +257,12 @@ def _neighbours(sock: Socket, index: int, names: Mapping[int, str], place: Place
 
 
 def _rules(sock: Socket, place: Place, most: int = 0) -> list[Rule]:
-    asked = rtnl.RULE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0)
-    return sock.dump(RTM_GETRULE, asked, lambda body: rtnl.rule(body, place), most)
+    return sock.dump(RTM_GETRULE, _ANY_RULE, lambda body: rtnl.rule(body, place), most)
+
+
+def every_rule(sock: Socket) -> list[rtnl.SeenRule]:
+    """All rules of the host's, whosesoever they are."""
+    return sock.dump(RTM_GETRULE, _ANY_RULE, lambda body: rtnl.any_rule(body, HOST))
 
 
 def _fdb(sock: Socket, vxlan: rtnl.Link) -> list[Item]:

@@ -62,7 +62,9 @@ RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_UNREACHABLE, RTNH_F_ONLINK, L
 FRA_DST, FRA_SRC, FRA_PRIORITY, FRA_FWMARK, FRA_SUPPRESS_IFGROUP, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = (
     1, 2, 6, 10, 13, 15, 16, 21,
 )  # fmt: skip
-FR_ACT_TO_TBL: Final = 1
+FR_ACT_TO_TBL, _FRA_L3MDEV, _FRA_NO_GROUP = 1, 19, 0xFFFFFFFF
+MAIN_RULE: Final = 32766
+"""The priority of the kernel's own rule for the main table (ip-rule(8)); the one for the local table has 0."""
 NHA_ID, NHA_OIF, NHA_GATEWAY = 1, 5, 6
 
 _NLA = struct.Struct("=HH")
@@ -523,17 +525,29 @@ def default_route(body: bytes, but: int) -> int | None:
     return None if oif == but != 0 else (4 if family == AF_INET else 6)
 
 
+class SeenRule(NamedTuple):
+    """A rule, whosesoever it is; with *is_l3mdev* it leads to the table of whatever VRF a packet is of."""
+
+    rule: Rule
+    protocol: int
+    is_l3mdev: bool
+
+
 def rule(body: bytes, place: Place) -> Rule | None:
     """Decode one RTM_NEWRULE; None for one that is not ours."""
+    found = any_rule(body, place)
+    return found.rule if found.protocol == PROTOCOL and ours.is_rule(found.rule) else None
+
+
+def any_rule(body: bytes, place: Place) -> SeenRule:
+    """Decode one RTM_NEWRULE."""
     family, dst, src, _, table, _, _ = RULE.unpack_from(body)
     found = attrs(body, RULE.size, len(body))
-    if found.get(FRA_PROTOCOL) != _U8.pack(PROTOCOL):
-        return None
 
     def number(kind: int) -> int:
         return int(_U32.unpack(found[kind])[0]) if kind in found else 0
 
-    suppress = number(FRA_SUPPRESS_IFGROUP) if FRA_SUPPRESS_IFGROUP in found else None
+    suppress = number(FRA_SUPPRESS_IFGROUP) if FRA_SUPPRESS_IFGROUP in found else _FRA_NO_GROUP
     item = Rule(
         4 if family == AF_INET else 6,
         number(FRA_PRIORITY),
@@ -542,10 +556,7 @@ def rule(body: bytes, place: Place) -> Rule | None:
         f"{text(found[FRA_DST])}/{dst}" if dst else "",
         number(FRA_FWMARK),
         number(FRA_FWMASK) if number(FRA_FWMARK) else 0,
-        None if suppress == _NONE else suppress,
+        None if suppress == _FRA_NO_GROUP else suppress,
         place,
     )
-    return item if ours.is_rule(item) else None
-
-
-_NONE: Final = 0xFFFFFFFF
+    return SeenRule(item, found.get(FRA_PROTOCOL, b"\0")[0], _FRA_L3MDEV in found)

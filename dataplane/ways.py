@@ -7,18 +7,16 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from contextlib import closing
-from socket import AF_INET, AF_UNSPEC, if_indextoname, inet_pton
+from socket import AF_INET, if_indextoname, inet_pton
 from typing import Final, NamedTuple
 
-from pyroute2.netlink.rtnl import RTM_GETROUTE, RTM_GETRULE
+from pyroute2.netlink.rtnl import RTM_GETROUTE
 
-from dataplane import rtnl
+from dataplane import observe, rtnl
 from dataplane.items import PROTOCOL
 from dataplane.netlink import Socket
 from dataplane.refusal import translated
 
-_MAIN: Final = 32766
-"""The priority of the kernel's own rule for the main table (ip-rule(8))."""
 _OF_KERNEL: Final = 2
 """RTPROT_KERNEL: rules that the kernel begins with."""
 _RTA_SRC, _RTA_IIF, _RTA_VIA, _RTA_MARK = 2, 3, 18, 16
@@ -120,33 +118,14 @@ def explain(packet: Packet, way: Course) -> str:
     """What leads *packet* along *way*: the route that it matches, and other programs' rules that lead to its table, in
     words for the operator. KernelRefused, TryAgain: it cannot be seen."""
     with translated("look at the host's rules"), closing(Socket()) as sock:
-        asked = rtnl.RULE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0)
-        rules = sock.dump(RTM_GETRULE, asked, _rule)
-    family = rtnl.family_of(packet.dst)
-    others = [one for one in rules if one.family == family and not one.is_kernels]
+        rules = observe.every_rule(sock)
+    family = 6 if ":" in packet.dst else 4
+    others = [one.rule for one in rules if one.rule.family == family and one.protocol not in (_OF_KERNEL, PROTOCOL)]
     # Where the packet is refused the kernel does not say by which table.
-    before = [one for one in others if one.table == way.table or (not way.table and one.priority < _MAIN)]
+    before = [one for one in others if one.table == way.table or (not way.table and one.priority < rtnl.MAIN_RULE)]
     if before:
         return "the rule is of another program: " + ", ".join(f"{one.priority}: lookup {one.table}" for one in before)
     if way.kind == _SOURCE:
         path = f"net.ipv4.conf.{{all,{packet.iif}}}.rp_filter"
         return f"see the sysctls {path}, which way leads back to {packet.src}, and blackhole routes"
-    return f"see ip -{4 if family == AF_INET else 6} route show match {packet.dst}"
-
-
-class _Rule(NamedTuple):
-    family: int
-    priority: int
-    table: int
-    is_kernels: bool
-
-
-def _rule(body: bytes) -> _Rule | None:
-    family, _, _, _, table, _, _ = rtnl.RULE.unpack_from(body)
-    found = rtnl.attrs(body, rtnl.RULE.size, len(body))
-    priority, table = (
-        int.from_bytes(found[kind], "little") if kind in found else other
-        for kind, other in ((rtnl.FRA_PRIORITY, 0), (rtnl.FRA_TABLE, table))
-    )
-    protocol = found.get(rtnl.FRA_PROTOCOL, b"\0")[0]
-    return _Rule(family, priority, table, protocol in (_OF_KERNEL, PROTOCOL))
+    return f"see ip -{family} route show match {packet.dst}"

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 FindUplink = Callable[[str, Collection[IPAddress], Collection[IPAddress]], Uplink]
 LookAround = Callable[[str, Collection[str]], Facts]
-"""See `dataplane.host.Host.look`."""
+"""See `dataplane.host.look`."""
 ASKED: Final = 8
 """The kernel's way to so many other nodes tells the uplink, where the node's own address does not."""
 

@@ -32,8 +32,8 @@ _SIGSET: Final = 128
 """Bytes of glibc's and musl's sigset_t."""
 
 
-class Part(Protocol):
-    """What runs in a thread of its own."""
+class Living(Protocol):
+    """What lives for as long as the agent does, or almost: mostly in a thread of its own."""
 
     @property
     def name(self) -> str:
@@ -57,7 +57,7 @@ class Life:
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         self._signals = _descriptor()
         self._leave = leave
-        self._parts: list[Part] = []
+        self._parts: list[Living] = []
         self._died = ""
         self._is_told = threading.Event()
 
@@ -66,7 +66,7 @@ class Life:
         """The exit code of a process that ends now."""
         return 1 if self._died else 0
 
-    def begin(self, part: Part) -> None:
+    def begin(self, part: Living) -> None:
         """Start *part*; `end` stops it."""
         part.start()
         self._parts.append(part)

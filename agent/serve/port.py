@@ -17,7 +17,7 @@ AGAIN: Final = 10.0
 """Seconds between tries."""
 
 
-class Port:
+class HttpPort:
     """*show* makes the pages of what *binding* has; *on_death* is told if the thread that tries again ends unasked."""
 
     name: Final = "port"

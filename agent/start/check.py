@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +34,8 @@ from backends.podcidrs import PodCidrs
 from backends.verdict import Mark, Verdict
 from cluster.kubernetes import KubernetesNodes
 from cni.errors import ConfigInvalid, Failure
-from dataplane import preflight, uplink
-from dataplane.host import Host
+from dataplane import host, preflight, uplink
+from dataplane.forward import Forward
 from dataplane.items import Plan, plan
 from dataplane.nft import Nft
 from dataplane.settings import is_fixed
@@ -97,7 +98,7 @@ def _listed(config: Config) -> Plans:
         fabric=PodCidrs(),
         find_uplink=uplink.find,
         wire=chosen.wirings(config)(config.backend),
-        look=Host(settings=Path(config.paths.sysctls)).look,
+        look=partial(host.look, Forward(), Path(config.paths.sysctls)),
     )
     survey.refresh()
     if source.error is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.announce.directories import Directories
 from agent.config.schema import Config
 from agent.node.ledger import Ledger
-from agent.process.life import Part
+from agent.process.life import Living
 from agent.tell.status import Status
 from agent.tell.trouble import Kind, Trouble
 from cni import install
@@ -24,7 +24,7 @@ from cni.errors import Failure, Limited
 class Voices:
     """The *parts* that speak, and of each kind what keeps it from that."""
 
-    parts: Sequence[Part]
+    parts: Sequence[Living]
     problems: Sequence[tuple[Kind, Callable[[], Sequence[Failure]]]]
 
     def troubles(self) -> list[Trouble]:
@@ -42,7 +42,7 @@ def voices(
     on_death: Callable[[str, BaseException], None],
 ) -> Voices:
     """What *config* wants said. *status* is asked when that is there, *tell* is told what was put right."""
-    parts: list[Part] = []
+    parts: list[Living] = []
     problems: list[tuple[Kind, Callable[[], Sequence[Failure]]]] = []
     if config.cni.conflist or config.cni.executables:
         directories = Directories(

@@ -16,11 +16,11 @@ import pytest
 from netaddr import IPAddress
 
 from cni.errors import ConfigInvalid, EnvironmentInvalid, Failure, KernelRefused, TryAgain
-from dataplane import ethtool, preflight, probe, rtnl, uplink, ways
+from dataplane import ethtool, host, preflight, probe, rtnl, uplink, ways
 from dataplane.diff import diff, render
 from dataplane.events import Events
+from dataplane.forward import Forward
 from dataplane.hooks import Hooks
-from dataplane.host import Host as HostLook
 from dataplane.items import HOST, VXLAN_LINK, Fdb, Item, NftTable, Plan, Sysctl, Vxlan, plan
 from dataplane.kernel import Kernel
 from dataplane.netlink import Nack, Socket, T
@@ -29,6 +29,7 @@ from dataplane.nft import Nft
 from dataplane.observe import MOST, Device, OnHost, Pod, PodLink, Scope, Settings
 from dataplane.program import REST, Done, call
 from dataplane.refusal import unable
+from dataplane.settings import PROC_SYS
 from demo.place import Place
 from demo.place import run as command
 from tests.contract.test_dataplane import GATEWAYS, IPV6, LINK, NODE, OVERLAY, pod
@@ -168,7 +169,7 @@ def _subscribed(own: Netns, netns: str) -> None:
 
 
 def _looked_around(own: Netns, netns: str) -> None:
-    HostLook().look("up0", ["192.0.2.1"])
+    host.look(Forward(), PROC_SYS, "up0", ["192.0.2.1"])
 
 
 def _asked(own: Netns, netns: str) -> None:

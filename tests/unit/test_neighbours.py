@@ -28,7 +28,7 @@ def proc(tmp_path: Path) -> Path:
 
 
 def told(neighbours: Neighbours) -> list[str]:
-    return list(map(str, neighbours.trouble()))
+    return list(map(str, neighbours.findings()))
 
 
 def test_what_was_before_the_start_is_no_news(proc: Path) -> None:

@@ -7,7 +7,7 @@ import threading
 
 from agent.serve.binding import Binding
 from agent.serve.http import Http, listening
-from agent.serve.port import Port
+from agent.serve.port import HttpPort
 from cni.errors import ConfigInvalid
 
 
@@ -33,7 +33,7 @@ def test_a_port_that_is_anothers_is_had_when_it_is_free() -> None:
                 raise
 
         binding = Binding(made)
-        port = Port(binding, shown, died, again=0.01)
+        port = HttpPort(binding, shown, died, again=0.01)
         port.start()
         assert f"port {number}" in str(binding.problem)
         freed.clear()
@@ -58,7 +58,7 @@ def test_one_that_is_never_had_is_given_up_at_the_end() -> None:
         raise ConfigInvalid("metrics.listen: in use")
 
     binding = Binding(refused)
-    port = Port(binding, shown, died, again=3600)
+    port = HttpPort(binding, shown, died, again=3600)
     port.start()
     port.stop()
     assert str(binding.problem) == "metrics.listen: in use"
@@ -77,7 +77,7 @@ def test_a_bug_while_it_is_tried_again_is_a_death() -> None:
         told.append((thread, error))
         dead.set()
 
-    port = Port(Binding(made), shown, on_death, again=0.0)
+    port = HttpPort(Binding(made), shown, on_death, again=0.0)
     port.start()
     assert dead.wait(10)
     port.stop()
