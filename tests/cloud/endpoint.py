@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs
 
 from tests.cloud import query
 from tests.cloud.faults import ERRORS
 from tests.cloud.region import NoAnswer, Refusal, Region
+from tests.cloud.serving import Endpoint, Handler, Pages
 
-HANG = 3.0
-"""Seconds."""
-PAGES: Mapping[str, tuple[int, bytes, str]] = {
+PAGES: Pages = {
     "html500": (500, b"<?xml version='1.0'?>\n<html>\n<body><h1>500</h1></body>\n</html>\n", "text/html"),
     "text503": (503, b"Service Unavailable\r\n", "text/plain"),
     "throttled": (429, b"", "text/plain"),
@@ -26,68 +23,6 @@ PAGES: Mapping[str, tuple[int, bytes, str]] = {
 }
 """What the metadata may answer instead (EC2 User Guide, "Query throttling" and "HTTP response codes" of the instance
 metadata service)."""
-
-
-class _Server(ThreadingHTTPServer):
-    """On a port of its own. Connections are made in the namespace that *listener* was opened in."""
-
-    daemon_threads = True
-
-    def __init__(self, handler: type[BaseHTTPRequestHandler], listener: socket.socket | None) -> None:
-        super().__init__(("127.0.0.1", 0), handler, bind_and_activate=listener is None)
-        if listener is not None:
-            self.socket.close()
-            self.socket = listener
-            self.server_address = listener.getsockname()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
-    disable_nagle_algorithm = True
-    timeout = 30.0
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Tests say themselves what was asked."""
-
-    def page(self, kind: str) -> None:
-        """One of `PAGES`; 'hang': nothing for a while, and then the end of the connection."""
-        if kind == "hang":
-            time.sleep(HANG)
-            self.close_connection = True
-        else:
-            self.answer(*PAGES[kind])
-
-    def answer(self, status: int, body: bytes, kind: str = "text/plain") -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
-
-
-class Endpoint:
-    """A server in a thread: a context manager."""
-
-    def __init__(self, handler: type[BaseHTTPRequestHandler], listener: socket.socket | None) -> None:
-        self._server = _Server(handler, listener)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        """Where it is."""
-        host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 class Ec2(Endpoint):
@@ -102,8 +37,8 @@ class Ec2(Endpoint):
         self.delay = 0.0
         protocol = query.Protocol()
 
-        class Handler(_Handler):
-            def do_POST(handler) -> None:  # noqa: N805 - the base class's name; self is the endpoint's
+        class Asked(Handler):
+            def do_POST(handler) -> None:  # noqa: N802, N805 - the base class's name; self is the endpoint's
                 body = handler.rfile.read(int(handler.headers["Content-Length"]))
                 try:
                     self.keys.append(_access_key(handler.headers.get("Authorization", "")))
@@ -125,7 +60,7 @@ class Ec2(Endpoint):
                 else:
                     handler.answer(200, answer, "text/xml;charset=UTF-8")
 
-        super().__init__(Handler, listener)
+        super().__init__(Asked, listener)
 
 
 class Sts(Endpoint):
@@ -135,8 +70,8 @@ class Sts(Endpoint):
         self.tokens: list[str] = []
         self.key, self.seconds = "AKIDWEB", 3600.0
 
-        class Handler(_Handler):
-            def do_POST(handler) -> None:  # noqa: N805 - as above
+        class Asked(Handler):
+            def do_POST(handler) -> None:  # noqa: N802, N805 - as above
                 asked = parse_qs(handler.rfile.read(int(handler.headers["Content-Length"])).decode())
                 if asked["Action"] != ["AssumeRoleWithWebIdentity"]:
                     handler.answer(400, b"")
@@ -150,7 +85,7 @@ class Sts(Endpoint):
                     body = f"<AssumeRoleWithWebIdentity{name}>{body}</AssumeRoleWithWebIdentity{name}>"
                 handler.answer(200, body.encode(), "text/xml")
 
-        super().__init__(Handler, None)
+        super().__init__(Asked, None)
 
 
 def _expiration(when: float) -> str:
@@ -197,10 +132,10 @@ class Imds(Endpoint):
             chance = region.unkind.metadata_failing
             return list(PAGES)[int(region.chance() * len(PAGES))] if chance and region.chance() < chance else ""
 
-        class Handler(_Handler):
-            def do_PUT(handler) -> None:  # noqa: N805 - as above
+        class Asked(Handler):
+            def do_PUT(handler) -> None:  # noqa: N802, N805 - as above
                 if kind := fault(handler.path):
-                    handler.page(kind)
+                    handler.page(PAGES, kind)
                     return
                 ttl = handler.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
                 if handler.path != "/latest/api/token" or not ttl.isdigit() or not 1 <= int(ttl) <= 21600:
@@ -210,10 +145,10 @@ class Imds(Endpoint):
                 self.tokens[token] = clock() + int(ttl)
                 handler.answer(200, token.encode())
 
-            def do_GET(handler) -> None:  # noqa: N805 - as above
+            def do_GET(handler) -> None:  # noqa: N802, N805 - as above
                 token = handler.headers.get("X-aws-ec2-metadata-token", "")
                 if kind := fault(handler.path):
-                    handler.page(kind)
+                    handler.page(PAGES, kind)
                 elif self.is_down:
                     handler.answer(503, b"")
                 elif self.tokens.get(token, 0.0) <= clock():
@@ -222,7 +157,7 @@ class Imds(Endpoint):
                     found = _lookup(metadata(region, instance, credentials, clock()), handler.path)
                     handler.answer(404 if found is None else 200, (found or "").encode())
 
-        super().__init__(Handler, listener)
+        super().__init__(Asked, listener)
 
 
 def _lookup(tree: Mapping[str, Any], path: str) -> str | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from tests.cloud.fate import Fate, Switches
 from tests.cloud.refusals import Refusal
 from tests.cloud.throttling import throttled
-from tests.cloud.world import World
 
 HTML = "<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n<body></body>\r\n</html>\r\n"
 
@@ -51,7 +52,7 @@ class Fault:
 class Faults:
     """*planned* are a test's; the world's switches add theirs."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Fate[Any]) -> None:
         self._world = world
         self.planned: list[Fault] = []
 
@@ -67,7 +68,7 @@ class Faults:
         return found or self._drawn()
 
     def _drawn(self) -> str:
-        unkind = self._world.unkind
+        unkind: Switches = self._world.unkind
         after = tuple(f"{one}_after" for one in SERVER)
         for chance, kinds in (
             (unkind.losing, LOST),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from tests.cloud.past import Past
 from tests.cloud.world import Nic, World
 
 Row = dict[str, Any]
@@ -17,22 +17,19 @@ class Shown:
     def __init__(self, world: World, kept: Callable[[], float]) -> None:
         self._world = world
         self._kept = kept
-        self._versions: dict[str, deque[tuple[float, float, Row | None]]] = {}
+        self._past: Past[tuple[float, Row | None]] = Past()
         world.on_change = self.note
 
     def names(self) -> list[str]:
         """Of every interface that there is, or was not long ago."""
-        return list(self._versions)
+        return self._past.names()
 
     def note(self, nic: Nic, when: float | None = None) -> None:
         """It changed, now or then."""
         now = self._world.clock()
         shown = rendered(self._world, nic) if nic.id in self._world.nics else None
         ready = nic.attachment.ready if nic.attachment is not None else now
-        versions = self._versions.setdefault(nic.id, deque())
-        versions.append((now if when is None else when, ready, shown))
-        while len(versions) > 1 and versions[1][0] <= now - self._kept():
-            versions.popleft()
+        self._past.put(nic.id, now if when is None else when, (ready, shown), now - self._kept())
 
     def as_of(self, name: str, ago: float) -> Row | None:
         """As it was so many seconds ago; None: there was none."""
@@ -42,10 +39,10 @@ class Shown:
         if not ago:
             return rendered(self._world, nic) if nic is not None else None
         then = self._world.clock() - ago
-        found = [one for one in self._versions.get(name, ()) if one[0] <= then]
-        if not found:
+        found = self._past.at(name, then)
+        if found is None:
             return None
-        _, ready, shown = found[-1]
+        ready, shown = found
         if shown is not None and then >= ready and shown.get("Attachment", {}).get("Status") == "attaching":
             return {**shown, "Attachment": {**shown["Attachment"], "Status": "attached"}}
         return shown

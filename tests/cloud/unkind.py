@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Within = tuple[float, float]
-"""At least and at most so many seconds, drawn anew each time."""
-NEVER: Within = (0.0, 0.0)
+from tests.cloud.fate import NEVER, Within
 
 
 @dataclass(frozen=True, slots=True)

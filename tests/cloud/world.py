@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from netaddr import IPAddress, IPNetwork
 
 from tests.cloud.addresses import Addresses, SubnetFull
+from tests.cloud.fate import SOMEBODY, Change, Fate
 from tests.cloud.refusals import Refusal, no_nic
 from tests.cloud.shapes import TYPES, Shape
-from tests.cloud.unkind import KIND, Unkind, Within
-
-SOMEBODY = "somebody"
-"""Who made a change that no call of an agent made."""
+from tests.cloud.unkind import KIND, Unkind
 
 
 @dataclass(slots=True)
@@ -78,25 +74,12 @@ class Instance:
         return TYPES[self.type]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """*who* did *action*: interface *nic*, on *instance* then ('' if on none), got *gained* and lost *lost*."""
-
-    when: float
-    who: str
-    action: str
-    nic: str
-    instance: str
-    gained: tuple[IPNetwork, ...] = ()
-    lost: tuple[IPNetwork, ...] = ()
-
-
-class World:
+class World(Fate[Unkind]):
     """*clock* answers seconds. What a test may set: *unkind*, *units* (of network address usage, per VPC),
     *attach_delay*, *detach_delay* (seconds, beside what *unkind* adds)."""
 
     def __init__(self, clock: Callable[[], float], unkind: Unkind = KIND) -> None:
-        self.clock = clock
+        super().__init__(clock, unkind)
         self.attach_delay = self.detach_delay = 0.0
         self.units = 64_000
         self.vpcs: dict[str, list[IPNetwork]] = {}
@@ -106,46 +89,20 @@ class World:
         self.instances: dict[str, Instance] = {}
         self.by_tag: dict[tuple[str, str], dict[str, None]] = {}
         self.by_token: dict[str, tuple[str, str]] = {}
-        self.log: list[Change] = []
-        """Every change, the oldest first."""
         self.on_change: Callable[[Nic, float | None], None] = lambda nic, when: None
         """Called after an interface changed, now or at another time; it may be gone."""
         self._count = 0
-        self._doing = SOMEBODY, ""
-        self.set_unkind(unkind)
 
     def set_unkind(self, unkind: Unkind) -> None:
         """How it is from now on."""
-        self.unkind = unkind
-        self._random = random.Random(unkind.seed)
+        super().set_unkind(unkind)
         for one in self.subnets.values():
             one.addresses.is_last_first = unkind.last_first
-
-    def become(self, **changes: object) -> None:
-        """Some switches are otherwise from now on."""
-        self.set_unkind(replace(self.unkind, **changes))  # type: ignore[arg-type]
-
-    def drawn(self, within: Within) -> float:
-        """So many seconds."""
-        return self._random.uniform(*within) if within[1] else 0.0
-
-    def chance(self) -> float:
-        """From 0 to 1."""
-        return self._random.random()
 
     def name(self, kind: str) -> str:
         """One that was never given before."""
         self._count += 1
         return f"{kind}-{self._count:017x}"
-
-    @contextmanager
-    def by(self, who: str, action: str) -> Iterator[None]:
-        """What changes meanwhile *who* did."""
-        before, self._doing = self._doing, (who, action)
-        try:
-            yield
-        finally:
-            self._doing = before
 
     # --- looking ----------------------------------------------------------------------------------------------
 
@@ -191,11 +148,6 @@ class World:
         detached has none."""
         nics = [nic for nic in self.held(instance) if nic.attachment is not None and nic.attachment.until is None]
         return {nic.id: frozenset(nic.blocks) for nic in nics}
-
-    def lost(self, instance: str, block: IPNetwork) -> list[Change]:
-        """When what is in *block* or has it in it left an instance, and who did it."""
-        gone = [one for one in self.log if one.instance == instance]
-        return [one for one in gone if any(each in block or block in each for each in one.lost)]
 
     def limit(self, nic: Nic) -> int:
         """How many addresses and prefixes it may have, with its own."""
@@ -282,4 +234,7 @@ class World:
 
     def _note(self, nic: Nic, gained: tuple[IPNetwork, ...] = (), lost: tuple[IPNetwork, ...] = ()) -> None:
         instance = nic.attachment.instance if nic.attachment is not None else ""
-        self.log.append(Change(self.clock(), *self._doing, nic.id, instance, gained, lost))
+        self.log.append(Change(self.clock(), *self.doing, nic.id, instance, gained, lost))
+
+
+__all__ = ["SOMEBODY", "Change", "Instance", "Nic", "Subnet", "World"]
