@@ -45,7 +45,7 @@ setup-test: .venv/ready-test
 	@deploy/packages.sh --optional gcc libc6-dev
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing the Python packages into .venv"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws,kubernetes]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws,gcp,kubernetes]'
 	@$(BIN)/routablectl install $(BIN)
 	@touch $@
 
@@ -54,7 +54,7 @@ setup-test: .venv/ready-test
 	@deploy/packages.sh --optional podman crun busybox-static
 	@deploy/packages.sh --extract .venv/debian prometheus
 	@echo "installing the packages for the tests into .venv"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws,kubernetes,test]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws,gcp,kubernetes,test]'
 	@touch $@
 
 clean:

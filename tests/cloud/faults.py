@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +49,27 @@ class Fault:
     is_consumed: bool = False
 
 
-class Faults:
-    """*planned* are a test's; the world's switches add theirs."""
+Kinds = Sequence[tuple[float, Sequence[str]]]
+"""Chances, and the kinds of fault of which one is drawn then."""
 
-    def __init__(self, world: Fate[Any]) -> None:
-        self._world = world
+
+def kinds(unkind: Switches, server: Sequence[str], throttled: Sequence[str]) -> Kinds:
+    """Those of every cloud, in the words of one."""
+    after = [f"{one}_after" for one in server]
+    return (
+        (unkind.losing, LOST),
+        (unkind.failing, (*server, *after)),
+        (unkind.throttling, throttled),
+        (unkind.doubling, ("twice",)),
+    )
+
+
+class Faults:
+    """*planned* are a test's; *drawn* are those that the cloud's switches add."""
+
+    def __init__(self, fate: Fate[Any], drawn: Callable[[], Kinds]) -> None:
+        self._fate = fate
+        self._kinds = drawn
         self.planned: list[Fault] = []
 
     def next(self, action: str) -> str:
@@ -68,14 +84,7 @@ class Faults:
         return found or self._drawn()
 
     def _drawn(self) -> str:
-        unkind: Switches = self._world.unkind
-        after = tuple(f"{one}_after" for one in SERVER)
-        for chance, kinds in (
-            (unkind.losing, LOST),
-            (unkind.failing, SERVER + after),
-            (unkind.throttling, ("throttle",)),
-            (unkind.doubling, ("twice",)),
-        ):
-            if chance and self._world.chance() < chance:
-                return kinds[int(self._world.chance() * len(kinds))]
+        for chance, kinds in self._kinds():
+            if chance and self._fate.chance() < chance:
+                return kinds[int(self._fate.chance() * len(kinds))]
         return ""

@@ -7,9 +7,6 @@ that is said by `Unkind`.
 
 from __future__ import annotations
 
-import copy
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,8 +15,10 @@ from netaddr import IPNetwork
 
 from tests.cloud import assigning, interfaces
 from tests.cloud.addresses import Addresses
+from tests.cloud.answering import Answering, Parameters
 from tests.cloud.describing import Describing
-from tests.cloud.faults import ERRORS, Fault, Faults
+from tests.cloud.fate import Within
+from tests.cloud.faults import ERRORS, SERVER, Fault, Kinds, kinds
 from tests.cloud.refusals import NoAnswer, Refusal
 from tests.cloud.shapes import TYPES
 from tests.cloud.shown import Row, Shown
@@ -27,16 +26,13 @@ from tests.cloud.throttling import BUCKETS, Buckets
 from tests.cloud.unkind import KIND, Unkind
 from tests.cloud.world import Instance, Nic, Subnet, World
 
-Parameters = dict[str, Any]
 
-
-class Region(World):
+class Region(World, Answering[Unkind]):
     """*clock* answers seconds. What a test may set beside the world's: *staleness* (seconds that answers lag),
     *authorize*, *has_buckets*. *lag* is the metadata's (seconds)."""
 
     def __init__(self, clock: Callable[[], float], unkind: Unkind = KIND) -> None:
         super().__init__(clock, unkind)
-        self._lock = threading.RLock()
         self.staleness = self.lag = 0.0
         self.authorize: Callable[[str, Mapping[str, Any]], bool] = lambda action, parameters: True
         """Whether a call is allowed."""
@@ -46,14 +42,6 @@ class Region(World):
         its action alone with '*'."""
         self.most_interfaces = 1_000_000
         """The quota "Network interfaces per Region"."""
-        self.took = 0.0
-        """How long the last call's answer takes to come (seconds)."""
-        self._faults = Faults(self)
-        self.faults = self._faults.planned
-        self.on_call: Callable[[bool], None] = lambda is_after: None
-        """Called before each call is done, and after; it may raise NoAnswer."""
-        self.calls: Counter[tuple[str, str]] = Counter()
-        """By action and error code, '' for success."""
         self._buckets = Buckets(self)
         self.frozen: dict[str, list[Row]] = {}
         """Metadata that does not change any more, by instance."""
@@ -129,12 +117,6 @@ class Region(World):
                 self.on_change(nic, None)
         one.nics.clear()
 
-    def fail(self, action: str, nth: int, kind: str) -> Fault:
-        """Have a call fail; see `Fault`."""
-        fault = Fault(action, nth, kind)
-        self.faults.append(fault)
-        return fault
-
     def attached(self, instance: str) -> list[Nic]:
         """The interfaces whose devices the instance has now."""
         with self._lock:
@@ -156,39 +138,17 @@ class Region(World):
 
     # --- the API ----------------------------------------------------------------------------------------------
 
-    def call(self, action: str, parameters: Mapping[str, Any], who: str = "an agent") -> dict[str, Any]:
-        """One call of *who*'s. Refusal: an error of the API; NoAnswer: by a fault, and it may have been done.
+    def errors(self) -> Mapping[str, Refusal]:
+        return ERRORS
 
-        Any thread may.
-        """
-        with self._lock, self.by(who, action):
-            return self._called(action, parameters)
+    def kinds(self) -> Kinds:
+        return kinds(self.unkind, SERVER, ("throttle",))
 
-    def _called(self, action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        fault, self.took = self._faults.next(action), self.drawn(self.unkind.taking)
-        try:
-            self.on_call(False)
-            if fault == "lost_before":
-                raise NoAnswer
-            if fault in ERRORS:
-                raise ERRORS[fault]
-            for _ in range(2 if fault == "twice" else 1):
-                answer = self._answered(action, copy.deepcopy(dict(parameters)))
-            if fault.removesuffix("_after") in ERRORS:
-                raise ERRORS[fault.removesuffix("_after")]
-        except Refusal as error:
-            self.calls[action, error.code] += 1
-            raise
-        except NoAnswer:
-            self.calls[action, "lost"] += 1
-            raise
-        self.calls[action, ""] += 1
-        self.on_call(True)
-        if fault == "lost_after":
-            raise NoAnswer
-        return answer
+    def taking(self) -> Within:
+        return self.unkind.taking
 
-    def _answered(self, action: str, parameters: Parameters) -> dict[str, Any]:
+    def answered(self, action: str, parameters: Parameters) -> dict[str, Any]:
+        """What EC2 does and says."""
         if self.has_buckets:
             self._buckets.spend(action)
         if self._is_denied(action, parameters) or not self.authorize(action, parameters):
