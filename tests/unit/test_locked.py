@@ -25,17 +25,17 @@ def locked(name: str) -> dict[str, tuple[str, list[str]]]:
 
 def needed(requirements: list[str]) -> set[str]:
     """All that *requirements* need, by what the packages that are installed here say of themselves."""
-    found: set[str] = set()
-    waiting = [Requirement(one) for one in requirements]
+    found: set[tuple[str, str]] = set()
+    waiting = [(Requirement(one), "") for one in requirements]
     while waiting:
-        one = waiting.pop()
-        if one.marker is not None and not one.marker.evaluate({"extra": ""}):
+        one, extra = waiting.pop()
+        if one.marker is not None and not one.marker.evaluate({"extra": extra}):
             continue
-        name = canonicalize_name(one.name)
-        if name not in found:
-            found.add(name)
-            waiting += [Requirement(text) for text in metadata.requires(one.name) or ()]
-    return found
+        for wanted in ("", *one.extras):
+            if (canonicalize_name(one.name), wanted) not in found:
+                found.add((canonicalize_name(one.name), wanted))
+                waiting += [(Requirement(text), wanted) for text in metadata.requires(one.name) or ()]
+    return {name for name, _ in found}
 
 
 def test_there_is_a_file_for_what_every_image_needs_and_for_each_extra() -> None:
