@@ -3,13 +3,15 @@
 # sudo that does not ask. Without either it names them and fails, unless the first word is --optional.
 #
 #   packages.sh [--optional] PACKAGE...
-#   packages.sh --extract DIRECTORY PACKAGE...
+#   packages.sh --extract DIRECTORY [--suite SUITE] PACKAGE...
 #
 # --extract is for what would start a service where it is installed. The packages are unpacked below DIRECTORY, and
 # `DIRECTORY/run COMMAND...` runs a command of theirs. Nothing is installed and none of their scripts runs, so an
 # ordinary user can do it, too. Of what they depend on, the programs and libraries that this machine does not have are
 # unpacked with them; what it has is used as it is, and what is for every architecture alike (data, a page for a
 # browser, what install scripts call) is left out: who wants that names it. Once unpacked they stay as they are.
+# With --suite the packages are those of another release of Debian, such as testing, and nothing is unpacked with them:
+# that release's libraries are not for this machine's programs. From a machine that has no Debian mirror nothing is had.
 set -eu
 
 # Which of the packages were not unpacked yet.
@@ -21,6 +23,8 @@ unstamped() {
 
 # Downloads the packages and what they need into the directory we are in. Words for apt-get are in $apt.
 download() {
+	# shellcheck disable=SC2086 # words are meant
+	[ -z "$suite" ] || { apt-get $apt --quiet --quiet download "$@"; return; }
 	# shellcheck disable=SC2086 # words are meant
 	needed=$(apt-get $apt --simulate --no-install-recommends install "$@") || return
 	needed=$(echo "$needed" | awk '/^Inst [^ ]+ \(/ && !/\[all\]\)/ { print $2 }')
@@ -48,6 +52,11 @@ extract() {
 		echo "this is no Debian: see that what these packages hold is there:" $missing >&2
 		return 0
 	fi
+	mirror=
+	[ -z "$suite" ] || mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 '/debian/*$') || {
+		echo "no mirror of Debian is known here: see that what these packages of $suite hold is there:" $missing >&2
+		return 0
+	}
 	echo "unpacking the Debian packages into $directory:" $missing
 	directory=$(cd "$directory" && pwd)
 	place=$(mktemp -d "$directory/.download.XXXXXX")
@@ -55,6 +64,12 @@ extract() {
 	mkdir -p "$place/lists/partial" "$place/debs"
 	cd "$place/debs"
 	apt="-o APT::Sandbox::User=root"
+	if [ -n "$suite" ]; then
+		keys=/usr/share/keyrings/debian-archive-keyring.gpg signed=
+		[ ! -e $keys ] || signed="[signed-by=$keys]"
+		echo "deb $signed $mirror $suite main" >"$place/sources.list"
+		apt="$apt -o Dir::Etc::SourceList=$place/sources.list -o Dir::Etc::SourceParts=/dev/null"
+	fi
 	# The machine's own lists of packages may be missing or old, and are root's to renew: then lists of our own.
 	# shellcheck disable=SC2086
 	download $missing >/dev/null 2>&1 || {
@@ -71,8 +86,9 @@ extract() {
 }
 
 if [ "$1" = --extract ]; then
-	directory=$2
+	directory=$2 suite=
 	shift 2
+	[ "$1" != --suite ] || { suite=$2; shift 2; }
 	extract "$@"
 	exit
 fi

@@ -16,6 +16,7 @@ APT = """#!/bin/sh
 here=${0%/*}
 echo "$*" >>"$here/calls"
 case "$*" in
+*indextargets*) cat "$here/mirrors" ;;
 *update*) : >"$here/current" ;;
 *--simulate*)
     [ -e "$here/current" ] || exit 100
@@ -49,6 +50,7 @@ def apt(tmp_path: Path) -> Path:
     (place / "apt-get").write_text(APT)
     (place / "apt-get").chmod(0o755)
     (place / "current").touch()
+    (place / "mirrors").write_text("http://security.invalid/debian-security/\nhttp://mirror.invalid/debian/\n")
     says = '#!/bin/sh\necho "${LD_LIBRARY_PATH%%:*}" "$(command -v helper)"\n'
     package(place, "wanted", {"usr/bin/wanted": says})
     package(place, "libneeded", {"usr/lib/some-linux-gnu/libneeded.so": "", "usr/sbin/helper": "#!/bin/sh\n"})
@@ -106,3 +108,22 @@ def test_what_could_not_be_had_is_tried_again(apt: Path, tmp_path: Path) -> None
     (apt / "hidden").rename(apt / "wanted.deb")
     assert extract(apt, folder, "wanted").returncode == 0
     assert (folder / "usr/bin/wanted").is_file()
+
+
+def test_packages_of_another_release_come_alone(apt: Path, tmp_path: Path) -> None:
+    """They are asked of the machine's own mirror, with lists of the script's own, and bring nothing that they need."""
+    folder = tmp_path / "testing"
+    assert extract(apt, folder, "--suite", "testing", "wanted").returncode == 0
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == {"run", "wanted"}
+    calls = (apt / "calls").read_text()
+    assert f"Dir::Etc::SourceList={folder}/.download." in calls
+    assert "--simulate" not in calls
+
+
+def test_another_release_is_not_had_without_a_mirror_of_debian(apt: Path, tmp_path: Path) -> None:
+    """On a machine that knows none, the script says what is missing, and goes on."""
+    (apt / "mirrors").write_text("http://security.invalid/debian-security/\n")
+    done = extract(apt, tmp_path / "testing", "--suite", "testing", "wanted")
+    assert done.returncode == 0
+    assert "no mirror of Debian is known here" in done.stderr
+    assert "wanted" in done.stderr
