@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
+
+ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+"""The kernel's words for a machine, and those of images."""
 
 
 def archive(to: Path, name: str, layer: bytes, command: Sequence[str]) -> None:
     """Write the image *name* of one layer, a tar archive, to the file *to*."""
     of_layer = hashlib.sha256(layer).hexdigest()
     config = {
-        "architecture": "amd64",
+        "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),
         "os": "linux",
         "config": {"Cmd": command, "Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{of_layer}"]},

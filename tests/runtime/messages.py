@@ -67,9 +67,9 @@ def _described() -> descriptor_pb2.FileDescriptorProto:
     file = descriptor_pb2.FileDescriptorProto(name="cri.proto", package=_PACKAGE, syntax="proto3")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
-        for field, number, kind in (one.split(":") for one in fields.split()):
-            label = _FIELD.LABEL_REPEATED if kind.startswith("*") else _FIELD.LABEL_OPTIONAL
-            kind = kind.removeprefix("*")
+        for field, number, told in (one.split(":") for one in fields.split()):
+            kind = told.removeprefix("*")
+            label = _FIELD.LABEL_OPTIONAL if kind == told else _FIELD.LABEL_REPEATED
             made = message.field.add(name=field, number=int(number), label=label)
             made.type = _SCALARS.get(kind, _FIELD.TYPE_MESSAGE)
             if kind not in _SCALARS:

@@ -1,0 +1,207 @@
+"""A real containerd with its CRI plugin for one node of a lab, apart from any containerd of the machine's own.
+
+It is Debian's, unpacked and not installed. All of it is below the node's directory, but what it keeps below /run and
+/var/lib, which are the test run's own. Its network namespace is the node's; its processes live in a pid namespace and
+its mounts in a mount namespace, see `tests.conformance.podman.namespaces`, and end with one process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from demo import lab
+from demo.lab import eventually
+from demo.place import run
+from tests.conformance.podman import image, namespaces
+from tests.runtime.cri import CallFailed, Cri, Pod, Sandbox
+from tests.runtime.images import archive
+
+ROOT: Final = Path(__file__).parents[2]
+TOOLS: Final = "localhost/tools:1"
+"""The image of all containers and sandboxes: see `tests.conformance.podman.image`."""
+BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+
+# containerd gives every container a cgroup, and its release 2 cannot do without. The machine's cgroups are not the
+# tests' to use: runc leaves them alone where it is asked for none, may have none and is told that it may not.
+_RUNC: Final = """#!/bin/sh
+previous=
+for word in "$@"; do
+    [ "$previous" != --bundle ] ||
+        sed -Ei 's/"cgroupsPath":"[^"]*",?//; s/,?"(cpu|memory)":\\{[^}]*\\}//g' "$word/config.json"
+    previous=$word
+done
+exec %s --rootless=true "$@"
+"""
+
+_CONFIG: Final = """
+version = 2
+root = "{directory}/root"
+state = "{directory}/state"
+disabled_plugins = ["io.containerd.snapshotter.v1.devmapper", "io.containerd.nri.v1.nri"]
+[grpc]
+  address = "{directory}/containerd.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{directory}/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{image}"
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{directory}/plugins"
+    conf_dir = "{directory}/net.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      BinaryName = "{directory}/runc"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What there is of one release of containerd: its programs, and the reference plugins beside it."""
+
+    programs: Path
+    plugins: Path
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it was unpacked."""
+        return (self.programs / "containerd").exists()
+
+    @property
+    def path(self) -> str:
+        """PATH for its programs."""
+        return f"{self.programs}:{os.environ['PATH']}"
+
+
+RUNC: Final = ROOT / ".venv/debian/usr/sbin/runc"
+RELEASES: Final[Mapping[str, Release]] = {
+    "1.6": Release(ROOT / ".venv/debian/usr/bin", Path("/usr/lib/cni")),
+    "2": Release(ROOT / ".venv/debian-testing/usr/bin", ROOT / ".venv/debian-testing/usr/lib/cni"),
+}
+"""Debian 12's, which speaks cniVersion 1.0.0 at most, and Debian testing's, which speaks 1.1.0 and asks STATUS."""
+
+
+@dataclass(slots=True)
+class Machine:
+    """A node of a lab with its containerd. Made by `machine`."""
+
+    node: lab.Node
+    release: Release
+    directory: Path
+    cri: Cri = field(init=False)
+    enter: tuple[str, ...] = ()
+    _daemon: subprocess.Popen[bytes] | None = None
+    _power: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def boot_id(self) -> Path:
+        """What the node's processes read as the kernel's boot id."""
+        return self.directory / "boot_id"
+
+    def power_on(self, boot_id: str) -> None:
+        """Start containerd; it answers when this returns."""
+        self.boot_id.write_text(f"{boot_id}\n")
+        self._power.callback(self._reap)  # after its namespaces are gone
+        self.enter = self._power.enter_context(namespaces(self.node.place.path))
+        run(*self.enter, "mount", "--bind", str(self.boot_id), BOOT_ID)
+        results = self.directory / "results"  # libcni's cache, which lasts from boot to boot
+        results.mkdir(exist_ok=True)
+        run(*self.enter, "sh", "-c", f"mkdir /var/lib/cni && mount --bind {results} /var/lib/cni")
+        command = [*self.enter, "containerd", "--config", str(self.directory / "config.toml")]
+        environment = {
+            "PATH": self.release.path,
+            "ROUTABLE_SOCKET": str(self.node.runtime.socket),
+            "ROUTABLE_SPOOL": str(self.node.runtime.spool),
+        }
+        with (self.directory / "containerd.log").open("ab") as log:
+            self._daemon = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        self.cri = Cri(self.directory / "containerd.sock")
+        self._power.callback(self.cri.close)
+        eventually("containerd answers", self._answers)
+
+    def power_off(self) -> None:
+        """End containerd and all containers at once, as the end of the machine does."""
+        self._power.close()
+        shutil.rmtree(self.directory / "state", ignore_errors=True)
+
+    def _reap(self) -> None:
+        if self._daemon is not None:
+            self._daemon.wait()
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.cri.version())
+        except CallFailed:
+            return False
+
+    def tail(self, lines: int = 40) -> str:
+        """The end of containerd's log."""
+        return "\n".join((self.directory / "containerd.log").read_text().splitlines()[-lines:])
+
+    def load(self, image: Path) -> None:
+        """Give containerd the images of an archive."""
+        ctr = ["ctr", "--address", str(self.directory / "containerd.sock"), "--namespace", "k8s.io"]
+        run(*self.enter, *ctr, "images", "import", str(image), environment={"PATH": self.release.path})
+
+    def serve(self, pod: Pod) -> tuple[Sandbox, str]:
+        """A sandbox for *pod*, and a container in it with a web server, see `tests.conformance.podman.image`."""
+        sandbox = self.cri.run(pod)
+        container = self.cri.start(sandbox, TOOLS, ["httpd", "-f", "-p", "80", "-h", "/www"])
+        return sandbox, container
+
+    def delete(self, sandbox: Sandbox) -> None:
+        """Stop and remove, as kubelet does."""
+        self.cri.stop(sandbox.id)
+        self.cri.remove(sandbox.id)
+
+    def left(self) -> dict[str, Any]:
+        """What of pods is on the node: leases, links, DELs that wait."""
+        links = [line.split(":")[1].split("@")[0].strip() for line in self.node.place.ip("-o link").splitlines()]
+        return {
+            "leases": sorted(one["container"] for one in self.node.status()["leases"]),
+            "links": [name for name in links if name.startswith("rt")],
+            "spool": [one.name for one in self.node.runtime.spool.glob("del-*")],
+        }
+
+
+NOTHING: Final[Mapping[str, Any]] = {"leases": [], "links": [], "spool": []}
+"""What is left where no pod is."""
+
+
+@contextmanager
+def machine(node: lab.Node, release: Release, tools: Path, conflist: Path | None) -> Iterator[Machine]:
+    """*node* with a containerd that has the images of the archive *tools*, and *conflist* as its network."""
+    directory = node.directory / "containerd"
+    for name in ("plugins", "net.d"):
+        (directory / name).mkdir(parents=True)
+    for plugin in ("loopback", "portmap"):
+        (directory / "plugins" / plugin).symlink_to(release.plugins / plugin)
+    (directory / "plugins/routable").symlink_to(node.runtime.executable)
+    if conflist is not None:
+        shutil.copy(conflist, directory / "net.d")
+    (directory / "runc").write_text(_RUNC % RUNC)
+    (directory / "runc").chmod(0o755)
+    (directory / "config.toml").write_text(_CONFIG.format(directory=directory, image=TOOLS))
+    made = Machine(node, release, directory)
+    node.launcher = ["unshare", "--mount", "--propagation", "unchanged", "--", "sh", "-c"]
+    node.launcher += [f'mount --bind "$0" {BOOT_ID} && exec "$@"', str(made.boot_id)]
+    made.power_on("11111111-1111-4111-8111-111111111111")
+    try:
+        made.load(tools)
+        yield made
+    finally:
+        made.power_off()
+
+
+def tools(to: Path) -> Path:
+    """Write the archive of the image TOOLS to *to*."""
+    archive(to, TOOLS, image(), ["sleep", "infinity"])
+    return to

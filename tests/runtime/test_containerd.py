@@ -1,0 +1,182 @@
+"""A real containerd, driven over CRI as kubelet drives it, has its pods' network from this plugin."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from netaddr import IPAddress, IPNetwork
+
+from demo.lab import eventually
+from demo.place import Failed, run
+from tests.runtime.conftest import Cluster
+from tests.runtime.cri import CallFailed, Pod, Sandbox
+from tests.runtime.daemon import NOTHING, Machine
+
+pytestmark = pytest.mark.runtime
+_NUMBERS = itertools.count(1)
+FIFTY = 50
+
+
+def pod(**options: object) -> Pod:
+    """A new pod."""
+    return Pod(f"web-{next(_NUMBERS)}", str(uuid.uuid4()), **options)  # type: ignore[arg-type]
+
+
+def peer_url(address: str) -> str:
+    """Where the web server of a pod tells a client's address."""
+    return f"http://[{address}]/cgi-bin/peer" if ":" in address else f"http://{address}/cgi-bin/peer"
+
+
+def test_pods_have_addresses_of_their_node_and_reach_each_other(cluster: Cluster) -> None:
+    """Both families, on one node and from node to node: the receiver sees the sender's own address."""
+    a, b = cluster.machines
+    made = [(machine, *machine.serve(pod())) for machine in (a, a, b)]
+    addresses = [machine.cri.addresses(sandbox) for machine, sandbox, _ in made]
+    for (machine, _, _), own in zip(made, addresses, strict=True):
+        ranges = [IPNetwork(cidr) for cidr in machine.node.pod_cidrs]
+        assert [any(IPAddress(one) in cidr for cidr in ranges) for one in own] == [True, True]
+    for (machine, _, container), own in zip(made, addresses, strict=True):
+        for theirs in addresses:
+            for mine, other in zip(own, theirs, strict=True):
+                if other != mine:
+                    assert machine.cri.execute(container, "wget", "-q", "-O", "-", peer_url(other)) == mine
+    for machine, sandbox, _ in made:
+        machine.delete(sandbox)
+    assert [machine.left() for machine in cluster.machines] == [NOTHING, NOTHING]
+
+
+def test_a_host_port_answers_from_outside(cluster: Cluster) -> None:
+    """The reference portmap, chained as shipped, leads a node's port to the pod; who asks is seen as who it is."""
+    machine = cluster.machines[0]
+    sandbox, _ = machine.serve(pod(ports={8080: 80}))
+    for family in cluster.lab.families:
+        address = machine.node.address(family)
+        host = f"[{address}]" if family == 6 else address
+        answer = cluster.lab.outside.run("busybox", "wget", "-q", "-O", "-", f"http://{host}:8080/cgi-bin/peer")
+        assert answer == cluster.lab.outside_address(family)
+    machine.delete(sandbox)
+    assert machine.left() == NOTHING
+
+
+def test_the_agent_knows_pods_by_name(cluster: Cluster) -> None:
+    """What containerd says of a pod is with its lease."""
+    machine = cluster.machines[0]
+    asked = pod()
+    sandbox = machine.cri.run(asked)
+    (lease,) = machine.node.status()["leases"]
+    assert (lease["container"], lease["pod"]) == (sandbox.id, f"default/{asked.name}")
+    machine.delete(sandbox)
+
+
+def test_sandboxes_removed_while_the_agent_is_away_leave_nothing(cluster: Cluster) -> None:
+    """StopPodSandbox and RemovePodSandbox succeed without an agent; the next one ends what is left."""
+    machine = cluster.machines[0]
+    removed = [machine.cri.run(pod()) for _ in range(3)]
+    kept, container = machine.serve(pod())
+    machine.node.stop()
+    for sandbox in removed:
+        machine.delete(sandbox)
+    machine.node.start()
+    eventually("nothing is left", lambda: machine.left()["leases"] == [kept.id] and machine.left()["spool"] == [])
+    assert len(machine.left()["links"]) == 1
+    machine.cri.execute(container, "ping", "-c", "1", "-W", "5", machine.node.address(4))
+    machine.delete(kept)
+    assert machine.left() == NOTHING
+
+
+def test_after_a_reboot_pods_come_anew_and_nothing_old_is_left(cluster: Cluster) -> None:
+    """kubelet stops and removes the sandboxes of before, whose namespaces are gone, and makes new ones."""
+    machine, other = cluster.machines
+    old = [machine.cri.run(pod()) for _ in range(3)]
+    peer, _ = other.serve(pod())
+    reboot(machine)
+    assert sorted(machine.cri.sandboxes()) == sorted(sandbox.id for sandbox in old)
+    with ThreadPoolExecutor(1) as early:
+        machine.cri.stop(old[0].id)
+        first = early.submit(machine.serve, old[0].pod.again())  # the agent is a pod, too: it comes up among others
+        machine.node.start()
+        assert "dropped the leases of an earlier boot" in machine.node.log.read_text()
+        new = [first.result()]
+    machine.cri.remove(old[0].id)
+    for sandbox in old[1:]:
+        machine.cri.stop(sandbox.id)
+        new.append(machine.serve(sandbox.pod.again()))
+        machine.cri.remove(sandbox.id)
+    assert machine.left()["leases"] == sorted(sandbox.id for sandbox, _ in new)
+    assert len(machine.left()["links"]) == len(new)
+    for sandbox, container in new:
+        for mine, theirs in zip(machine.cri.addresses(sandbox), other.cri.addresses(peer), strict=True):
+            assert machine.cri.execute(container, "wget", "-q", "-O", "-", peer_url(theirs)) == mine
+    for sandbox, _ in new:
+        machine.delete(sandbox)
+    other.delete(peer)
+    assert [one.left() for one in cluster.machines] == [NOTHING, NOTHING]
+
+
+def test_fifty_at_once_while_the_agent_is_killed(cluster: Cluster) -> None:
+    """Every pod has a sandbox in the end, those that failed and were tried again included, addresses are unique, and
+    when all are removed, the agent being killed once more, nothing is left."""
+    machine = cluster.machines[0]
+    failed: list[str] = []
+
+    def until_it_runs(asked: Pod) -> Sandbox:
+        for _ in range(5):  # kubelet tries for ever, a sync of the pod's later
+            try:
+                return machine.cri.run(asked)
+            except CallFailed as error:
+                failed.append(str(error))
+                asked = asked.again()
+        raise AssertionError(failed)
+
+    def restart() -> None:
+        machine.node.stop(signal.SIGKILL)
+        machine.node.start()
+
+    with ThreadPoolExecutor(FIFTY) as pool:
+        running = [pool.submit(until_it_runs, pod()) for _ in range(FIFTY)]
+        for count in (FIFTY // 5, FIFTY // 2):
+            eventually("some pods are there", lambda count=count: len(machine.node.status()["leases"]) > count)
+            restart()
+        sandboxes = [one.result() for one in running]
+        addresses = [address for sandbox in sandboxes for address in machine.cri.addresses(sandbox)]
+        assert len(set(addresses)) == 2 * FIFTY
+        assert machine.left()["leases"] == sorted(sandbox.id for sandbox in sandboxes)
+        assert len(machine.left()["links"]) == FIFTY
+        removals = [pool.submit(machine.delete, sandbox) for sandbox in sandboxes]
+        eventually("some are gone", lambda: len(machine.node.status()["leases"]) < FIFTY * 4 // 5)
+        restart()
+        for one in removals:
+            one.result()
+    eventually("nothing is left", lambda: machine.left() == NOTHING)
+    assert machine.cri.sandboxes() == []
+
+
+def reboot(machine: Machine) -> None:
+    """The end of the machine at once, and its next boot, without the agent yet: only files are left, and the boot id is
+    another."""
+    node = machine.node
+    spaces = [Path(lease["netns"]) for lease in node.status()["leases"]]
+    node.stop(signal.SIGKILL)
+    machine.power_off()
+    for space in spaces:
+        run("umount", str(space))
+        space.unlink()
+    node.place.run("nft", "flush", "ruleset")
+    node.place.ip("nexthop flush proto 82")
+    for family in (4, 6):
+        for what in ("route", "rule"):
+            with suppress(Failed):  # nothing to flush
+                node.place.ip(f"-{family} {what} flush proto 82")
+    eventually("the pods' links are gone", lambda: "rt" not in {name[:2] for name in links(machine)})
+    machine.power_on("22222222-2222-4222-8222-222222222222")
+
+
+def links(machine: Machine) -> list[str]:
+    """The names of the links of pods on the node."""
+    return [line.split()[1] for line in machine.node.place.ip("-o link").splitlines()]
