@@ -64,16 +64,16 @@ from agent.serve.port import HttpPort
 from agent.serve.server import Server
 from agent.serve.verbs import Verbs
 from agent.start import check, restore
-from agent.start.supply import Use, supply, waking
+from agent.start.supply import Supply, Use, supply
 from agent.start.voices import Voices, voices
+from agent.switch.lives import Lives
 from agent.switch.switch import Switch
 from agent.switch.way import Way
 from agent.tell import metrics
 from agent.tell.metrics import Metrics
 from agent.tell.status import Status
 from backends import nodeplan
-from backends.descriptor import Handles, Part
-from backends.fabric import Fabric
+from backends.descriptor import Handles
 from cni.errors import Failure, NotReady, TryAgain
 from dataplane import host, preflight, uplink, ways
 from dataplane.events import Events
@@ -152,12 +152,11 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What surrounds the node, and how the backend sees it. *lively* makes the backend's parts that live."""
+    """What surrounds the node, and what gives it addresses and peers."""
 
     survey: Survey
-    fabric: Fabric
+    supply: Supply
     way: Way
-    lively: Callable[[Handles], Sequence[Part]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,14 +195,15 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         restored(ground, outside.survey)
         keeping = kept(config, ground, outside, use, life, parts)
         reconciler = keeping.reconciler
-        switch = switching(config, ground, outside, keeping, life)
+        handles = Handles(reconciler.settle, keeping.events.wake, life.die)
+        lives = Lives(lambda name: outside.supply.parts(name, handles), life)
+        switch = switching(config, ground, outside, keeping, lives, life)
         doors = opened(config, parts)
-        own = outside.lively(Handles(reconciler.settle, keeping.events.wake, life.die))
         said = voices(config, ground.ledger, lambda: status, keeping.repair.diary.note, life.die)
-        status = telling(config, outside, keeping, switch, doors, parking, outlet, own, said)
+        status = telling(config, outside, keeping, switch, doors, parking, outlet, lives, said)
         info = {"node": config.node, "backend": switch.backend, "version": version()}
         metrics.show(ground.registry, status.snapshot, info)
-        verbs = Verbs(keeping.node, ground.metrics, status.unable, outside.fabric.shortage)
+        verbs = Verbs(keeping.node, ground.metrics, status.unable, outside.supply.fabric.shortage)
         server = Server(
             doors.listener,
             parking,
@@ -215,12 +215,13 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
                 b"ADD": Together(verbs.add_together, most=ADDS),
                 b"DEL": Together(verbs.delete_together, company=COMPANY),
             },
-            on_wait=waking(own),
+            on_wait=lives.wake,
             room=most,
         )
         https = ports(doors.http, ground.registry, status, reconciler, life)
         reconciler.once(is_whole=True)
-        live(life, [server, reconciler, switch, *https, *own, *said.parts], ground.ledger, config, reconciler)
+        living: list[Living] = [server, reconciler, *https, *outside.supply.listening(handles), switch, *said.parts]
+        live(life, living, ground.ledger, config, reconciler)
     return life.code
 
 
@@ -256,21 +257,21 @@ def grounded(config: Config, parts: ExitStack) -> Ground:
 
 def surrounded(config: Config, ground: Ground, use: Use) -> Outside:
     """Look at what surrounds the node, for the first time."""
-    source, fabric, lively = supply(config, use)
-    state = restore.state(ground.store, ground.kernel, source, config.backend, ground.boot)
+    found = supply(config, use)
+    state = restore.state(ground.store, ground.kernel, found.source, config.backend, ground.boot)
     way = Way(state, chosen.wirings(config))
     survey = Survey(
         node=config.node,
         uplink=config.uplink,
         options=chosen.wanted(config),
-        source=source,
-        fabric=fabric,
+        source=found.source,
+        fabric=found.fabric,
         find_uplink=uplink.find,
         wire=way.wiring,
         look=partial(host.look, ground.forward, Path(config.paths.sysctls)),
     )
     survey.refresh()
-    return Outside(survey, fabric, way, lively)
+    return Outside(survey, found, way)
 
 
 def restored(ground: Ground, survey: Survey) -> None:
@@ -311,7 +312,9 @@ def kept(config: Config, ground: Ground, outside: Outside, use: Use, life: Life,
     return Keeping(node, spool, repair, reality, events, reconciler)
 
 
-def switching(config: Config, ground: Ground, outside: Outside, keeping: Keeping, life: Life) -> Switch:
+def switching(
+    config: Config, ground: Ground, outside: Outside, keeping: Keeping, lives: Lives, life: Life
+) -> Switch:
     """Make what changes the backend."""
     return Switch(
         way=outside.way,
@@ -320,6 +323,7 @@ def switching(config: Config, ground: Ground, outside: Outside, keeping: Keeping
         let_pass=keeping.node.let_pass,
         load=chosen.wirings(config),
         settle=partial(settled, keeping.reconciler, outside.survey),
+        use=lives.use,
         missing=lambda plan: preflight.missing(plan, ground.nft, settings=Path(config.paths.sysctls)),
         silence=silence,
         on_death=life.die,
@@ -341,7 +345,7 @@ def telling(
     doors: Doors,
     parking: Parking,
     outlet: Outlet,
-    own: Sequence[Part],
+    lives: Lives,
     said: Voices,
 ) -> Status:
     """Make what tells of all that is there."""
@@ -351,7 +355,7 @@ def telling(
         version(),
         keeping.node,
         outside.survey,
-        outside.fabric,
+        outside.supply.fabric,
         keeping.repair,
         keeping.spool,
         switch,
@@ -361,7 +365,7 @@ def telling(
         log_dropped=lambda: outlet.dropped,
         pass_age=keeping.reconciler.age,
         unseen=lambda: next((one.problem for one in doors.http), None),
-        tellers=lambda: own,
+        tellers=[lives],
         announced=said.troubles,
     )
 

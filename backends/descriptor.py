@@ -66,7 +66,8 @@ class Handles(NamedTuple):
 
 
 class Part(Protocol):
-    """What has a life of its own: the agent begins it last, watches it, and ends it; see `agent.process.life`."""
+    """What has a life of its own: the agent begins it when its backend comes into use, watches it, and ends it; see
+    `agent.process.life` and `agent.switch.lives`."""
 
     @property
     def name(self) -> str:
@@ -87,7 +88,7 @@ class Part(Protocol):
 
 class Provision(NamedTuple):
     """The addresses; the other nodes, where the backend itself knows them; and what makes the parts that live, as one
-    that has more addresses come."""
+    that has more addresses come: new ones each time that nodes change to this backend under running pods."""
 
     fabric: Fabric
     source: Source | None = None

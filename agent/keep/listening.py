@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from agent.keep.reconciler import QUICK
-from backends.told import Told
 
 
 class Telling(Protocol):
@@ -52,13 +51,6 @@ class Listening:
         """End, in the middle of an answer or a wait."""
         self._source.end()
         self._thread.join()
-
-    def wake(self) -> None:
-        """See `backends.descriptor.Part.wake`: pods wait for addresses, and a list of nodes has no more of them."""
-
-    def told(self) -> Told:
-        """Nothing: what keeps the list from being known, the source itself says to the survey."""
-        return Told()
 
     def _news(self) -> None:
         if self._clock() - self._woken_at >= QUICK:

@@ -58,6 +58,8 @@ class Life:
         self._signals = _descriptor()
         self._leave = leave
         self._parts: list[Living] = []
+        self._is_ending = False
+        self._lock = threading.RLock()  # a part may begin others as it starts
         self._died = ""
         self._is_told = threading.Event()
 
@@ -67,9 +69,18 @@ class Life:
         return 1 if self._died else 0
 
     def begin(self, part: Living) -> None:
-        """Start *part*; `end` stops it."""
-        part.start()
-        self._parts.append(part)
+        """Start *part*, unless it is the end already; `end` stops it. Any thread may call."""
+        with self._lock:
+            if not self._is_ending:
+                part.start()
+                self._parts.append(part)
+
+    def finish(self, part: Living) -> None:
+        """Stop *part* before the end. Any thread may call."""
+        part.stop()
+        with self._lock:
+            if not self._is_ending:
+                self._parts.remove(part)
 
     def die(self, thread: str, error: BaseException) -> None:
         """A thread ended unasked: the process follows, for its supervisor to start anew. Any thread may call."""
@@ -93,6 +104,8 @@ class Life:
         journal, *flush* for the log, but neither is waited for if it is stuck."""
         seconds = HASTE if self._died else GRACE
         signal.setitimer(signal.ITIMER_REAL, seconds + _BACKSTOP)
+        with self._lock:
+            self._is_ending = True
         late = _late({part.name: part.stop for part in self._parts}, seconds)
         if late:
             log.error("some parts do not stop, and are left behind", extra={"parts": ", ".join(late)})

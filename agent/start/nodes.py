@@ -9,7 +9,8 @@ from pathlib import Path
 
 from agent.config.schema import Config
 from agent.keep.listening import Listening
-from backends.descriptor import Handles, Part
+from agent.process.life import Living
+from backends.descriptor import Handles
 from cluster.access import service_account
 from cluster.apiserver import Api
 from cluster.kept import Kept
@@ -35,7 +36,7 @@ def source(config: Config, environment: Mapping[str, str], state: Path | None = 
     return KubernetesNodes(Api(credentials), origin, time.monotonic, random.random, kept)
 
 
-def parts(source: NodesFile | KubernetesNodes, handles: Handles) -> Sequence[Part]:
+def parts(source: NodesFile | KubernetesNodes, handles: Handles) -> Sequence[Living]:
     """What of *source* lives."""
     if isinstance(source, NodesFile):
         return []

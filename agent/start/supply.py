@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,21 +16,24 @@ from netaddr import IPAddress, IPNetwork
 import backends
 from agent.config.schema import Config
 from agent.node.ledger import Ledger
+from agent.process.life import Living
 from agent.process.machine import boot_id, uptime
 from agent.serve.parking import Parking
 from agent.start import nodes
-from backends.descriptor import Handles, Means, Part
+from backends.descriptor import Handles, Means, Part, Provision
 from backends.fabric import Fabric
 from cluster.peers import Source
 from ipam.family import Counts
 
 
 class Supply(NamedTuple):
-    """The other nodes, the addresses, and what makes the parts of the backend's that live."""
+    """The other nodes, the addresses, and what makes what lives: that which listens to the list of nodes, and the parts
+    of the backend of a name."""
 
     source: Source
     fabric: Fabric
-    parts: Callable[[Handles], Sequence[Part]]
+    listening: Callable[[Handles], Sequence[Living]]
+    parts: Callable[[str, Handles], Sequence[Part]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,31 +66,27 @@ class Use:
 
 def supply(config: Config, use: Use) -> Supply:
     """What *config* says. ConfigInvalid: what its backend needs is not installed."""
-    backend = backends.load(config.backend)
-    found = backend.supply(
-        config.of(backend),
-        Means(
-            node=config.node,
-            usage=use,
-            journal=use.ledger,
-            boot=boot_id(),
-            uptime=uptime,
-            wall=time.time,
-            random=random.random,
-            environment=os.environ,
-        ),
+    means = Means(
+        node=config.node,
+        usage=use,
+        journal=use.ledger,
+        boot=boot_id(),
+        uptime=uptime,
+        wall=time.time,
+        random=random.random,
+        environment=os.environ,
     )
+
+    @cache
+    def provided(name: str) -> Provision:
+        backend = backends.load(name)
+        return backend.supply(config.of(backend), means)
+
+    def parts(name: str, handles: Handles) -> Sequence[Part]:
+        return provided(name).parts(handles)
+
+    found = provided(config.backend)
     if found.source is not None:
-        return Supply(found.source, found.fabric, found.parts)
+        return Supply(found.source, found.fabric, lambda handles: (), parts)
     source = nodes.source(config, os.environ, Path(config.paths.state))
-    return Supply(source, found.fabric, lambda handles: [*found.parts(handles), *nodes.parts(source, handles)])
-
-
-def waking(parts: Sequence[Part]) -> Callable[[], None]:
-    """What tells *parts* that pods wait for addresses."""
-
-    def wake() -> None:
-        for part in parts:
-            part.wake()
-
-    return wake
+    return Supply(source, found.fabric, partial(nodes.parts, source), parts)

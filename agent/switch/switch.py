@@ -51,7 +51,7 @@ Silence = Callable[[str, str, Collection[str], float, str], str]
 class Switch:
     """One thread moves peers; any thread asks. *load* answers a backend's factory, *settle* answers
     what surrounds the node when the kernel has what is wanted, or raises TryAgain, *let_pass* whether every request
-    under way now is over within so many seconds;
+    under way now is over within so many seconds; *use* has the parts that live of the backends in use live;
     *missing* names what this machine lacks for a plan; *drain* is usually `DRAIN`."""
 
     name: Final = "switch"
@@ -65,6 +65,7 @@ class Switch:
         let_pass: Callable[[float], bool],
         load: Callable[[str], Callable[[Site], Wiring]],
         settle: Callable[[], Surroundings | None],
+        use: Callable[[Collection[str]], None],
         missing: Callable[[Plan], Sequence[str]],
         silence: Silence,
         on_death: Callable[[str, BaseException], None],
@@ -75,6 +76,7 @@ class Switch:
         self._let_pass = let_pass
         self._load = load
         self._settle = settle
+        self._use = use
         self._missing = missing
         self._silence = silence
         self._on_death = on_death
@@ -163,6 +165,7 @@ class Switch:
 
     def start(self) -> None:
         """Begin, and go on with what a process before this one had begun."""
+        self._use({self._way.state.active, self._way.state.wanted})
         self._thread.start()
 
     def stop(self) -> None:
@@ -197,6 +200,7 @@ class Switch:
 
     def _advance(self, wanted: str) -> None:
         if self._phase == PREPARING:
+            self._use({self._way.state.active, wanted})
             self._settle()
             if not self._let_pass(PASSING):  # an ADD that began with the old MTU
                 raise TryAgain("a request that began before the change is not over yet", "see the agent's log")
@@ -231,6 +235,7 @@ class Switch:
     def _finish(self, wanted: str) -> None:
         """The old way is wanted no more: the change is over when it is gone."""
         self._settle()
+        self._use({wanted})
         self._enter(AT_REST, wanted)
         log.info("the backend was changed", extra={"backend": wanted})
 

@@ -50,7 +50,7 @@ class Status:
     """Why nobody can see the metrics; None when they can be seen."""
     pass_age: Callable[[], float] = lambda: 0.0
     """Seconds since it was last seen to that the kernel is as it should be."""
-    tellers: Callable[[], Sequence[Teller]] = tuple
+    tellers: Sequence[Teller] = ()
     """What besides the fabric tells of itself: the parts that live."""
     announced: Callable[[], Sequence[Trouble]] = tuple
     """What could not be said to others: to the runtime, to Kubernetes."""
@@ -191,7 +191,7 @@ class Status:
 
     def _told(self) -> Told:
         """What the backend says of itself."""
-        return together(one.told() for one in (self.fabric, *self.tellers()))
+        return together(one.told() for one in (self.fabric, *self.tellers))
 
 
 def history(tenures: list[Tenure]) -> list[dict[str, Any]]:

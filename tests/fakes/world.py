@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,6 +108,8 @@ class World:
         self.here = nodes[0]
         self.is_silent = is_silent
         self.drain = 0.0
+        self.used: list[Collection[str]] = []
+        """The backends whose parts live, each time that the switch says it."""
         self.settles = 0
         self.unsettled = 0
         """The number of the pass that the switch waits for and that fails."""
@@ -170,6 +172,7 @@ class World:
             let_pass=self.node.let_pass,
             load=WIRINGS,
             settle=self.settled,
+            use=self.used.append,
             missing=lambda plan: [],
             silence=self.is_silent,
             on_death=lambda thread, error: None,

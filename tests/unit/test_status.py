@@ -261,7 +261,7 @@ def test_what_a_part_of_the_backend_says_is_told_to_people_in_its_own_words(worl
     """Document, /readyz and metrics have it, STATUS and ADDs never; kinds that there may be are counted all the
     time."""
     speaker = Speaker(down=1)
-    status = told(world, tellers=lambda: [speaker])
+    status = told(world, tellers=[speaker])
     assert kinds(status) == [("sessions", False)]
     assert status.unable() is None
     assert status.ready() == (True, "ready\nsessions are down: see that the router speaks to this node")
@@ -278,7 +278,7 @@ def test_what_a_part_of_the_backend_says_is_told_to_people_in_its_own_words(worl
 def test_two_that_complain_of_the_same_are_both_heard(world: World) -> None:
     """Fabric and parts, each with a section of its own."""
     cloud = Cloud(Shortage(TryAgain("soon"), may_end=True), ("10.1.1.1",))
-    status = told(world, fabric=cloud, tellers=lambda: [Speaker(1), Speaker(2)])
+    status = told(world, fabric=cloud, tellers=[Speaker(1), Speaker(2)])
     assert status.snapshot().problems["sessions"] == 3
     assert status.snapshot().problems[Kind.UNDELIVERED] == 1
     assert {"cloud", "sessions"} <= set(status.document())

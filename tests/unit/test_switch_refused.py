@@ -33,6 +33,7 @@ def made(world: World, **changes: Any) -> Switch:
         "let_pass": lambda patience: True,
         "load": WIRINGS,
         "settle": world.settled,
+        "use": world.used.append,
         "missing": lambda plan: [],
         "silence": world.is_silent,
         "on_death": lambda thread, error: None,
