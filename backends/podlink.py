@@ -18,7 +18,8 @@ from netaddr import IPAddress
 from backends.site import Site
 from cluster.addresses import MTU_MIN
 from cni.spec import Attachment
-from dataplane.items import HOST, POD_LINK_PREFIX, Addr, Item, Key, Neigh, Port, Route, Rule, Space, Sysctl, Veth, plan
+from dataplane.items import HOST, POD_LINK_PREFIX, Addr, Item, Key, Neigh, Route, Rule, Space, Sysctl, plan
+from dataplane.links import Port, Veth
 from dataplane.ours import ALIAS, RULES
 from ipam.store import Record
 

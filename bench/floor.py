@@ -16,7 +16,8 @@ from backends.site import Options, Site
 from cluster.peers import Peer
 from cni.spec import Attachment, Identity
 from dataplane import rtnl
-from dataplane.items import HOST, Item, Port, Veth
+from dataplane.items import HOST, Item
+from dataplane.links import Port, Veth
 from dataplane.netlink import Socket
 from dataplane.netns import Netns
 from dataplane.uplink import Uplink

@@ -8,7 +8,8 @@ import threading
 
 from dataplane import observe, ours, rtnl
 from dataplane.diff import Change
-from dataplane.items import HOST, Item, Port, Rule, Veth, Vxlan
+from dataplane.items import HOST, Item, Rule
+from dataplane.links import Port, Veth, Vxlan
 from dataplane.netlink import Socket
 from dataplane.refusal import ALREADY_GONE, VANISHED, refused
 

@@ -1,4 +1,4 @@
-"""The kernel's objects as values.
+"""The kernel's objects as values; the links among them are in `dataplane.links`.
 
 An item says what an object of ours looks like: its ``key`` is its identity in the kernel, its equality the whole
 content. Addresses are text here, in the kernel's own canonical spelling, since items live at the edge: they are
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from cni.spec import Identity
 
@@ -57,13 +56,6 @@ PROTOCOL: Final = 82
 MAIN: Final = 254
 """The number of the main routing table (RT_TABLE_MAIN)."""
 
-VXLAN_LINK: Final = "routable-vxlan"
-"""The name of the VXLAN device."""
-
-VXLAN_ALIAS: Final = "routable overlay"
-"""What the VXLAN device says of itself."""
-
-
 class Key(NamedTuple):
     """Identity of an object in the kernel: where it lives, what it is, and its name there."""
 
@@ -90,107 +82,6 @@ Plan: TypeAlias = Mapping[Key, Item]
 """A set of items by their identity: the whole state of some scope."""
 
 
-@dataclass(frozen=True, slots=True)
-class Veth:
-    """The host's end of a pod's link; creating it creates the pod's end in the pod's namespace.
-
-    *alias* carries the attachment, so that leases can be rebuilt from the kernel alone. It *is_guarded* if no router
-    advertisement or redirect of the pod's is believed, and what the pod sends is routed. *is_ipv6_off*: IPv6 is
-    switched off on it; never so where it could have none. *is_enslaved*: it is a port of somebody's bridge or the like,
-    so that what comes in by it is not routed. The ``peer_*`` fields are needed for creating only and cannot be read
-    back from this end: they take no part in equality.
-    """
-
-    rank: ClassVar[int] = 0
-    name: str
-    alias: str
-    mtu: int
-    mac: str
-    up: bool = True
-    peer_netns: str = field(default="", compare=False)
-    peer_name: str = field(default="", compare=False)
-    peer_mac: str = field(default="", compare=False)
-    group: int = POD_GROUP
-    is_guarded: bool = True
-    is_ipv6_off: bool = False
-    is_enslaved: bool = False
-
-    @property
-    def key(self) -> Key:
-        return Key(HOST, "link", self.name)
-
-    @property
-    def link(self) -> str:
-        return ""
-
-    def __str__(self) -> str:
-        words = [f"link {self.name} veth mtu {self.mtu} address {self.mac} {_state(self.up)}"]
-        words += [f"group {self.group}"] if self.group != POD_GROUP else []
-        words += _guard(self.is_guarded) + (["without IPv6"] if self.is_ipv6_off else [])
-        words += ["as a port of another link"] if self.is_enslaved else []
-        return " ".join([*words, f"alias '{self.alias}'"])
-
-
-@dataclass(frozen=True, slots=True)
-class Vxlan:
-    """The VXLAN device (RFC 7348) of this node: no flooding, no learning; *local* is the VTEP's address.
-
-    *tx_checksum* off avoids stalls of NAT with offload on kernels before 5.7. *is_guarded* as of a `Veth`.
-    """
-
-    rank: ClassVar[int] = 0
-    name: str
-    vni: int
-    port: int
-    local: str
-    mac: str
-    mtu: int
-    tx_checksum: bool = True
-    up: bool = True
-    alias: str = VXLAN_ALIAS
-    is_guarded: bool = True
-
-    @property
-    def key(self) -> Key:
-        return Key(HOST, "link", self.name)
-
-    @property
-    def link(self) -> str:
-        return ""
-
-    def __str__(self) -> str:
-        return (
-            f"link {self.name} vxlan id {self.vni} local {self.local} dstport {self.port} mtu {self.mtu} "
-            f"address {self.mac} {_state(self.up)} tx-checksum {'on' if self.tx_checksum else 'off'}"
-            + "".join(f" {word}" for word in _guard(self.is_guarded))
-            + (f" alias '{self.alias}'" if self.alias != VXLAN_ALIAS else "")
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """A link that is there, as it should be: the pod's end of its link, which appears with its `Veth` and goes with it;
-    on the host an interface that the machine was given, which is never removed."""
-
-    rank: ClassVar[int] = 1
-    place: Place
-    name: str
-    mtu: int
-    mac: str
-    up: bool = True
-
-    @property
-    def key(self) -> Key:
-        return Key(self.place, "link", self.name)
-
-    @property
-    def link(self) -> str:
-        return self.name
-
-    def __str__(self) -> str:
-        return f"{_in(self.place)}link {self.name} mtu {self.mtu} address {self.mac} {_state(self.up)}"
-
-
 class Sysctl(NamedTuple):
     """A value under /proc/sys of a namespace; *path* uses slashes, since interface names may contain dots."""
 
@@ -213,7 +104,7 @@ class Sysctl(NamedTuple):
         return words[3] if words[2:3] == ["conf"] and words[3] not in ("all", "default") else ""
 
     def __str__(self) -> str:
-        return f"{_in(self.place)}sysctl {self.path} = {self.value}"
+        return f"{within(self.place)}sysctl {self.path} = {self.value}"
 
 
 class Addr(NamedTuple):
@@ -236,7 +127,7 @@ class Addr(NamedTuple):
         return self.dev
 
     def __str__(self) -> str:
-        return f"{_in(self.place)}addr {self.address} dev {self.dev}"
+        return f"{within(self.place)}addr {self.address} dev {self.dev}"
 
 
 class Neigh(NamedTuple):
@@ -260,30 +151,7 @@ class Neigh(NamedTuple):
         return self.dev
 
     def __str__(self) -> str:
-        return f"{_in(self.place)}neigh {self.address} dev {self.dev} lladdr {self.mac} nud permanent"
-
-
-class Fdb(NamedTuple):
-    """A permanent entry of the VXLAN device's forwarding database: frames for *mac* go to VTEP *dst*."""
-
-    dev: str
-    mac: str
-    dst: str
-
-    @property
-    def rank(self) -> int:
-        return 4
-
-    @property
-    def key(self) -> Key:
-        return Key(HOST, "fdb", f"{self.mac} dev {self.dev}")
-
-    @property
-    def link(self) -> str:
-        return self.dev
-
-    def __str__(self) -> str:
-        return f"fdb {self.mac} dev {self.dev} dst {self.dst}"
+        return f"{within(self.place)}neigh {self.address} dev {self.dev} lladdr {self.mac} nud permanent"
 
 
 class Nexthop(NamedTuple):
@@ -341,7 +209,7 @@ class Route(NamedTuple):
         return self.dev
 
     def __str__(self) -> str:
-        words = [_in(self.place) + "route"]
+        words = [within(self.place) + "route"]
         words += ["unreachable"] if self.unreachable else []
         words += [self.dst]
         words += ["nhid", str(self.nhid)] if self.nhid else []
@@ -384,7 +252,7 @@ class Rule(NamedTuple):
         return ""
 
     def __str__(self) -> str:
-        words = [f"{_in(self.place)}rule ipv{self.family} {self.priority}: from {self.src or 'all'}"]
+        words = [f"{within(self.place)}rule ipv{self.family} {self.priority}: from {self.src or 'all'}"]
         words += [f"to {self.dst}"] if self.dst else []
         words += [f"fwmark {self.mark:#x}/{self.mask:#x}"] if self.mask else []
         words += [f"lookup {'main' if self.table == MAIN else self.table}"]
@@ -433,13 +301,6 @@ def needs(item: Item) -> Iterator[Key]:
         yield nexthop_key(item.nhid)
 
 
-def _in(place: Place) -> str:
+def within(place: Place) -> str:
+    """What an object in *place* is written after."""
     return "" if place is HOST else f"[{place}] "
-
-
-def _guard(is_guarded: bool) -> list[str]:
-    return [] if is_guarded else ["accepting advertisements or redirects, or not forwarding"]
-
-
-def _state(up: bool) -> str:
-    return "up" if up else "down"

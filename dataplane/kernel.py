@@ -26,21 +26,8 @@ from dataplane import ethtool, observe, ours, rtnl
 from dataplane.batch import Batch
 from dataplane.diff import Change
 from dataplane.forward import Accept, Forward
-from dataplane.items import (
-    HOST,
-    Item,
-    Key,
-    Nexthop,
-    NftTable,
-    Place,
-    Port,
-    Route,
-    Sysctl,
-    Veth,
-    Vxlan,
-    nexthop_key,
-    plan,
-)
+from dataplane.items import HOST, Item, Key, Nexthop, NftTable, Place, Route, Sysctl, nexthop_key, plan
+from dataplane.links import Port, Veth, Vxlan
 from dataplane.netlink import Socket
 from dataplane.netns import Netns
 from dataplane.nft import Nft

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from dataplane.items import HOST, MAIN, POD_GROUP, POD_LINK_PREFIX, VXLAN_LINK, Nexthop, Route, Rule
+from dataplane.items import HOST, MAIN, POD_GROUP, POD_LINK_PREFIX, Nexthop, Route, Rule
+from dataplane.links import VXLAN_LINK
 
 ALIAS: Final = "routable "
 """What the alias of every link of ours begins with."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from cni.errors import Failure, KernelRefused, TryAgain
 from dataplane.diff import Change
-from dataplane.items import Veth, Vxlan
+from dataplane.links import Veth, Vxlan
 
 ALREADY_GONE: Final = frozenset(
     {errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.ENXIO}

@@ -29,7 +29,8 @@ from pyroute2.netlink.rtnl import (
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP
 
 from dataplane import ours
-from dataplane.items import MAIN, PROTOCOL, Addr, Fdb, Item, Neigh, Nexthop, Place, Port, Route, Rule, Veth, Vxlan
+from dataplane.items import MAIN, PROTOCOL, Addr, Item, Neigh, Nexthop, Place, Route, Rule
+from dataplane.links import Fdb, Port, Veth, Vxlan
 
 RTM_NEWNEXTHOP: Final = 104
 RTM_DELNEXTHOP: Final = 105

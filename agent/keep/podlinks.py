@@ -19,8 +19,9 @@ from backends.wiring import Wiring
 from cni.errors import Failure, bug
 from cni.spec import Attachment
 from dataplane.diff import Change, diff, render
-from dataplane.items import HOST, POD_GROUP, Key, Plan, Veth
+from dataplane.items import HOST, POD_GROUP, Key, Plan
 from dataplane.kernel import Dataplane
+from dataplane.links import Veth
 from dataplane.observe import Strangers
 from ipam.store import Record
 

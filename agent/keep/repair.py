@@ -21,8 +21,9 @@ from agent.keep.survey import Survey
 from agent.node.node import Node
 from cni.errors import Failure, KernelRefused
 from dataplane.diff import Change, diff, standing
-from dataplane.items import POD_GROUP, Item, Key, Nexthop, Plan, Sysctl, Veth, plan
+from dataplane.items import POD_GROUP, Item, Key, Nexthop, Plan, Sysctl, plan
 from dataplane.kernel import Dataplane
+from dataplane.links import Veth
 from dataplane.observe import Filter, OnHost, Settings
 from dataplane.ours import is_group
 

@@ -6,7 +6,8 @@ from typing import TypeAlias
 
 from backends.nodeplan import NFT_TABLES
 from dataplane.forward import Accept
-from dataplane.items import Addr, Item, Key, NftTable, Plan, Port, Sysctl, Veth, plan
+from dataplane.items import Addr, Item, Key, NftTable, Plan, Sysctl, plan
+from dataplane.links import Port, Veth
 from dataplane.observe import Device, Filter, OnHost, Scope, Settings
 from dataplane.ours import has_pod_link_name
 

@@ -13,7 +13,8 @@ from dataclasses import replace
 from backends.podlink import link_name, own_table, place
 from backends.wiring import Wiring
 from dataplane.diff import Change, diff
-from dataplane.items import HOST, Item, Key, Neigh, Plan, Port, Route, Rule, Sysctl
+from dataplane.items import HOST, Item, Key, Neigh, Plan, Route, Rule, Sysctl
+from dataplane.links import Port
 from dataplane.observe import Pod, PodLink, Scope
 from ipam.store import Record
 

@@ -12,7 +12,8 @@ from netaddr import IPAddress, IPNetwork
 
 from backends.podlink import link_name, parse_alias
 from cni.spec import Attachment
-from dataplane.items import Neigh, Plan, Route, Veth
+from dataplane.items import Neigh, Plan, Route
+from dataplane.links import Veth
 from ipam.lease import Block, Lease, Leased
 from ipam.moment import Moment
 from ipam.store import Record

@@ -14,8 +14,9 @@ from backends.podlink import link_name
 from cluster.peers import Source
 from cni.errors import ConfigInvalid, StateCorrupt
 from cni.spec import Attachment
-from dataplane.items import Plan, Route, Veth
+from dataplane.items import Plan, Route
 from dataplane.kernel import Dataplane
+from dataplane.links import Veth
 from dataplane.observe import OnHost
 from dataplane.ours import has_pod_link_name
 from ipam.lease import Block

@@ -24,7 +24,8 @@ from backends.site import Nic, Site, pod_mtu
 from backends.wiring import Wired
 from cluster.peers import Peer
 from dataplane.forward import accepts
-from dataplane.items import HOST, MAIN, Addr, Item, Key, NftTable, Port, Route, Rule, plan
+from dataplane.items import HOST, MAIN, Addr, Item, Key, NftTable, Route, Rule, plan
+from dataplane.links import Port
 from dataplane.ours import RULE
 from ipam.store import Record
 

@@ -20,9 +20,10 @@ def _wiring(site: Site, table: Section) -> Wiring:
 
 
 def _shows(item: Item) -> bool:
-    from dataplane.items import VXLAN_LINK, Nexthop
+    from dataplane.items import Nexthop
+    from dataplane.ours import DEVICES
 
-    return isinstance(item, Nexthop) and item.dev != VXLAN_LINK
+    return isinstance(item, Nexthop) and item.dev not in DEVICES
 
 
 BACKEND: Final = Backend(name="static", table=Section, wiring=_wiring, shows=_shows)

@@ -20,7 +20,7 @@ def _wiring(site: Site, table: VxlanTable) -> Wiring:
 
 
 def _shows(item: Item) -> bool:
-    from dataplane.items import VXLAN_LINK
+    from dataplane.links import VXLAN_LINK
 
     return VXLAN_LINK in (item.key.name, item.link)
 

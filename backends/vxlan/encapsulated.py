@@ -19,7 +19,8 @@ from typing import Final
 from netaddr import IPAddress
 
 from backends.nodeplan import OVERLAY
-from dataplane.items import VXLAN_LINK, NftTable
+from dataplane.items import NftTable
+from dataplane.links import VXLAN_LINK
 from dataplane.nft import OUR_CHAIN
 
 _VNI: Final = "@th,96,24"

@@ -26,7 +26,8 @@ from backends.vxlan.table import VxlanTable
 from backends.wiring import Unserved, Wired
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid
-from dataplane.items import HOST, VXLAN_LINK, Addr, Fdb, Item, Key, Neigh, Nexthop, Sysctl, Vxlan, plan
+from dataplane.items import HOST, Addr, Item, Key, Neigh, Nexthop, Sysctl, plan
+from dataplane.links import VXLAN_LINK, Fdb, Vxlan
 from dataplane.ours import DEVICE_MAC
 from ipam.lease import Block
 from ipam.store import Record

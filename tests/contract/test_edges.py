@@ -21,8 +21,9 @@ from dataplane.diff import diff, render
 from dataplane.events import Events
 from dataplane.forward import Forward
 from dataplane.hooks import Hooks
-from dataplane.items import HOST, VXLAN_LINK, Fdb, Item, NftTable, Plan, Sysctl, Vxlan, plan
+from dataplane.items import HOST, Item, NftTable, Plan, Sysctl, plan
 from dataplane.kernel import Kernel
+from dataplane.links import VXLAN_LINK, Fdb, Vxlan
 from dataplane.netlink import Nack, Socket, T
 from dataplane.netns import Netns
 from dataplane.nft import Nft

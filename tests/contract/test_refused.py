@@ -16,8 +16,9 @@ from cni.errors import KernelRefused, TryAgain
 from cni.spec import Identity
 from dataplane import rtnl
 from dataplane.diff import Change, diff
-from dataplane.items import HOST, VXLAN_LINK, Nexthop, Route, Space, Vxlan, plan
+from dataplane.items import HOST, Nexthop, Route, Space, plan
 from dataplane.kernel import Kernel
+from dataplane.links import VXLAN_LINK, Vxlan
 from dataplane.netlink import Nack, Socket
 from dataplane.netns import Netns
 from dataplane.nft import Nft

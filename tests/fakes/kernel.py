@@ -14,24 +14,8 @@ from cni.errors import EnvironmentInvalid, KernelRefused
 from cni.spec import Identity
 from dataplane.diff import Change
 from dataplane.forward import Accept
-from dataplane.items import (
-    HOST,
-    MAIN,
-    VXLAN_LINK,
-    Addr,
-    Item,
-    Key,
-    Neigh,
-    Nexthop,
-    Place,
-    Port,
-    Route,
-    Rule,
-    Space,
-    Sysctl,
-    Veth,
-    Vxlan,
-)
+from dataplane.items import HOST, MAIN, Addr, Item, Key, Neigh, Nexthop, Place, Route, Rule, Space, Sysctl
+from dataplane.links import VXLAN_LINK, Port, Veth, Vxlan
 from dataplane.observe import Device, Filter, Pod, PodLink, Scope, Settings, Strangers
 from dataplane.ours import has_our_name, has_pod_link_name, is_device, is_pod_link
 from dataplane.refusal import refused

@@ -28,7 +28,8 @@ from cluster.peers import Peer
 from cni.errors import ConfigInvalid, TryAgain
 from cni.spec import Attachment
 from dataplane.host import Facts
-from dataplane.items import HOST, Item, Key, Route, Veth
+from dataplane.items import HOST, Item, Key, Route
+from dataplane.links import Veth
 from dataplane.uplink import Uplink
 from ipam.allocator import Allocator
 from ipam.moment import Moment

@@ -16,7 +16,8 @@ from cluster.peers import Peer
 from cni.errors import Failure
 from cni.spec import Attachment
 from dataplane.diff import diff
-from dataplane.items import HOST, POD_GROUP, VXLAN_LINK, Item, Nexthop, Port, Route, Rule, Veth, Vxlan
+from dataplane.items import HOST, POD_GROUP, Item, Nexthop, Route, Rule
+from dataplane.links import VXLAN_LINK, Port, Veth, Vxlan
 from dataplane.observe import OnHost
 from dataplane.ours import DYING
 from tests.fakes.world import HERE, OTHER, THIRD, World

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.diff import apply, diff, invert, render
-from dataplane.items import HOST, Addr, Item, Key, Neigh, Nexthop, NftTable, Route, Sysctl, Veth, plan
+from dataplane.items import HOST, Addr, Item, Key, Neigh, Nexthop, NftTable, Route, Sysctl, plan
+from dataplane.links import Veth
 
 PLACES = st.sampled_from([HOST, "/run/netns/a", "/run/netns/b"])
 LINKS = st.sampled_from(["rt1", "rt2", "eth0"])

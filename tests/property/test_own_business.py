@@ -10,7 +10,8 @@ import pytest
 from backends.podlink import link_name
 from cni.errors import Drifted, KernelRefused
 from cni.spec import Attachment
-from dataplane.items import HOST, Key, Port, Route
+from dataplane.items import HOST, Key, Route
+from dataplane.links import Port
 from tests.fakes.world import World
 
 POD = Attachment("pods", "a", "eth0")

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from netaddr import IPAddress, IPNetwork
 
 from cluster.peers import Peer
-from dataplane.items import HOST, VXLAN_LINK, Fdb, Key, Neigh, Nexthop, Route, Sysctl
+from dataplane.items import HOST, Key, Neigh, Nexthop, Route, Sysctl
+from dataplane.links import VXLAN_LINK, Fdb
 from dataplane.observe import Settings
 from tests.fakes.kernel import Killed
 from tests.fakes.turns import Turns

@@ -18,7 +18,8 @@ from agent.switch.way import State, restored
 from cluster.peers import Peer
 from cni.errors import ConfigInvalid, StateCorrupt
 from cni.spec import Attachment
-from dataplane.items import VXLAN_LINK, Nexthop
+from dataplane.items import Nexthop
+from dataplane.links import VXLAN_LINK
 from demo.lab import eventually
 from ipam.store import Store
 from tests.fakes.kernel import Killed

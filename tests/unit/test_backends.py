@@ -19,7 +19,8 @@ from cluster.peers import Peer
 from cni.errors import ConfigInvalid
 from cni.spec import Attachment, Identity
 from dataplane.host import Facts
-from dataplane.items import HOST, Addr, Item, Key, Nexthop, NftTable, Route, Veth
+from dataplane.items import HOST, Addr, Item, Key, Nexthop, NftTable, Route
+from dataplane.links import Veth
 from dataplane.uplink import Uplink
 from ipam.lease import Block, Lease, Leased
 from ipam.moment import Moment

@@ -16,7 +16,8 @@ from backends.podlink import link_name
 from cni.errors import KernelRefused, TryAgain
 from cni.spec import Attachment
 from dataplane.diff import diff
-from dataplane.items import HOST, Key, Veth
+from dataplane.items import HOST, Key
+from dataplane.links import Veth
 from tests.fakes.world import World
 
 POD, LOST, NETNS = Attachment("pods", "c1", "eth0"), Attachment("pods", "c2", "eth1"), "/run/netns/a"

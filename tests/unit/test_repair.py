@@ -15,23 +15,8 @@ from backends import nodeplan
 from cni.errors import KernelRefused
 from cni.spec import Attachment
 from dataplane.diff import Change, apply, diff, standing
-from dataplane.items import (
-    HOST,
-    POD_GROUP,
-    Addr,
-    Item,
-    Key,
-    Nexthop,
-    NftTable,
-    Port,
-    Route,
-    Sysctl,
-    Veth,
-    Vxlan,
-    needs,
-    nexthop_key,
-    plan,
-)
+from dataplane.items import HOST, POD_GROUP, Addr, Item, Key, Nexthop, NftTable, Route, Sysctl, needs, nexthop_key, plan
+from dataplane.links import Port, Veth, Vxlan
 from dataplane.observe import Settings
 from tests.fakes.kernel import FakeKernel
 from tests.fakes.world import HERE, OTHER, THIRD, World

@@ -12,7 +12,8 @@ from netaddr import IPAddress
 from agent.node.ledger import Asked
 from cni.errors import InterfaceExists
 from cni.spec import Attachment
-from dataplane.items import MAIN, Item, Port, Route
+from dataplane.items import MAIN, Item, Route
+from dataplane.links import Port
 from tests.fakes.world import World
 
 WHO = Attachment("pods", "c1", "eth0")

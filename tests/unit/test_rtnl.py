@@ -13,7 +13,8 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from dataplane import rtnl
-from dataplane.items import HOST, Addr, Fdb, Item, Neigh, Port, Route, Veth, Vxlan
+from dataplane.items import HOST, Addr, Item, Neigh, Route
+from dataplane.links import Fdb, Port, Veth, Vxlan
 
 
 def decoded(kind: Any, message: rtnl.Message) -> Any:

@@ -15,7 +15,8 @@ from backends.transition import Transition
 from backends.vxlan.wiring import VxlanWiring, overlay_addresses
 from backends.wiring import Wired, Wiring
 from cluster.peers import Peer
-from dataplane.items import HOST, VXLAN_LINK, Item, Key, Nexthop, Route, Rule
+from dataplane.items import HOST, Item, Key, Nexthop, Route, Rule
+from dataplane.links import VXLAN_LINK
 from ipam.store import Record
 from tests.fakes.world import HERE, OTHER, THIRD, UPLINK
 
