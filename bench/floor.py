@@ -15,7 +15,7 @@ from backends import podlink
 from backends.site import Options, Site
 from cluster.peers import Peer
 from cni.spec import Attachment, Identity
-from dataplane import rtnl
+from dataplane import linkmsg, routemsg
 from dataplane.items import HOST, Item
 from dataplane.links import Port, Veth
 from dataplane.netlink import Socket
@@ -50,16 +50,16 @@ def add(sock: Socket, netns: Netns, items: Sequence[Item]) -> float:
     (port,) = (item for item in items if isinstance(item, Port))
     descriptor = os.open(veth.peer_netns, os.O_RDONLY | os.O_CLOEXEC)
     index = next(_INDEXES)
-    outside = [rtnl.create_veth(veth, index, descriptor, port.mtu), rtnl.finish_link(veth, index)]
-    outside += [rtnl.put(item, index, False) for item in _rest(items, HOST)]
-    inside = [rtnl.set_link(port, None)]
+    outside = [linkmsg.create_veth(veth, index, descriptor, port.mtu), linkmsg.finish_link(veth, index)]
+    outside += [routemsg.put(item, index, False) for item in _rest(items, HOST)]
+    inside = [linkmsg.set_link(port, None)]
     started = time.perf_counter()
     sock.transact(outside)
     with netns.inside(descriptor):
         inner = Socket()
         index = if_nametoindex(port.name)
     took = time.perf_counter() - started
-    inside += [rtnl.put(item, index, False) for item in _rest(items, port.place)]
+    inside += [routemsg.put(item, index, False) for item in _rest(items, port.place)]
     started = time.perf_counter()
     inner.transact(inside)
     took += time.perf_counter() - started
@@ -71,9 +71,9 @@ def add(sock: Socket, netns: Netns, items: Sequence[Item]) -> float:
 def delete(sock: Socket, names: Sequence[str]) -> float:
     """Delete links together; the answer is the seconds."""
     indexes = [if_nametoindex(name) for name in names]
-    messages = [*(rtnl.set_group(index, 77) for index in indexes), rtnl.delete_group(77)]
+    messages = [*(linkmsg.set_group(index, 77) for index in indexes), linkmsg.delete_group(77)]
     if len(indexes) == 1:
-        messages = [rtnl.delete_link(indexes[0])]
+        messages = [linkmsg.delete_link(indexes[0])]
     started = time.perf_counter()
     sock.transact(messages)
     return time.perf_counter() - started

@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 
-from dataplane import observe, ours, rtnl
+from dataplane import linkmsg, observe, ours, routemsg, rtnl
 from dataplane.diff import Change
 from dataplane.items import HOST, Item, Rule
 from dataplane.links import Port, Veth, Vxlan
@@ -31,12 +31,12 @@ class Batch:
         if isinstance(new, Veth | Vxlan | Port):
             if not isinstance(new, Port):
                 self._index_of(change, new.name)
-            self.say(change, rtnl.set_link(new, old))
+            self.say(change, linkmsg.set_link(new, old))
         elif not isinstance(change.item, Port):  # a port goes with its veth and cannot be removed alone
             index = self._index_of(change, change.item.link)
             if index is not None:
                 item = change.item
-                self.say(change, rtnl.put(item, index, old is not None) if new else rtnl.drop(item, index))
+                self.say(change, routemsg.put(item, index, old is not None) if new else routemsg.drop(item, index))
 
     def know(self, link: str, index: int) -> None:
         """The index that *link* will have when its creation, which comes next, has been sent."""

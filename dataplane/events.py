@@ -39,7 +39,7 @@ from pyroute2.netlink.rtnl import (
     RTNLGRP_NEIGH,
 )
 
-from dataplane import rtnl
+from dataplane import linkmsg, routemsg, rtnl
 from dataplane.items import HOST, PROTOCOL
 from dataplane.netlink import messages
 from dataplane.ours import DEVICES, NEXTHOPS, has_pod_link_name
@@ -149,7 +149,7 @@ class Events:
             return True  # it cannot be read, so it may be about anything
 
     def _of_link(self, kind: int, body: bytes) -> bool:
-        link = rtnl.link(body)
+        link = linkmsg.link(body)
         was = self._names.get(link.ifindex, "")
         if kind == RTM_DELLINK:
             self._names.pop(link.ifindex, None)
@@ -158,22 +158,22 @@ class Events:
         return self._is_ours(link.name) or self._is_ours(was)  # one that is called otherwise now makes room
 
     def _of_addr(self, kind: int, body: bytes) -> bool:
-        return self._is_ours(self._names.get(rtnl.IFADDR.unpack_from(body)[4], ""))
+        return self._is_ours(self._names.get(routemsg.IFADDR.unpack_from(body)[4], ""))
 
     def _of_neigh(self, kind: int, body: bytes) -> bool:
-        _, index, state, _, _ = rtnl.NDMSG.unpack_from(body)
-        return self._names.get(index) in DEVICES and (kind == RTM_DELNEIGH or bool(state & rtnl.NUD_PERMANENT))
+        _, index, state, _, _ = routemsg.NDMSG.unpack_from(body)
+        return self._names.get(index) in DEVICES and (kind == RTM_DELNEIGH or bool(state & routemsg.NUD_PERMANENT))
 
     def _of_route(self, kind: int, body: bytes) -> bool:
-        route = rtnl.route(body, "", self._names)
+        route = routemsg.route(body, "", self._names)
         return route is not None and not has_pod_link_name(route.dev)
 
     def _of_rule(self, kind: int, body: bytes) -> bool:
-        return rtnl.rule(body, HOST) is not None
+        return routemsg.rule(body, HOST) is not None
 
     def _of_nexthop(self, kind: int, body: bytes) -> bool:
         # Another program's in the place of one of ours, too.
-        return bool(rtnl.NHMSG.unpack_from(body)[2] == PROTOCOL) or rtnl.nexthop_id(body) in NEXTHOPS
+        return bool(routemsg.NHMSG.unpack_from(body)[2] == PROTOCOL) or routemsg.nexthop_id(body) in NEXTHOPS
 
     def _of_netconf(self, kind: int, body: bytes) -> bool:
         found = rtnl.attrs(body, 4, len(body))
@@ -198,8 +198,8 @@ _JUDGES: Final[Mapping[int, Callable[[Events, int, bytes], bool]]] = {
     RTM_DELROUTE: Events._of_route,
     RTM_NEWRULE: Events._of_rule,
     RTM_DELRULE: Events._of_rule,
-    rtnl.RTM_NEWNEXTHOP: Events._of_nexthop,
-    rtnl.RTM_DELNEXTHOP: Events._of_nexthop,
+    routemsg.RTM_NEWNEXTHOP: Events._of_nexthop,
+    routemsg.RTM_DELNEXTHOP: Events._of_nexthop,
     RTM_NEWNETCONF: Events._of_netconf,
     RTM_DELNETCONF: Events._of_netconf,
 }

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from pyroute2.netlink.rtnl import RTM_GETADDR
 
-from dataplane import observe, rtnl
+from dataplane import observe, routemsg, rtnl
 from dataplane.forward import Chain, Forward
 from dataplane.items import PROTOCOL
 from dataplane.netlink import Socket
@@ -49,7 +49,7 @@ def look(forward: Forward, settings: Path, uplink: str, addresses: Collection[st
     """
     with translated("look at the host's rules and addresses"), closing(Socket()) as sock:
         rules = observe.every_rule(sock)
-        held = sock.dump(RTM_GETADDR, rtnl.IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0), _address)
+        held = sock.dump(RTM_GETADDR, routemsg.IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0), _address)
     links = {uplink, *(_name(one.link) for one in held if ":" in one.address)} - {""}
     return Facts(
         frozenset(one.rule.family for one in rules if _is_before_main(one)),
@@ -60,10 +60,10 @@ def look(forward: Forward, settings: Path, uplink: str, addresses: Collection[st
     )
 
 
-def _is_before_main(one: rtnl.SeenRule) -> bool:
+def _is_before_main(one: routemsg.SeenRule) -> bool:
     """Whether that is a rule of another program's that comes before the main table."""
     is_others = one.protocol != PROTOCOL and not one.is_l3mdev
-    return is_others and one.rule.table != rtnl.LOCAL and one.rule.priority < rtnl.MAIN_RULE
+    return is_others and one.rule.table != routemsg.LOCAL and one.rule.priority < routemsg.MAIN_RULE
 
 
 class _Held(NamedTuple):
@@ -74,11 +74,11 @@ class _Held(NamedTuple):
 
 
 def _address(body: bytes) -> _Held | None:
-    family, _, flags, scope, index = rtnl.IFADDR.unpack_from(body)
-    if scope >= rtnl.RT_SCOPE_LINK:
+    family, _, flags, scope, index = routemsg.IFADDR.unpack_from(body)
+    if scope >= routemsg.RT_SCOPE_LINK:
         return None
-    found = rtnl.attrs(body, rtnl.IFADDR.size, len(body))
-    packed = found.get(rtnl.IFA_LOCAL) or found[rtnl.IFA_ADDRESS]
+    found = rtnl.attrs(body, routemsg.IFADDR.size, len(body))
+    packed = found.get(routemsg.IFA_LOCAL) or found[routemsg.IFA_ADDRESS]
     return _Held(index, rtnl.text(packed), family != AF_INET or not flags & _IFA_F_SECONDARY)
 
 

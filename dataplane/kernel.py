@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 from cni.errors import KernelRefused
 from cni.spec import Identity
-from dataplane import ethtool, observe, ours, rtnl
+from dataplane import ethtool, linkmsg, observe, ours
 from dataplane.batch import Batch
 from dataplane.diff import Change
 from dataplane.forward import Accept, Forward
@@ -305,21 +305,21 @@ class Kernel:
             veth, index = change.new, next(self._indexes)
             port = ports.get(Key(veth.peer_netns, "link", veth.peer_name))
             netns, mtu = doors.open(veth.peer_netns), port.mtu if port else veth.mtu
-            batch.say(change, rtnl.create_veth(veth, index, netns, mtu))
+            batch.say(change, linkmsg.create_veth(veth, index, netns, mtu))
             made.append((change, veth, index))
         batch.send()
         for change, veth, index in made:
             self._guard(change, veth)
             batch.know(veth.name, index)
-            batch.say(change, rtnl.finish_link(veth, index, self._has_ipv6))
+            batch.say(change, linkmsg.finish_link(veth, index, self._has_ipv6))
 
     def _guard(self, change: Change, link: Veth | Vxlan) -> None:
         """The half of `Veth.is_guarded` that is IPv6's, and whether there is any on the link: files alone say it."""
-        if not self._has_ipv6 or link.mtu < rtnl.IPV6_MTU_MIN or self._is_fixed:
+        if not self._has_ipv6 or link.mtu < linkmsg.IPV6_MTU_MIN or self._is_fixed:
             return
         conf = f"{self._settings}/net/ipv6/conf/{link.name}"
         try:
-            for name in rtnl.GUARD6:
+            for name in linkmsg.GUARD6:
                 _write(f"{conf}/{name}", b"0")
             off = b"1" if isinstance(link, Veth) and link.is_ipv6_off else b"0"
             if isinstance(link, Veth) and _read(f"{conf}/disable_ipv6") != off:
@@ -339,10 +339,10 @@ class Kernel:
             if old is not None:
                 self._delete_links([vxlan.name])
             index = next(self._indexes)
-            batch.say(change, rtnl.create_vxlan(vxlan, index))
+            batch.say(change, linkmsg.create_vxlan(vxlan, index))
             batch.send()
             self._guard(change, vxlan)
-            batch.say(change, rtnl.finish_link(vxlan, index, self._has_ipv6))
+            batch.say(change, linkmsg.finish_link(vxlan, index, self._has_ipv6))
         batch.send()
         try:
             with self._host() as sock:
@@ -379,10 +379,10 @@ class Kernel:
         with self._host() as sock:
             found = observe.links(sock, names)
             indexes = [link.ifindex for link in found if link is not None and observe.is_ours(link)]
-            messages = [rtnl.delete_link(indexes[0])] if len(indexes) == 1 else []
+            messages = [linkmsg.delete_link(indexes[0])] if len(indexes) == 1 else []
             if len(indexes) > 1:
                 group = ours.DYING | self._random(ours.DYING_BITS)
-                messages = [*(rtnl.set_group(index, group) for index in indexes), rtnl.delete_group(group)]
+                messages = [*(linkmsg.set_group(index, group) for index in indexes), linkmsg.delete_group(group)]
             for refusal in sock.transact(messages):
                 if refusal.errno not in ALREADY_GONE:
                     why = f"{os.strerror(refusal.errno)} {refusal.words}"

@@ -12,7 +12,8 @@ from netaddr import IPAddress, IPNetwork
 
 from dataplane.items import HOST, MAIN, Nexthop, Plan, Route, Rule, nexthop_key
 from dataplane.ours import has_pod_link_name
-from dataplane.rtnl import MAIN_RULE, family_of
+from dataplane.routemsg import MAIN_RULE
+from dataplane.rtnl import family_of
 from dataplane.ways import Course, Packet
 
 

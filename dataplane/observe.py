@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETNSID, RTM_GETROUTE, RTM_GETRULE
 
-from dataplane import ethtool, ours, rtnl
+from dataplane import ethtool, linkmsg, ours, routemsg, rtnl
 from dataplane.items import HOST, MAIN, PROTOCOL, Addr, Item, Place, Rule, Sysctl
 from dataplane.netlink import Socket
 from dataplane.refusal import VANISHED
@@ -20,8 +20,8 @@ from dataplane.refusal import VANISHED
 MOST: Final = 1000
 """Addresses, and routes of ours, that a pod's interface has before the look at it is ended."""
 _NDA_IFINDEX: Final = 8
-_ANY_NEXTHOP: Final = rtnl.NHMSG.pack(0, 0, 0, 0)
-_ANY_RULE: Final = rtnl.RULE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0)
+_ANY_NEXTHOP: Final = routemsg.NHMSG.pack(0, 0, 0, 0)
+_ANY_RULE: Final = routemsg.RULE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0)
 _FEW: Final = 32
 """Objects that are asked for one by one: each costs a fraction of what a dump of thousands does."""
 
@@ -99,14 +99,14 @@ Scope: TypeAlias = OnHost | Settings | Filter | PodLink | Strangers | Device | P
 
 def host(sock: Socket) -> list[Item]:
     """Everything of ours on the host."""
-    links = sock.dump(RTM_GETLINK, _skip_stats(0), rtnl.link)
+    links = sock.dump(RTM_GETLINK, _skip_stats(0), linkmsg.link)
     names = {link.ifindex: link.name for link in links}
     own = {link.ifindex: link.name for link in links if is_ours(link)}
     items: list[Item] = [link.veth() for link in links if link.is_pod_link]
     for link in (one for one in links if one.is_device):
         items += _unless_vanished(_OF_KIND[link.kind](sock, link))
     items += _neighbours(sock, 0, own, HOST)
-    items += sock.dump(rtnl.RTM_GETNEXTHOP, _ANY_NEXTHOP, lambda body: rtnl.nexthop(body, names))
+    items += sock.dump(routemsg.RTM_GETNEXTHOP, _ANY_NEXTHOP, lambda body: routemsg.nexthop(body, names))
     items += _routes(sock, 0, names, HOST, 0)
     items += _rules(sock, HOST)
     return items
@@ -114,7 +114,7 @@ def host(sock: Socket) -> list[Item]:
 
 def strangers(sock: Socket) -> list[Item]:
     """Links that might be taken for pods'."""
-    links = sock.dump(RTM_GETLINK, _skip_stats(0), rtnl.link)
+    links = sock.dump(RTM_GETLINK, _skip_stats(0), linkmsg.link)
     return [one.port(HOST) for one in links if ours.has_pod_link_name(one.name) and not one.is_pod_link]
 
 
@@ -163,7 +163,7 @@ def _pod(sock: Socket, scope: Pod) -> Iterable[Item]:
         return
     yield from _addresses(sock, link.ifindex, names, place, MOST)
     asked = [_neighbour(address, link.ifindex) for address in scope.neighbours]
-    yield from filter(None, sock.get(RTM_GETNEIGH, asked, lambda body: rtnl.neigh(body, place, names)))
+    yield from filter(None, sock.get(RTM_GETNEIGH, asked, lambda body: routemsg.neigh(body, place, names)))
     yield from _routes(sock, link.ifindex, names, place, 0, MOST)
     yield from _rules(sock, place, MOST) if scope.has_rules else ()
 
@@ -171,9 +171,9 @@ def _pod(sock: Socket, scope: Pod) -> Iterable[Item]:
 def defaults(sock: Socket, ifname: str) -> frozenset[int]:
     """The families (4, 6) in which the namespace that *sock* is open in has a default route by another link."""
     link = _one_link(sock, ifname)
-    asked = rtnl.RTMSG.pack(AF_UNSPEC, 0, 0, 0, MAIN, 0, 0, 0, 0)
+    asked = routemsg.RTMSG.pack(AF_UNSPEC, 0, 0, 0, MAIN, 0, 0, 0, 0)
     but = link.ifindex if link is not None else 0
-    return frozenset(sock.dump(RTM_GETROUTE, asked, lambda body: rtnl.default_route(body, but), MOST))
+    return frozenset(sock.dump(RTM_GETROUTE, asked, lambda body: routemsg.default_route(body, but), MOST))
 
 
 def _unless_vanished(items: Iterable[Item]) -> list[Item]:
@@ -203,88 +203,88 @@ def leads_to(sock: Socket, name: str, descriptor: int) -> bool:
     The kernel has a number for each namespace that a link leads to. It is the namespace's that is asked for first and,
     since that is held open, stays its own: what the link tells afterwards can be no other's of the same number.
     """
-    (number,) = sock.get(RTM_GETNSID, [rtnl.nsid_of(descriptor)], rtnl.nsid)
+    (number,) = sock.get(RTM_GETNSID, [linkmsg.nsid_of(descriptor)], linkmsg.nsid)
     link = _one_link(sock, name)
     return link is not None and number is not None and link.peer == number
 
 
-def is_ours(link: rtnl.Link) -> bool:
+def is_ours(link: linkmsg.Link) -> bool:
     """Whether a link of the host's is ours."""
     return link.is_pod_link or link.is_device
 
 
-def _vxlan(sock: Socket, vxlan: rtnl.Link) -> Iterable[Item]:
+def _vxlan(sock: Socket, vxlan: linkmsg.Link) -> Iterable[Item]:
     yield vxlan.vxlan(ethtool.is_tx_checksum_on(sock, vxlan.name))
     yield from _addresses(sock, vxlan.ifindex, {vxlan.ifindex: vxlan.name}, HOST)
     yield from _fdb(sock, vxlan)
 
 
-_OF_KIND: Final[Mapping[str, Callable[[Socket, rtnl.Link], Iterable[Item]]]] = {"vxlan": _vxlan}
+_OF_KIND: Final[Mapping[str, Callable[[Socket, linkmsg.Link], Iterable[Item]]]] = {"vxlan": _vxlan}
 """What there is of a backend's device, by its kind: see `dataplane.ours.DEVICES`."""
 
 
 def _skip_stats(index: int) -> bytes:
-    mask = rtnl.attr(rtnl.IFLA_EXT_MASK, rtnl.RTEXT_FILTER_SKIP_STATS.to_bytes(4, "little"))
-    return rtnl.IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + mask
+    mask = rtnl.attr(linkmsg.IFLA_EXT_MASK, linkmsg.RTEXT_FILTER_SKIP_STATS.to_bytes(4, "little"))
+    return linkmsg.IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + mask
 
 
-def links(sock: Socket, names: Sequence[str]) -> list[rtnl.Link | None]:
+def links(sock: Socket, names: Sequence[str]) -> list[linkmsg.Link | None]:
     """The links with these names, None where there is none."""
-    asked = [_skip_stats(0) + rtnl.attr(rtnl.IFLA_IFNAME, name.encode() + b"\0") for name in names]
-    return sock.get(RTM_GETLINK, asked, rtnl.link)
+    asked = [_skip_stats(0) + rtnl.attr(linkmsg.IFLA_IFNAME, name.encode() + b"\0") for name in names]
+    return sock.get(RTM_GETLINK, asked, linkmsg.link)
 
 
-def _one_link(sock: Socket, name: str) -> rtnl.Link | None:
+def _one_link(sock: Socket, name: str) -> linkmsg.Link | None:
     (link,) = links(sock, [name])
     return link
 
 
 def _addresses(sock: Socket, index: int, names: Mapping[int, str], place: Place, most: int = 0) -> list[Item]:
-    asked = rtnl.IFADDR.pack(AF_UNSPEC, 0, 0, 0, index)
-    return list(sock.dump(RTM_GETADDR, asked, lambda body: rtnl.addr(body, place, names), most))
+    asked = routemsg.IFADDR.pack(AF_UNSPEC, 0, 0, 0, index)
+    return list(sock.dump(RTM_GETADDR, asked, lambda body: routemsg.addr(body, place, names), most))
 
 
 def _neighbour(address: str, index: int) -> bytes:
     family = rtnl.family_of(address)
-    return rtnl.NDMSG.pack(family, index, 0, 0, 0) + rtnl.attr(rtnl.NDA_DST, inet_pton(family, address))
+    return routemsg.NDMSG.pack(family, index, 0, 0, 0) + rtnl.attr(routemsg.NDA_DST, inet_pton(family, address))
 
 
 def _neighbours(sock: Socket, index: int, names: Mapping[int, str], place: Place) -> list[Item]:
-    asked = rtnl.NDMSG.pack(AF_UNSPEC, 0, 0, 0, 0)
+    asked = routemsg.NDMSG.pack(AF_UNSPEC, 0, 0, 0, 0)
     if index:
         asked += rtnl.attr(_NDA_IFINDEX, index.to_bytes(4, "little"))
-    return list(sock.dump(RTM_GETNEIGH, asked, lambda body: rtnl.neigh(body, place, names)))
+    return list(sock.dump(RTM_GETNEIGH, asked, lambda body: routemsg.neigh(body, place, names)))
 
 
 def _rules(sock: Socket, place: Place, most: int = 0) -> list[Rule]:
-    return sock.dump(RTM_GETRULE, _ANY_RULE, lambda body: rtnl.rule(body, place), most)
+    return sock.dump(RTM_GETRULE, _ANY_RULE, lambda body: routemsg.rule(body, place), most)
 
 
-def every_rule(sock: Socket) -> list[rtnl.SeenRule]:
+def every_rule(sock: Socket) -> list[routemsg.SeenRule]:
     """All rules of the host's, whosesoever they are."""
-    return sock.dump(RTM_GETRULE, _ANY_RULE, lambda body: rtnl.any_rule(body, HOST))
+    return sock.dump(RTM_GETRULE, _ANY_RULE, lambda body: routemsg.any_rule(body, HOST))
 
 
-def _fdb(sock: Socket, vxlan: rtnl.Link) -> list[Item]:
-    asked = rtnl.NDMSG.pack(AF_BRIDGE, vxlan.ifindex, 0, 0, 0)
-    return list(sock.dump(RTM_GETNEIGH, asked, lambda body: rtnl.fdb(body, vxlan.name)))
+def _fdb(sock: Socket, vxlan: linkmsg.Link) -> list[Item]:
+    asked = routemsg.NDMSG.pack(AF_BRIDGE, vxlan.ifindex, 0, 0, 0)
+    return list(sock.dump(RTM_GETNEIGH, asked, lambda body: routemsg.fdb(body, vxlan.name)))
 
 
 def foreign_nexthops(sock: Socket, ids: Collection[int]) -> set[int]:
     """Which of *ids* other programs' nexthop objects have."""
     if len(ids) > _FEW:
-        everything = sock.dump(rtnl.RTM_GETNEXTHOP, _ANY_NEXTHOP, lambda body: body)
+        everything = sock.dump(routemsg.RTM_GETNEXTHOP, _ANY_NEXTHOP, lambda body: body)
     else:
-        asked = [_ANY_NEXTHOP + rtnl.attr(rtnl.NHA_ID, number.to_bytes(4, "little")) for number in ids]
-        everything = [body for body in sock.get(rtnl.RTM_GETNEXTHOP, asked, bytes) if body is not None]
-    return {rtnl.nexthop_id(body) for body in everything if rtnl.is_foreign_nexthop(body)}.intersection(ids)
+        asked = [_ANY_NEXTHOP + rtnl.attr(routemsg.NHA_ID, number.to_bytes(4, "little")) for number in ids]
+        everything = [body for body in sock.get(routemsg.RTM_GETNEXTHOP, asked, bytes) if body is not None]
+    return {routemsg.nexthop_id(body) for body in everything if routemsg.is_foreign_nexthop(body)}.intersection(ids)
 
 
 def _routes(
     sock: Socket, index: int, names: Mapping[int, str], place: Place, table: int = MAIN, most: int = 0
 ) -> list[Item]:
     """The routes of ours through one link, or with *index* 0 all; *table* 0 is every table."""
-    asked = rtnl.RTMSG.pack(AF_UNSPEC, 0, 0, 0, table, PROTOCOL, 0, 0, 0)
+    asked = routemsg.RTMSG.pack(AF_UNSPEC, 0, 0, 0, table, PROTOCOL, 0, 0, 0)
     if index:
-        asked += rtnl.attr(rtnl.RTA_OIF, index.to_bytes(4, "little"))
-    return list(sock.dump(RTM_GETROUTE, asked, lambda body: rtnl.route(body, place, names), most))
+        asked += rtnl.attr(routemsg.RTA_OIF, index.to_bytes(4, "little"))
+    return list(sock.dump(RTM_GETROUTE, asked, lambda body: routemsg.route(body, place, names), most))

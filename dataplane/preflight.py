@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from dataplane import rtnl
+from dataplane import routemsg
 from dataplane.items import Addr, Nexthop, NftTable, Plan, Route, Sysctl
 from dataplane.netlink import Socket
 from dataplane.nft import Nft
@@ -58,7 +58,7 @@ def _effective() -> int:
 def _nexthops() -> str:
     with closing(Socket()) as sock:
         try:
-            sock.dump(rtnl.RTM_GETNEXTHOP, rtnl.NHMSG.pack(0, 0, 0, 0), lambda body: body)
+            sock.dump(routemsg.RTM_GETNEXTHOP, routemsg.NHMSG.pack(0, 0, 0, 0), lambda body: body)
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 raise

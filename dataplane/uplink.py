@@ -11,7 +11,7 @@ from netaddr import IPAddress, IPNetwork
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK
 
 from cni.errors import ConfigInvalid
-from dataplane import rtnl
+from dataplane import linkmsg, routemsg
 from dataplane.items import HOST
 from dataplane.netlink import Socket
 from dataplane.refusal import translated
@@ -50,12 +50,12 @@ def find(name: str, addresses: Collection[IPAddress], others: Collection[IPAddre
     TryAgain: they cannot be looked at.
     """
     with translated("look at the node's links and addresses"), closing(Socket()) as sock:
-        asked = rtnl.IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0)
-        links = {link.ifindex: link for link in sock.dump(RTM_GETLINK, asked, rtnl.link)}
+        asked = linkmsg.IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0)
+        links = {link.ifindex: link for link in sock.dump(RTM_GETLINK, asked, linkmsg.link)}
         names = {index: link.name for index, link in links.items()}
         held: dict[str, list[IPNetwork]] = {link.name: [] for link in links.values()}
-        request = rtnl.IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0)
-        for found in sock.dump(RTM_GETADDR, request, lambda body: rtnl.addr(body, HOST, names)):
+        request = routemsg.IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0)
+        for found in sock.dump(RTM_GETADDR, request, lambda body: routemsg.addr(body, HOST, names)):
             held[found.dev].append(IPNetwork(found.address))
     chosen = name or _chosen(links.values(), held, addresses, others)
     for link in links.values():
@@ -70,14 +70,14 @@ def by_mac() -> dict[str, str]:
 
     KernelRefused, TryAgain: they cannot be looked at."""
     with translated("look at the node's links"), closing(Socket()) as sock:
-        links = sock.dump(RTM_GETLINK, rtnl.IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0), rtnl.link)
+        links = sock.dump(RTM_GETLINK, linkmsg.IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0), linkmsg.link)
     own = [link for link in links if not link.is_pod_link]
     own.sort(key=lambda link: link.kind in ("", "veth"))
     return {link.mac: link.name for link in own}
 
 
 def _chosen(
-    links: Collection[rtnl.Link],
+    links: Collection[linkmsg.Link],
     held: Mapping[str, Sequence[IPNetwork]],
     addresses: Collection[IPAddress],
     others: Collection[IPAddress],
@@ -97,7 +97,7 @@ def _chosen(
 
 
 def _by_address(
-    having: Sequence[rtnl.Link], held: Mapping[str, Sequence[IPNetwork]], addresses: Collection[IPAddress]
+    having: Sequence[linkmsg.Link], held: Mapping[str, Sequence[IPNetwork]], addresses: Collection[IPAddress]
 ) -> str:
     wanted = ", ".join(map(str, addresses))
     if not having:

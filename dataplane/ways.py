@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from pyroute2.netlink.rtnl import RTM_GETROUTE
 
-from dataplane import observe, rtnl
+from dataplane import observe, routemsg, rtnl
 from dataplane.items import PROTOCOL
 from dataplane.netlink import Socket
 from dataplane.refusal import translated
@@ -73,8 +73,8 @@ def _way(sock: Socket, packet: Packet) -> Course:
     family = rtnl.family_of(packet.dst)
     # IPv6 always says which table a route is of, and refuses to be asked.
     length, flags = (32, _LOOKUP_TABLE) if family == AF_INET else (128, 0)
-    body = rtnl.RTMSG.pack(family, length, length if packet.src else 0, 0, 0, 0, 0, 0, flags)
-    body += rtnl.attr(rtnl.RTA_DST, inet_pton(family, packet.dst))
+    body = routemsg.RTMSG.pack(family, length, length if packet.src else 0, 0, 0, 0, 0, 0, flags)
+    body += rtnl.attr(routemsg.RTA_DST, inet_pton(family, packet.dst))
     if packet.src:
         body += rtnl.attr(_RTA_SRC, inet_pton(family, packet.src))
     if packet.mark:
@@ -95,15 +95,15 @@ def _way(sock: Socket, packet: Packet) -> Course:
 
 
 def _decoded(body: bytes) -> Course:
-    _, _, _, _, table, _, _, kind, _ = rtnl.RTMSG.unpack_from(body)
-    found = rtnl.attrs(body, rtnl.RTMSG.size, len(body))
-    via = found.get(rtnl.RTA_GATEWAY) or found.get(_RTA_VIA, b"  ")[2:]
+    _, _, _, _, table, _, _, kind, _ = routemsg.RTMSG.unpack_from(body)
+    found = rtnl.attrs(body, routemsg.RTMSG.size, len(body))
+    via = found.get(routemsg.RTA_GATEWAY) or found.get(_RTA_VIA, b"  ")[2:]
     return Course(
         _KINDS.get(kind, f"route of type {kind}"),
-        _name(int.from_bytes(found.get(rtnl.RTA_OIF, b""), "little")),
+        _name(int.from_bytes(found.get(routemsg.RTA_OIF, b""), "little")),
         rtnl.text(via) if via else "",
-        int.from_bytes(found[rtnl.RTA_TABLE], "little") if rtnl.RTA_TABLE in found else table,
-        rtnl.text(found[rtnl.RTA_PREFSRC]) if rtnl.RTA_PREFSRC in found else "",
+        int.from_bytes(found[routemsg.RTA_TABLE], "little") if routemsg.RTA_TABLE in found else table,
+        rtnl.text(found[routemsg.RTA_PREFSRC]) if routemsg.RTA_PREFSRC in found else "",
     )
 
 
@@ -122,7 +122,7 @@ def explain(packet: Packet, way: Course) -> str:
     family = 6 if ":" in packet.dst else 4
     others = [one.rule for one in rules if one.rule.family == family and one.protocol not in (_OF_KERNEL, PROTOCOL)]
     # Where the packet is refused the kernel does not say by which table.
-    before = [one for one in others if one.table == way.table or (not way.table and one.priority < rtnl.MAIN_RULE)]
+    before = [one for one in others if one.table == way.table or (not way.table and one.priority < routemsg.MAIN_RULE)]
     if before:
         return "the rule is of another program: " + ", ".join(f"{one.priority}: lookup {one.table}" for one in before)
     if way.kind == _SOURCE:

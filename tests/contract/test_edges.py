@@ -16,7 +16,7 @@ import pytest
 from netaddr import IPAddress
 
 from cni.errors import ConfigInvalid, EnvironmentInvalid, Failure, KernelRefused, TryAgain
-from dataplane import ethtool, host, preflight, probe, rtnl, uplink, ways
+from dataplane import ethtool, host, linkmsg, preflight, probe, rtnl, uplink, ways
 from dataplane.diff import diff, render
 from dataplane.events import Events
 from dataplane.forward import Forward
@@ -554,6 +554,6 @@ def test_news_that_were_lost_are_news(own: Netns) -> None:
         with closing(Socket()) as sock:
             index = sock.index("up1")
             for _ in range(40):
-                sock.transact([rtnl.set_group(index, number) for number in range(1000, 2000)])
-                sock.transact([rtnl.set_group(index, 0)])
+                sock.transact([linkmsg.set_group(index, number) for number in range(1000, 2000)])
+                sock.transact([linkmsg.set_group(index, 0)])
         assert events.wait(1.0) is True

@@ -14,7 +14,7 @@ import pytest
 
 from cni.errors import KernelRefused, TryAgain
 from cni.spec import Identity
-from dataplane import rtnl
+from dataplane import linkmsg, routemsg, rtnl
 from dataplane.diff import Change, diff
 from dataplane.items import HOST, Nexthop, Route, Space, plan
 from dataplane.kernel import Kernel
@@ -149,16 +149,18 @@ def test_settings_of_a_link_that_cannot_be_written_are_told(own: Netns, tmp_path
     """A link that would believe what its pod says does not come up; nothing is left of it afterwards."""
     conf = tmp_path / "net/ipv6/conf" / LINK
     (conf / "accept_ra").mkdir(parents=True)
+    (tmp_path / "net/ipv4/ip_forward").mkdir(parents=True)
     with closing(Kernel(own, Nft(), settings=tmp_path)) as kernel:
         with pytest.raises(KernelRefused, match=r"link rt.*; its IPv6 settings"):
             kernel.apply(diff({}, pod(netns)))
         assert "UP" not in command("ip", "-brief", "link", "show", LINK).split()[1:3]
         (conf / "accept_ra").rmdir()
-        for name in (*rtnl.GUARD6, "disable_ipv6"):
+        for name in (*linkmsg.GUARD6, "disable_ipv6"):
             (conf / name).write_text("7\n")
         kernel.apply(diff(kernel.observe([PodLink(LINK)]), {}))
         kernel.apply(diff({}, {key: item for key, item in pod(netns).items() if key.place == HOST}))
-        assert {name: (conf / name).read_text().strip() for name in rtnl.GUARD6} == dict.fromkeys(rtnl.GUARD6, "0")
+        guard = {name: (conf / name).read_text().strip() for name in linkmsg.GUARD6}
+        assert guard == dict.fromkeys(linkmsg.GUARD6, "0")
         kernel.apply(diff(kernel.observe([PodLink(LINK)]), {}))
 
 
@@ -175,7 +177,7 @@ def test_a_thread_that_cannot_get_in_stays_where_it_was(own: Netns) -> None:
 def test_a_dump_of_what_there_is_none_of(kernel: Kernel) -> None:
     """Of an overlay that is not there, and asked of nothing, nothing is known."""
     with closing(Socket()) as sock:
-        assert sock.get(rtnl.RTM_GETNEXTHOP, [], bytes) == []
+        assert sock.get(routemsg.RTM_GETNEXTHOP, [], bytes) == []
         with pytest.raises(OSError, match="No such device"):
             sock.index(VXLAN_LINK)
     with pytest.raises((KernelRefused, TryAgain)):

@@ -12,7 +12,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from dataplane import rtnl
+from dataplane import linkmsg, routemsg, rtnl
 from dataplane.items import HOST, Addr, Item, Neigh, Route
 from dataplane.links import Fdb, Port, Veth, Vxlan
 
@@ -28,7 +28,7 @@ def decoded(kind: Any, message: rtnl.Message) -> Any:
 def test_a_veth_with_its_peer_in_another_namespace() -> None:
     """Both ends' names, addresses and MTUs, and the namespace of the peer, in one message; alias and state after it."""
     veth = Veth("rt1", "routable a b c /n", 1450, "ee:ee:ee:ee:ee:ee", True, "/n", "eth0", "0a:58:00:00:00:01")
-    link = decoded(ifinfmsg, rtnl.create_veth(veth, 99, 7, 1400))
+    link = decoded(ifinfmsg, linkmsg.create_veth(veth, 99, 7, 1400))
     assert (link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MTU")) == ("rt1", 1450)
     assert link.get_attr("IFLA_ADDRESS") == "ee:ee:ee:ee:ee:ee"
     assert (link.get_attr("IFLA_NUM_TX_QUEUES"), link.get_attr("IFLA_NUM_RX_QUEUES")) == (1, 1)
@@ -38,7 +38,7 @@ def test_a_veth_with_its_peer_in_another_namespace() -> None:
     assert (peer.get_attr("IFLA_IFNAME"), peer.get_attr("IFLA_MTU")) == ("eth0", 1400)
     assert (peer.get_attr("IFLA_ADDRESS"), peer.get_attr("IFLA_NET_NS_FD")) == ("0a:58:00:00:00:01", 7)
     assert (peer.get_attr("IFLA_NUM_TX_QUEUES"), peer.get_attr("IFLA_NUM_RX_QUEUES")) == (1, 1)
-    rest = decoded(ifinfmsg, rtnl.finish_link(veth, 99))
+    rest = decoded(ifinfmsg, linkmsg.finish_link(veth, 99))
     assert rest.get_attr("IFLA_IFALIAS") == "routable a b c /n"
     assert rest["flags"] & rest["change"] & 1
     assert rest.get_attr("IFLA_AF_SPEC") is not None
@@ -48,8 +48,8 @@ def test_a_veth_with_its_peer_in_another_namespace() -> None:
 def test_no_ipv6_is_spoken_of_where_there_is_none(mtu: int, has_ipv6: bool) -> None:
     """Neither on a link that is too small for it nor in a kernel without: these refuse the whole message."""
     veth = Veth("rt1", "routable a b c /n", mtu, "ee:ee:ee:ee:ee:ee")
-    body = rtnl.finish_link(veth, 99, has_ipv6).body
-    spec = rtnl.attrs(body, rtnl.IFINFO.size, len(body))[rtnl.IFLA_AF_SPEC]
+    body = linkmsg.finish_link(veth, 99, has_ipv6).body
+    spec = rtnl.attrs(body, linkmsg.IFINFO.size, len(body))[linkmsg.IFLA_AF_SPEC]
     assert rtnl.attrs(spec, 0, len(spec)).keys() == {AF_INET}
 
 
@@ -57,7 +57,7 @@ def test_no_ipv6_is_spoken_of_where_there_is_none(mtu: int, has_ipv6: bool) -> N
 def test_a_vxlan_device(local: str, name: str) -> None:
     """Number, port and local address of either family; no learning."""
     vxlan = Vxlan("routable-vxlan", 4096, 4789, local, "02:52:c0:00:02:01", 1450)
-    data = decoded(ifinfmsg, rtnl.create_vxlan(vxlan, 98)).get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
+    data = decoded(ifinfmsg, linkmsg.create_vxlan(vxlan, 98)).get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
     found = [data.get_attr(f"IFLA_VXLAN_{one}") for one in ("ID", "PORT", "LEARNING")]
     assert [*found, data.get_attr(name)] == [4096, 4789, 0, local]
 
@@ -65,7 +65,7 @@ def test_a_vxlan_device(local: str, name: str) -> None:
 def test_of_a_link_only_what_differs_is_said() -> None:
     """The kernel forgets permanent neighbours whenever it is told an address, be it the same."""
     old = Port("/n", "eth0", 1450, "0a:58:00:00:00:01")
-    message = decoded(ifinfmsg, rtnl.set_link(Port("/n", "eth0", 1400, "0a:58:00:00:00:01"), old))
+    message = decoded(ifinfmsg, linkmsg.set_link(Port("/n", "eth0", 1400, "0a:58:00:00:00:01"), old))
     assert message.get_attr("IFLA_MTU") == 1400
     assert message.get_attr("IFLA_ADDRESS") is None
 
@@ -98,12 +98,12 @@ def test_of_a_link_only_what_differs_is_said() -> None:
 )
 def test_an_item_as_pyroute2_reads_it(item: Item, kind: Any, wanted: dict[str, Any]) -> None:
     """Header fields and attributes."""
-    message = decoded(kind, rtnl.put(item, 3, False))
+    message = decoded(kind, routemsg.put(item, 3, False))
     found = {name: message.get_attr(name) if name.isupper() else message[name] for name in wanted}
     assert found == wanted
 
 
 def test_the_mtu_of_a_route_is_a_metric() -> None:
     """RTAX_MTU within RTA_METRICS."""
-    message = decoded(rtmsg, rtnl.put(Route("/n", "::/0", "eth0", "fe80::1", onlink=True, mtu=1400), 3, False))
+    message = decoded(rtmsg, routemsg.put(Route("/n", "::/0", "eth0", "fe80::1", onlink=True, mtu=1400), 3, False))
     assert message.get_attr("RTA_METRICS").get_attr("RTAX_MTU") == 1400
