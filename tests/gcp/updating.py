@@ -44,7 +44,7 @@ def update(
         if len(wanted) > most:
             raise invalid("aliasIpRanges", "", unverified.TOO_MANY.format(count=len(wanted), most=most))
     held = {(one.network, one.name) for one in nic.aliases}
-    changes = len(held ^ set(wanted)) if wanted is not None else 0
+    changes = sum(one not in held for one in wanted) + len(held - set(wanted)) if wanted is not None else 0
     return operations.begin(instance, given, wanted, changes, request)
 
 
