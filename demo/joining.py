@@ -51,6 +51,7 @@ class Joining:
             self._join(here, late)
             self._away(here)
             self._leave(here, late, nodes)
+            running.close()  # what is on its way arrives first
             out.step("what was lost, and what was asked")
             lists = [one for one in here.api.requests if "watch" not in one]
             out.line(f"{len(lists)} lists and {len(here.api.requests) - len(lists)} watches by four agents in all")
