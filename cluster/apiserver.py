@@ -66,10 +66,10 @@ class Connection:
         """The whole answer to a GET."""
         with self._told():
             self._stream.settimeout(ANSWER)
-            response = self._asked(path, parameters, "gzip")
-            body = response.read(BODY + 1)
-            if response.getheader("Content-Encoding") == "gzip":
-                body = zlib.decompressobj(wbits=31).decompress(body, BODY + 1)
+            with self._asked(path, parameters, "gzip") as response:
+                body = response.read(BODY + 1)
+                if response.getheader("Content-Encoding") == "gzip":
+                    body = zlib.decompressobj(wbits=31).decompress(body, BODY + 1)
             if len(body) > BODY:
                 raise Unanswered(TryAgain(f"{self._access.server} answers more than {BODY >> 20} MiB"))
             return body
@@ -79,28 +79,30 @@ class Connection:
         without a byte."""
         with self._told():
             self._stream.settimeout(ANSWER)
-            response = self._asked(path, parameters, "identity")
-            self._stream.settimeout(silence)
-            rest = b""
-            # Not readline, which takes a connection that is cut for the end of the answer.
-            while data := response.read1(1 << 16):
-                *lines, rest = (rest + data).split(b"\n")
-                yield from lines
-                if len(rest) > LINE:
-                    raise Unanswered(TryAgain(f"{self._access.server} tells of more than {LINE >> 20} MiB at once"))
-            if rest:
-                raise http.client.IncompleteRead(rest)
+            with self._asked(path, parameters, "identity") as response:
+                self._stream.settimeout(silence)
+                rest = b""
+                # Not readline, which takes a connection that is cut for the end of the answer.
+                while data := response.read1(1 << 16):
+                    *lines, rest = (rest + data).split(b"\n")
+                    yield from lines
+                    if len(rest) > LINE:
+                        raise Unanswered(TryAgain(f"{self._access.server} tells of more than {LINE >> 20} MiB at once"))
+                if rest:
+                    raise http.client.IncompleteRead(rest)
 
-    def _asked(self, path: str, parameters: Mapping[str, str], encoding: str) -> http.client.HTTPResponse:
+    @contextmanager
+    def _asked(self, path: str, parameters: Mapping[str, str], encoding: str) -> Iterator[http.client.HTTPResponse]:
+        """The answer; it holds the connection's descriptor until it is closed, too."""
         headers = {"Accept": "application/json", "Accept-Encoding": encoding, "User-Agent": "routable-agent"}
         if self._access.token:
             headers["Authorization"] = f"Bearer {self._access.token}"
         self._http.request("GET", f"{self._access.prefix}{path}?{urlencode(parameters)}", headers=headers)
-        response = self._http.getresponse()
-        if response.status != 200:
-            after = response.getheader("Retry-After")
-            raise refused(self._access.server, response.status, after, response.read(1 << 16))
-        return response
+        with self._http.getresponse() as response:
+            if response.status != 200:
+                after = response.getheader("Retry-After")
+                raise refused(self._access.server, response.status, after, response.read(1 << 16))
+            yield response
 
     @contextmanager
     def _told(self) -> Iterator[None]:
