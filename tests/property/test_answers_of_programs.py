@@ -104,3 +104,38 @@ def test_a_rule_of_others_that_no_shell_would_take(tmp_path: Path, words: str) -
     seen = Forward(saying('{"nftables": []}'), {chain: saying(said)}, lambda: 1, tmp_path).look()
     assert seen.dropping == {chain}
     assert [str(one) for one in seen.accepts] == [f"accept from pods of 10.1.0.0/24 in {chain}"]
+
+
+FORWARD = {"family": "inet", "table": "x", "name": "c", "type": "filter", "hook": "forward", "policy": "drop"}
+CHAINS, NO_RULES = json.dumps({"nftables": [{"chain": FORWARD}]}), json.dumps({"nftables": []})
+
+
+def test_a_chain_that_goes_before_its_rules_are_listed_drops_nothing() -> None:
+    """The next look sees that it is gone; until then it has no rule."""
+    answers = iter([Done(0, CHAINS, ""), Done(1, "", "No such file or directory"), Done(0, NO_RULES, "")])
+    hooks = Hooks(Program("nft", "nftables", lambda arguments, text: next(answers)), lambda: 1)
+    (found,) = hooks.look(NETWORKS, is_asymmetric=False)
+    assert "chain c of table inet x drops" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("right", "is_told"),
+    [
+        ("rt*", False),
+        ({"prefix": {"addr": "10.0.0.0", "len": 8}}, True),
+        ({"set": [{"prefix": {"addr": "10.0.0.0", "len": 8}}, {"prefix": {"addr": "2001:db8::", "len": 32}}]}, False),
+        ({"prefix": {"addr": "everything", "len": 128}}, True),
+    ],
+)
+def test_a_table_that_speaks_of_the_pods_is_somebodys_intention(right: object, is_told: bool) -> None:
+    """By the names of their links, or by the ranges of every family that it sees."""
+    rule = {"rule": {"expr": [{"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": right}}]}}
+    hooks = Hooks(saying(CHAINS, NO_RULES, json.dumps({"nftables": [rule]})), lambda: 1)
+    assert bool(hooks.look(NETWORKS, is_asymmetric=False)) is is_told
+
+
+def test_a_table_that_nft_refuses_to_write_is_told() -> None:
+    """In its own words."""
+    nft = Nft(lambda arguments, text: Done(1, "", "Error: Could not process rule: Out of memory"))
+    with pytest.raises(KernelRefused, match="Out of memory"):
+        nft.write(NftTable("inet", "routable", "table inet routable {}"))

@@ -299,3 +299,29 @@ def test_a_cancelled_lease_leaves_its_address_free_at_once() -> None:
     (counts,) = allocator.counts(0.0)
     assert (counts.used, counts.cooling, counts.free) == (1, 0, 1)
     assert allocator.allocate(Attachment("net", "c", "eth0"), 0.0).addresses == first.addresses
+
+
+def test_what_is_held_or_not_ours_cannot_be_taken() -> None:
+    """Whoever counts wrong ends with an error, before two pods have one address."""
+    family = Family(4, COOLDOWN)
+    family.offer([block("10.1.0.0/29")])
+    taken = int(IPAddress("10.1.0.2"))
+    family.take(taken, pod(1))
+    for value in (taken, int(IPAddress("10.2.0.2"))):
+        with pytest.raises(ValueError, match="is held already or not in an offered block"):
+            family.take(value, pod(2))
+    assert family.holders == {taken: pod(1)}
+
+
+def test_of_blocks_that_went_only_cooling_releases_are_remembered_for_ever() -> None:
+    """A block comes and goes, as a cloud's: what has cooled down is forgotten beyond a bound, what has not is not."""
+    family = Family(4, COOLDOWN, exact=2)
+    values = [int(IPAddress(f"10.1.0.{number}")) for number in range(6)]
+    family.offer([block("10.1.0.0/29", reserve=False)])
+    for value in values:
+        family.take(value, pod(value))
+    family.offer([])
+    for number, value in enumerate(values):
+        family.give_back(value, number * 10.0)
+    family.offer([block("10.1.0.0/29", reserve=False)])
+    assert list(family.released) == values[3:]

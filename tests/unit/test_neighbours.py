@@ -31,6 +31,14 @@ def told(neighbours: Neighbours) -> list[str]:
     return list(map(str, neighbours.findings()))
 
 
+def test_a_limit_that_cannot_be_read_is_the_usual_one(proc: Path) -> None:
+    """As where `/proc/sys` is not the host's."""
+    neighbours = Neighbours(proc)
+    write(proc, "arp_cache", 30, 20)
+    (said,) = told(neighbours)
+    assert "of which the last, usually 1024, is the most" in said
+
+
 def test_what_was_before_the_start_is_no_news(proc: Path) -> None:
     """The counters are the machine's, since it was started."""
     assert told(Neighbours(proc)) == []

@@ -19,6 +19,7 @@ from backends.wiring import Wiring
 from cluster.peers import Peer
 from cni.errors import Failure, KernelRefused
 from cni.spec import Attachment
+from dataplane.items import HOST, Route, plan
 from dataplane.meant import Meant
 from dataplane.uplink import Uplink
 from dataplane.ways import Course, Packet
@@ -206,3 +207,9 @@ def test_chains_that_drop_are_told(case: tuple[Surroundings, list[Record], Kerne
     for _ in range(2):
         reality.look(surroundings, records)
     assert reality.findings == (kernel.hooks[0],)
+
+
+def test_what_is_meant_to_go_nowhere() -> None:
+    """A range of which no address is anybody's yet."""
+    meant = Meant(plan(Route(HOST, "10.244.1.0/24", unreachable=True)))
+    assert meant.way(Packet("10.244.1.9")) == Course("no route", table=254)

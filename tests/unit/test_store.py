@@ -21,7 +21,7 @@ from cni.errors import Failure, StateCorrupt, TryAgain
 from cni.spec import Attachment
 from ipam.lease import Block, Lease, Leased
 from ipam.moment import Moment
-from ipam.schema import Damaged, failure, refuse_others, set_aside, translated
+from ipam.schema import Damaged, bears_our_mark, failure, refuse_others, set_aside, translated
 from ipam.store import Record, Store, Tenure
 from tests.fakes.descriptors import descriptors
 
@@ -392,6 +392,21 @@ def test_a_row_that_is_no_address_is_named(path: Path) -> None:
             store.load()
 
 
+def test_a_row_whose_block_is_none_is_named(path: Path) -> None:
+    """Likewise."""
+    with closing(Store(path, "boot-1", at(0.0))) as store:
+        store.save(record(pod(1), "10.1.0.1"))
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE tenure SET block = 'all of them'")
+    with closing(Store(path, "boot-1", at(0.0))) as store, pytest.raises(StateCorrupt, match="'all of them' where"):
+        store.load()
+
+
+def test_what_is_not_there_bears_no_mark(path: Path) -> None:
+    """Nor does it keep the agent from making its journal there."""
+    assert not bears_our_mark(path)
+
+
 def test_a_locked_store_is_worth_a_retry(path: Path) -> None:
     """While another program holds a transaction, a save is told to try again, and works afterwards."""
     with closing(Store(path, "boot-1", at(0.0))) as store, closing(sqlite3.connect(path)) as database:
@@ -437,6 +452,7 @@ def test_a_failed_write_leaves_the_store_as_it_was(path: Path) -> None:
     [
         ("SQLITE_FULL", TryAgain, "file system is full: free some space"),
         ("SQLITE_BUSY_SNAPSHOT", TryAgain, "locked by another program"),
+        ("SQLITE_NOMEM", TryAgain, "cannot be used now"),
         ("SQLITE_CORRUPT_INDEX", Damaged, "damaged"),
         ("SQLITE_READONLY_DBMOVED", StateCorrupt, "check the disk"),
         ("SQLITE_IOERR_WRITE", StateCorrupt, "SQLITE_IOERR_WRITE"),
