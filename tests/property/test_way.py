@@ -368,3 +368,50 @@ def test_the_configuration_outweighs_what_was_asked_before_it_changed() -> None:
     assert restored(done.text("boot"), "static", "boot") == done
     assert restored(None, "static", "boot") == State("static", "static", "static")
     assert json.loads(done.text("boot"))["boot"] == "boot"
+
+
+def test_a_mind_that_changes_at_any_moment(world: Callable[..., World]) -> None:
+    """Whichever answer of a peer it comes with: nobody is moved on by the old word, and the new one is what is reached
+    in the end."""
+    names = [f"node-{number:02}" for number in range(AT_ONCE + 2)]
+    nodes = [
+        Peer(name, (IPAddress(f"192.0.2.{number + 1}"),), (IPNetwork(f"10.1.{number}.0/24"),))
+        for number, name in enumerate(names)
+    ]
+    first = 3 * AT_ONCE  # the first round of probes is of no interest: all of them are alike
+    for number in range(1, MANY):
+        one, asked = world(), itertools.count(1)
+
+        def changing(*_: object, one: World = one, asked: Iterator[int] = asked, number: int = number) -> str:
+            if next(asked) == number * 7:
+                ask(one, "static")
+            return ""
+
+        one.nodes.set(HERE, *[node for node in nodes if not set(node.addresses) & set(HERE.addresses)])
+        one.is_silent = changing
+        one.restart()
+        ask(one, "vxlan")
+        one.switch.advance()
+        if one.way.state.wanted == "vxlan":
+            assert number * 7 > first
+            arrived(one, "vxlan")
+            return
+        for _ in range(3):
+            one.switch.advance()
+        arrived(one, "static")
+    raise AssertionError(f"more than {MANY} answers")
+
+
+def test_backends_with_other_addresses_have_no_way_between_them() -> None:
+    """What the journal says of the one is nothing to the other: no pods are left."""
+    asked = State("static", "vxlan", "static")
+    assert restored(asked.text("boot"), "aws-eni", "boot") == State("aws-eni", "aws-eni", "aws-eni")
+
+
+def test_without_a_change_under_way_a_round_changes_nothing(world: Callable[..., World]) -> None:
+    """The survey wires by one backend still: the next round is after the pass that wires by both."""
+    one = world()
+    ask(one, "vxlan")
+    one.switch._settle = lambda: None
+    one.switch.advance()
+    assert (one.switch.progress()["moved"], ways(one)) == (0, {"eth0"})

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from agent.keep.limiter import Limiter
+from agent.keep.podlinks import PodLinks
 from agent.node.node import Node
 from agent.tell.metrics import Metrics
 from backends.podlink import link_name
 from cni.errors import KernelRefused, TryAgain
 from cni.spec import Attachment
 from dataplane.diff import diff
-from dataplane.items import HOST, Key
+from dataplane.items import HOST, Item, Key, Route, plan
 from dataplane.links import Veth
 from tests.fakes.world import World
 
@@ -73,3 +75,37 @@ def test_a_check_before_the_wiring_is_known(world: World) -> None:
     node = Node(world.node.ledger, world.kernel, Metrics(CollectorRegistry()))
     with pytest.raises(TryAgain, match="the agent is starting"):
         node.check(POD, NETNS, "", 0)
+
+
+def on_host(world: World) -> dict[Key, Item]:
+    """What a look at the host finds."""
+    return {key: item for key, item in world.kernel.ours().items() if key.place == HOST}
+
+
+def links(world: World, node: Node) -> PodLinks:
+    return PodLinks(node, world.kernel, world.repair.diary, Limiter(10, 60.0, 5.0), lambda: world.now, float)
+
+
+def test_one_that_is_an_attachments_again_stays(world: World) -> None:
+    """Its ADD came between the look at the leases and the removal."""
+    links(world, world.node).among(on_host(world), {})
+    assert link_name(POD) in {key.name for key in on_host(world)}
+    assert LEFT not in on_host(world)
+    world.reconcile()
+    assert world.problems() == []
+
+
+def test_one_that_went_during_the_look_is_left_alone(world: World) -> None:
+    """Something still names it, and that goes with it."""
+    seen = {**on_host(world), **plan(Route(HOST, "10.1.1.99/32", link_name(LOST)))}
+    del seen[LEFT]
+    links(world, world.node).among(seen, world.node.ledger.records())
+    assert LEFT in on_host(world)
+    assert dict(world.repair.diary.failing) == {}
+
+
+def test_nothing_is_compared_before_the_wiring_is_known(world: World) -> None:
+    """Nor removed."""
+    node = Node(world.node.ledger, world.kernel, Metrics(CollectorRegistry()))
+    links(world, node).among(on_host(world), world.node.ledger.records())
+    assert LEFT in on_host(world)
