@@ -83,14 +83,14 @@ class Spool:
 
     def refuse_others(self) -> None:
         """Raise ConfigInvalid if the directory, which is there, is not the agent's; or what is there is none."""
+        remedy = "it was left alone; set paths.spool to a directory of the agent's own"
         try:
             found = self._path.lstat()
+            if not stat.S_ISDIR(found.st_mode):
+                raise ConfigInvalid(f"paths.spool is {self._path}, which is a {named_kind(found.st_mode)}", remedy)
             strange = [one.name for one in self._path.iterdir() if not one.name.startswith((_PREFIX, _BEGUN, _BAD))]
         except OSError as error:
             raise ConfigInvalid(f"spool {self._path} cannot be made: {error.strerror}", "check paths.spool") from error
-        remedy = "it was left alone; set paths.spool to a directory of the agent's own"
-        if not stat.S_ISDIR(found.st_mode):
-            raise ConfigInvalid(f"paths.spool is {self._path}, which is a {named_kind(found.st_mode)}", remedy)
         if strange or found.st_uid != os.geteuid():
             whose = f"which has {strange[0]} in it" if strange else f"which belongs to user {found.st_uid}"
             raise ConfigInvalid(f"paths.spool is {self._path}, {whose}", remedy)

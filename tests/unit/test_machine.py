@@ -72,3 +72,12 @@ def test_a_namespace_that_cannot_be_locked_is_told(tmp_path: Path) -> None:
         raise AssertionError("it was not to be had")
     with exclusive(tmp_path / "state.db"):
         pass
+
+
+def test_few_descriptors_are_few_connections_and_told() -> None:
+    """systemd gives a service 1,024 unless it is told otherwise."""
+    script = "import logging, resource; logging.basicConfig(); from agent.main import connections\n"
+    script += "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200)); print(connections())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) < 200
+    assert "few descriptors: set LimitNOFILE=" in done.stderr

@@ -88,3 +88,22 @@ def test_a_lost_lease_of_a_range_that_is_the_nodes_no_more(tmp_path: Path) -> No
         assert {one.block.owner for one in lease.leased} == {"adopted"}
         world.node.delete(who)
         assert world.problems() == []
+
+
+def test_a_journal_that_another_machine_wrote_is_begun_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An image was made of a node: its leases and a cloud's intents are none of this machine's."""
+    path = tmp_path / "routable.db"
+    for boot, machine in (("boot-1", "one -"), ("boot-2", "one -"), ("boot-3", "other -")):
+        caplog.clear()
+        restore.journal(path, boot, lambda: Moment(60.0, 60.0), machine).close()
+        assert ("another machine wrote the journal" in caplog.text) is (machine == "other -")
+
+
+def test_a_journal_that_cannot_be_claimed_is_refused(tmp_path: Path) -> None:
+    """What says that it is ours, whatever becomes of it, has no room beside it."""
+    opened(tmp_path / "routable.db").close()
+    lock = tmp_path / "routable.db.lock"
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(StateCorrupt, match=r"has no room beside it: .*check paths\.state"):
+        opened(tmp_path / "routable.db")

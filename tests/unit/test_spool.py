@@ -288,3 +288,12 @@ def test_what_cannot_be_removed_or_set_aside_is_told_once(directory: Path, caplo
         "it is no request, and cannot be set aside",
         "it was served, and cannot be removed",
     ]
+
+
+def test_a_directory_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+    """As one that went, or that is none."""
+    with pytest.raises(ConfigInvalid, match="cannot be made: No such file"):
+        Spool(tmp_path / "spool", BOOT, lambda: 0.0).refuse_others()
+    (tmp_path / "spool").write_text("")
+    with pytest.raises(ConfigInvalid, match=r"which is a regular file.*left alone"):
+        Spool(tmp_path / "spool", BOOT, lambda: 0.0).refuse_others()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from backends.podcidrs import PodCidrs
 from cni import frame
 from cni.errors import KernelRefused
 from cni.spec import Attachment
+from demo.lab import eventually
 from tests.fakes.world import World
 
 POD, NETNS = Attachment("pods", "c1", "eth0"), "/run/netns/a"
@@ -100,3 +102,30 @@ def test_a_dels_bug_is_not_taken_for_its_end(world: World) -> None:
     assert list(world.node.ledger.records()) == [POD]
     assert delete_spooled(world.node, spooled) == [None]
     assert list(world.node.ledger.records()) == []
+
+
+def test_of_many_one_that_is_refused_stays_and_is_told(world: World) -> None:
+    """By GC and by what waited in the spool alike: each is tried by itself where all together were refused."""
+    world.kernel.between = lambda: world.kernel.fail_at(1, REFUSED)
+    world.kernel.fail_at(1, REFUSED)
+    with pytest.raises(KernelRefused, match="EPERM"):
+        world.node.collect("pods", [], world.node.ledger.sequence)
+    spooled = [Spooled(request("DEL", one), Written(world.now + 1, 0.0)) for one in ("c1", "c2")]
+    assert [str(one) for one in delete_spooled(world.node, spooled)] == [str(REFUSED)] * 2
+    world.kernel.between = lambda: None
+    world.kernel.forgive()
+    assert delete_spooled(world.node, spooled) == [None] * 2
+    assert list(world.node.ledger.records()) == []
+
+
+def test_a_spooled_del_of_a_pod_that_has_a_request_under_way(world: World) -> None:
+    """It waits for that, and what it is refused then is told."""
+    keys = world.node._keys
+    spooled = [Spooled(request("DEL"), Written(world.now + 1, 0.0))]
+    with ThreadPoolExecutor(1) as pool:
+        with keys.hold(POD):
+            answers = pool.submit(delete_spooled, world.node, spooled)
+            eventually("it waits", lambda: keys._locks[POD][1] == 2)
+            world.kernel.fail_at(1, REFUSED)
+        assert answers.result() == [REFUSED]
+    assert list(world.node.ledger.records()) == [POD]
