@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,3 +113,21 @@ def test_who_is_asked_first_for_addresses_and_mac() -> None:
     """runtimeConfig before args.cni (CONVENTIONS.md)."""
     assert [str(one) for one in good(Verb.ADD, runtimeConfig={}).ips] == ["10.0.0.6"]
     assert good(Verb.ADD, runtimeConfig={}, args={}).ips == ()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (b"IgnoreUnknown=1;broken", "CNI_ARGS holds 'broken'"),
+        (b"K8S_POD_NAME=web-0;COLOUR=red", "put IgnoreUnknown=1 into CNI_ARGS"),
+        (b"IgnoreUnknown=0;COLOUR=red", "CNI_ARGS holds 'COLOUR'"),
+        (b"IgnoreUnknown=true;COLOUR=red;", ""),
+        (b"", ""),
+    ],
+)
+def test_an_add_is_strict_with_its_arguments(args: bytes, words: str) -> None:
+    """As the convention wants: what is not known is an error, unless it is to be ignored (CONVENTIONS.md, CNI_ARGS)."""
+    env = {"CNI_CONTAINERID": b"a", "CNI_NETNS": b"/run/netns/a", "CNI_IFNAME": b"eth0", "CNI_ARGS": args}
+    found = judged(Request({"CNI_COMMAND": b"ADD", **env}, json.dumps(GOOD).encode()))
+    assert isinstance(found, Call) is not bool(words)
+    assert words in str(found)

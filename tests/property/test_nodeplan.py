@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from backends.static.wiring import StaticWiring
 from backends.vxlan.wiring import VxlanWiring
 from backends.wiring import Wiring
 from cluster.peers import Peer
+from dataplane.items import Nexthop
 from dataplane.uplink import Uplink
 
 HERE = Peer("here", (IPAddress("192.0.2.1"),), (IPNetwork("10.1.0.0/24"), IPNetwork("2001:db8:1::/64")))
@@ -71,3 +73,20 @@ def test_any_thread_may_ask() -> None:
     finally:
         sys.setswitchinterval(before)
     assert found == [wanted[peers] for _ in range(100) for peers in lists]
+
+
+def test_one_who_comes_alone_may_be_in_anothers_way() -> None:
+    """The range or the nexthop of one who is there, or an id that another program has: then all is worked out anew."""
+    first, second = peer("a", 1, 1), peer("b", 2, 2)
+    for taken, third, is_served in (
+        (frozenset[int](), peer("c", 3, 3), True),
+        (frozenset[int](), peer("c", 3, 1), False),
+        (frozenset(nodeplan.natural_ids(peer("c", 3, 3)).values()), peer("c", 3, 3), True),
+    ):
+        site = replace(SITE, taken=taken)
+        wiring = StaticWiring(site)
+        wiring.node({HERE, first, second})
+        answer = wiring.node({HERE, first, second, third})
+        assert answer == StaticWiring(site).node({HERE, first, second, third})
+        assert ("c" not in [one.peer for one in answer.unserved]) is is_served
+        assert taken.isdisjoint(item.id for item in answer.plan.values() if isinstance(item, Nexthop))
