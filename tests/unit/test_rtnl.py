@@ -111,10 +111,10 @@ def test_the_mtu_of_a_route_is_a_metric() -> None:
 
 def test_a_neighbour_without_its_addresses_is_none() -> None:
     """As a proxy's, or one of a bridge's that leads to no other machine."""
-    body = rtnl.NDMSG.pack(AF_INET, 7, rtnl.NUD_PERMANENT, 0, 0)
-    lladdr = rtnl.attr(rtnl.NDA_LLADDR, bytes(6))
-    dst = rtnl.attr(rtnl.NDA_DST, bytes((192, 0, 2, 1)))
+    body = routemsg.NDMSG.pack(AF_INET, 7, routemsg.NUD_PERMANENT, 0, 0)
+    lladdr = rtnl.attr(routemsg.NDA_LLADDR, bytes(6))
+    dst = rtnl.attr(routemsg.NDA_DST, bytes((192, 0, 2, 1)))
     for less in (b"", lladdr, dst):
-        assert rtnl.neigh(body + less, HOST, {7: "eth0"}) is None
-        assert rtnl.fdb(body + less, "eth0") is None
-    assert rtnl.neigh(body + lladdr + dst, HOST, {7: "eth0"}) == Neigh(HOST, "eth0", "192.0.2.1", "00:00:00:00:00:00")
+        assert routemsg.neigh(body + less, HOST, {7: "eth0"}) is None
+        assert routemsg.fdb(body + less, "eth0") is None
+    assert routemsg.neigh(body + lladdr + dst, HOST, {7: "eth0"}) == Neigh(HOST, "eth0", "192.0.2.1", "00:00:00:00:00:00")
