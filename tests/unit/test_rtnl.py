@@ -117,4 +117,5 @@ def test_a_neighbour_without_its_addresses_is_none() -> None:
     for less in (b"", lladdr, dst):
         assert routemsg.neigh(body + less, HOST, {7: "eth0"}) is None
         assert routemsg.fdb(body + less, "eth0") is None
-    assert routemsg.neigh(body + lladdr + dst, HOST, {7: "eth0"}) == Neigh(HOST, "eth0", "192.0.2.1", "00:00:00:00:00:00")
+    whole = Neigh(HOST, "eth0", "192.0.2.1", "00:00:00:00:00:00")
+    assert routemsg.neigh(body + lladdr + dst, HOST, {7: "eth0"}) == whole
