@@ -261,11 +261,13 @@ class _Written(msgspec.Struct, frozen=True):
     addresses: list[str]
     pod_cidrs: list[str]
     flaws: list[str]
+    asn: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 def _written(one: Peer) -> bytes:
     addresses, pod_cidrs = list(map(str, one.addresses)), list(map(str, one.pod_cidrs))
-    return msgspec.json.encode(_Written(one.name, addresses, pod_cidrs, list(one.flaws)))
+    return msgspec.json.encode(_Written(one.name, addresses, pod_cidrs, list(one.flaws), one.asn, one.labels))
 
 
 def _recalled(kept: Kept | None) -> frozenset[Peer]:
@@ -278,6 +280,8 @@ def _recalled(kept: Kept | None) -> frozenset[Peer]:
                 tuple(map(IPAddress, one.addresses)),
                 tuple(map(IPNetwork, one.pod_cidrs)),
                 tuple(one.flaws),
+                one.asn,
+                one.labels,
             )
             for one in written
         )

@@ -6,6 +6,7 @@ fields are those of the API's v1: NodeList, Node, WatchEvent, Status.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Final, NamedTuple, TypeVar
 
@@ -14,10 +15,16 @@ from msgspec import Meta
 from netaddr import IPAddress, IPNetwork
 
 from cluster import addresses
-from cluster.peers import Peer
+from cluster.peers import ASN_MAX, Peer
 
 ANNOTATION: Final = "routable.io/pod-cidrs"
 """Stands in where nobody gives Nodes pod CIDRs: CIDRs with commas between them."""
+ASN: Final = "routable.io/asn"
+"""The annotation with the number of a Node's autonomous system."""
+LABELS: Final = ("topology.kubernetes.io/", "routable.io/")
+"""What the labels that are known of a Node begin with: a cluster has thousands of Nodes, each with dozens."""
+
+_SHOWN: Final = 40
 
 T = TypeVar("T")
 
@@ -31,6 +38,7 @@ class _Metadata(_Of, frozen=True):
     resource_version: str = ""
     creation_timestamp: str | None = None
     annotations: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
 
 
 class _Spec(_Of, frozen=True):
@@ -108,12 +116,30 @@ def described(node: NodeObject) -> Described:
     """What *node* says of itself."""
     own, bad_own = _addresses(node.status.addresses or ())
     cidrs, bad_cidrs = _pod_cidrs(node)
-    flaws = (*bad_own, *bad_cidrs)
+    asn, bad_asn = _asn(node)
+    flaws = (*bad_own, *bad_cidrs, *bad_asn)
     spans = (
         *((one.version, int(one), int(one)) for one in own),
         *((one.version, int(one.first), int(one.last)) for one in cidrs),
     )
-    return Described(Peer(node.metadata.name, own, cidrs, flaws), node.metadata.creation_timestamp or "", spans)
+    peer = Peer(node.metadata.name, own, cidrs, flaws, asn, _labels(node))
+    return Described(peer, node.metadata.creation_timestamp or "", spans)
+
+
+def _asn(node: NodeObject) -> tuple[int, list[str]]:
+    """The number in the annotation; 0 where there is none."""
+    text = (node.metadata.annotations or {}).get(ASN, "").strip()
+    if not text:
+        return 0, []
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(ASN_MAX)) or not 1 <= int(text) <= ASN_MAX:
+        return 0, [f"its annotation {ASN} is {text[:_SHOWN]!r}, and no number from 1 to {ASN_MAX}"]
+    return int(text), []
+
+
+def _labels(node: NodeObject) -> tuple[tuple[str, str], ...]:
+    labels = node.metadata.labels or {}
+    known = ((sys.intern(key), sys.intern(value)) for key, value in labels.items() if key.startswith(LABELS))
+    return tuple(sorted(known))
 
 
 def _addresses(listed: Sequence[_Address]) -> tuple[tuple[IPAddress, ...], list[str]]:

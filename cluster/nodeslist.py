@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from netaddr import IPAddress, IPNetwork
 
 from cluster import addresses, tomlfile
-from cluster.peers import Peer
+from cluster.peers import ASN_MAX, Peer
 from cni.errors import ConfigInvalid
 from cni.spec import NAME
 
@@ -22,6 +22,7 @@ NAME_MAX: Final = 253
 """Characters of a node's name: a DNS name (RFC 1123)."""
 
 _KEYS: Final = ("name", "addresses", "pod_cidrs")
+_OPTIONAL: Final = ("asn", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,8 @@ def _tables(path: str, text: str, document: dict[str, Any]) -> list[dict[str, An
 
 def _peer(where: _Where, table: dict[str, Any]) -> Peer:
     for key, value in table.items():
-        if key not in _KEYS:
-            raise where.wrong(key, value, f"unknown key; allowed: {', '.join(_KEYS)}")
+        if key not in (*_KEYS, *_OPTIONAL):
+            raise where.wrong(key, value, f"unknown key; allowed: {', '.join((*_KEYS, *_OPTIONAL))}")
     for key in _KEYS:
         if key not in table:
             raise where.wrong(key, None, f"is missing; every node has {', '.join(_KEYS)}")
@@ -83,7 +84,27 @@ def _peer(where: _Where, table: dict[str, Any]) -> Peer:
     if not isinstance(name, str) or not NAME.fullmatch(name) or len(name) > NAME_MAX:
         allowed = f"at most {NAME_MAX} letters, digits, dots, dashes and underscores, a letter or digit first"
         raise where.wrong("name", name, f"allowed: {allowed}")
-    return Peer(name, _addresses(where, table["addresses"]), _pod_cidrs(where, table["pod_cidrs"]))
+    return Peer(
+        name,
+        _addresses(where, table["addresses"]),
+        _pod_cidrs(where, table["pod_cidrs"]),
+        asn=_asn(where, table.get("asn")),
+        labels=_labels(where, table.get("labels", {})),
+    )
+
+
+def _asn(where: _Where, value: object) -> int:
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= ASN_MAX:
+        raise where.wrong("asn", value, f"allowed: the number of an autonomous system, 1 to {ASN_MAX}")
+    return value
+
+
+def _labels(where: _Where, value: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise where.wrong("labels", value, 'allowed: a table of strings, such as { rack = "r1" }')
+    return tuple(sorted(value.items()))
 
 
 def _texts(where: _Where, key: str, value: object) -> list[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from netaddr import IPAddress, IPNetwork
 
 from cni.errors import Failure
+
+ASN_MAX: Final = (1 << 32) - 2
+"""The highest number of an autonomous system (RFC 7300)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,7 @@ class Peer:
     """One node: *name*, at most one address per family (IPv4 first) and the CIDRs that its pods live in.
 
     *flaws* are what the source says of it that cannot be used, each in words for the operator; what can be is there.
+    *asn* is the number of its autonomous system where the source names one, else 0; *labels* are in order.
     The node that the agent runs on is a Peer like the others; who reads the set picks it out by its name.
     """
 
@@ -22,6 +26,8 @@ class Peer:
     addresses: tuple[IPAddress, ...]
     pod_cidrs: tuple[IPNetwork, ...]
     flaws: tuple[str, ...] = ()
+    asn: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
 
     def __hash__(self) -> int:
         """By the name, which only one has: sets of thousands are made whenever one of them changes."""

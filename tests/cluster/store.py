@@ -20,6 +20,7 @@ def node(
     pod_cidrs: Sequence[str] | None,
     *,
     annotations: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
     created: str = "2026-01-01T00:00:00Z",
     images: int = 0,
 ) -> Object:
@@ -38,7 +39,7 @@ def node(
             "name": name,
             "uid": f"uid-of-{name}",
             "creationTimestamp": created,
-            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
+            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **(labels or {})},
             **({"annotations": dict(annotations)} if annotations else {}),
         },
         "spec": spec,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from cluster.claims import settled
-from cluster.nodeobjects import ANNOTATION, Described, NodeObject, Page, decoded, described
+from cluster.nodeobjects import ANNOTATION, ASN, Described, NodeObject, Page, decoded, described
 from cluster.peers import Peer
 from tests.cluster.store import node
 
@@ -20,10 +20,11 @@ def read(
     pod_cidrs: Sequence[str] | None = ("10.1.0.0/24",),
     *,
     annotations: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
     created: str = "2026-01-01T00:00:00Z",
 ) -> Described:
     """A Node, through the API's JSON."""
-    made = node(name, addresses, pod_cidrs, annotations=annotations, created=created)
+    made = node(name, addresses, pod_cidrs, annotations=annotations, labels=labels, created=created)
     return described(decoded(json.dumps(made).encode(), NodeObject))
 
 
@@ -163,3 +164,22 @@ def test_ranges_of_many_nodes_are_apart() -> None:
         for n in range(1, 250)
     ]
     assert settled(many) == {one.peer for one in many}
+
+
+def test_a_node_has_a_number_and_labels_of_where_it_is() -> None:
+    """The annotation says which autonomous system it is in; of its labels those are known that tell of the network."""
+    labels = {"topology.kubernetes.io/zone": "z1", "routable.io/rack": "r1"}
+    peer = read(annotations={ASN: "4200000001"}, labels={**labels, "app": "x"}).peer
+    assert peer.asn == 4200000001
+    assert peer.labels == (("routable.io/rack", "r1"), ("topology.kubernetes.io/zone", "z1"))
+    assert read().peer.asn == 0
+
+
+@pytest.mark.parametrize("text", ["0", "4294967295", "65001.5", "-1", "٣", "9" * 5000])
+def test_a_number_that_is_none_is_a_flaw(text: str) -> None:
+    """It is told, and takes nothing else away."""
+    peer = read(annotations={ASN: text}).peer
+    assert peer.asn == 0
+    assert len(peer.flaws) == 1
+    assert f"its annotation {ASN} is {text[:20]!r}"[:30] in peer.flaws[0]
+    assert shown(peer) == "node-a 192.0.2.1 10.1.0.0/24"

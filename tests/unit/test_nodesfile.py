@@ -57,6 +57,14 @@ def test_reads_nodes_of_both_families() -> None:
     }
 
 
+def test_reads_what_routers_of_the_network_need_to_know() -> None:
+    """A node may say its autonomous system and any labels; else it has none."""
+    more = GOOD.replace('name = "b"', 'name = "b"\nasn = 4200000002\nlabels = { rack = "r1", "a/b" = "" }')
+    found = {peer.name: peer for peer in nodeslist.parse("nodes.toml", more.encode())}
+    assert (found["b"].asn, found["b"].labels) == (4200000002, (("a/b", ""), ("rack", "r1")))
+    assert (found["a"].asn, found["a"].labels) == (0, ())
+
+
 def test_answers_an_address_by_family() -> None:
     """A peer knows its address of each family, and None where it has none."""
     peer = Peer("a", (IPAddress("192.0.2.1"),), (IPNetwork("10.1.0.0/24"),))
@@ -77,6 +85,11 @@ def test_answers_an_address_by_family() -> None:
         ('"192.0.2.2"', '"::ffff:192.0.2.2"', "(IPv4-mapped)"),
         ('"192.0.2.2"', "192", "line 9, node b: addresses 192: allowed: strings, in quotes"),
         ('name = "b"', 'name = "a"', 'line 8, node a: name "a": is also the name of node number 1'),
+        ('name = "b"', 'name = "b"\nasn = 0', "line 9, node b: asn 0: allowed: the number of an autonomous system"),
+        ('name = "b"', 'name = "b"\nasn = true', "node b: asn true: allowed: the number of an autonomous system"),
+        ('name = "b"', 'name = "b"\nasn = 4294967295', "allowed: the number of an autonomous system, 1 to 4294967294"),
+        ('name = "b"', 'name = "b"\nlabels = "r1"', 'line 9, node b: labels "r1": allowed: a table of strings'),
+        ('name = "b"', 'name = "b"\nlabels = { rack = 1 }', "allowed: a table of strings"),
         ('name = "b"', 'name = ""', 'line 8, node number 2: name "": allowed: at most 253'),
         ('name = "b"', 'name = "b c"', 'line 8, node number 2: name "b c": allowed: at most 253'),
         ('name = "b"', f'name = "{"b" * 254}"', "(256 characters): allowed: at most 253"),
