@@ -52,7 +52,7 @@ setup-test: .venv/ready-test
 .venv/ready-test: .venv/ready Makefile
 	@deploy/packages.sh gcc libc6-dev containernetworking-plugins iptables
 	@deploy/packages.sh --optional podman crun busybox-static
-	@deploy/packages.sh --extract .venv/debian prometheus containerd runc
+	@deploy/packages.sh --extract .venv/debian prometheus containerd runc bird2
 	@deploy/packages.sh --extract .venv/debian-testing --suite testing containerd containernetworking-plugins
 	@echo "installing the packages for the tests into .venv"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws,gcp,kubernetes,test]'

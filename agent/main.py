@@ -73,7 +73,7 @@ from agent.tell import metrics
 from agent.tell.metrics import Metrics
 from agent.tell.status import Status
 from backends import nodeplan
-from backends.descriptor import Handles
+from backends.descriptor import Around, Handles
 from cni.errors import Failure, NotReady, TryAgain
 from dataplane import host, preflight, uplink, ways
 from dataplane.events import Events
@@ -195,8 +195,9 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         restored(ground, outside.survey)
         keeping = kept(config, ground, outside, use, life, parts)
         reconciler = keeping.reconciler
-        handles = Handles(reconciler.settle, keeping.events.wake, life.die)
-        lives = Lives(lambda name: outside.supply.parts(name, handles), life)
+        around = partial(surroundings, outside.survey, outside.way)
+        handles = Handles(reconciler.settle, keeping.events.wake, life.die, around)
+        lives = Lives(lambda name: outside.supply.parts(name, handles), life, outside.supply.lasting)
         switch = switching(config, ground, outside, keeping, lives, life)
         doors = opened(config, parts)
         said = voices(config, ground.ledger, lambda: status, keeping.repair.diary.note, life.die)
@@ -409,6 +410,12 @@ def settled(reconciler: Reconciler, survey: Survey) -> Surroundings | None:
     if not reconciler.settle():
         raise TryAgain("the kernel is not as it should be yet", "a pass failed or takes long: see routablectl status")
     return survey.now
+
+
+def surroundings(survey: Survey, way: Way) -> Around | None:
+    """What the backends' parts know of the world; None while nothing is known."""
+    now, state = survey.now, way.state
+    return Around(now.site, now.peers, frozenset((state.active, state.wanted))) if now is not None else None
 
 
 def refuse_what_is_missing(survey: Survey, nft: Nft, settings: Path) -> None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:  # the names alone must not cost what a descriptor imports
     from backends.descriptor import Backend
 
-BACKENDS: Final[Mapping[str, str]] = MappingProxyType({"static": "static", "vxlan": "vxlan", "aws-eni": "aws"})
+BACKENDS: Final[Mapping[str, str]] = MappingProxyType(
+    {"static": "static", "vxlan": "vxlan", "bgp": "bgp", "aws-eni": "aws"}
+)
 """Name, as in the agent's configuration, to folder, which is what the backend's table there is called, too."""
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # who asks for a fact alone must not pay for what a wiring im
     from backends.site import Site
     from backends.told import Shown, Told
     from backends.wiring import Wiring
-    from cluster.peers import Source
+    from cluster.peers import Peer, Source
     from dataplane.items import Item
 
 S = TypeVar("S", bound=Section)
@@ -52,17 +52,26 @@ class Means:
     environment: Mapping[str, str]
 
 
+class Around(NamedTuple):
+    """What surrounds the node now, and the names of the *backends* that wire it: one, or two while it changes."""
+
+    site: Site
+    peers: frozenset[Peer]
+    backends: frozenset[str]
+
+
 class Handles(NamedTuple):
     """What the agent does for a part of a backend's. Any thread may call.
 
     *settle* answers whether the kernel has what is wanted, once a pass has seen to it. *look* has a pass come now,
     which asks source and fabric what there is: who watches something calls it when that has changed. *on_death* is told
-    the name of a thread that ends unasked, and what of.
+    the name of a thread that ends unasked, and what of. *around* answers None while nothing is known yet.
     """
 
     settle: Callable[[], bool]
     look: Callable[[], None]
     on_death: Callable[[str, BaseException], None]
+    around: Callable[[], Around | None] = lambda: None
 
 
 class Part(Protocol):
@@ -126,13 +135,16 @@ class Backend(Generic[S]):
 
     *table* is its table in the configuration, which is called as its folder; *contradictions* are what the types of
     that cannot say. *wiring* and *supply* make its two halves. *check* looks, changing nothing, at what a start needs
-    besides a list of nodes. *show* is what ``routablectl status`` prints of the sections that its parts told.
+    besides a list of nodes. *remove* takes away what of it is not in a plan, from the node of that name, and says in
+    lines what it did. *show* is what ``routablectl status`` prints of the sections that its parts told.
 
     Attributes:
         needs_nodes: it must be told the other nodes; else its fabric knows all that it needs.
         has_pod_cidrs: pods' addresses are of the pod CIDRs in the list of nodes, so that a node can go from one such
             backend to another under running pods.
         shows: whether an object of ours on the host shows that peers may be reached by this backend.
+        is_lasting: its parts live as long as the configuration has its table: others are told something by them, and
+            use that for a while after this node has changed to another backend.
         instead_of_masquerade: what to use in the place of the table [masquerade], where that is not for it.
     """
 
@@ -143,8 +155,10 @@ class Backend(Generic[S]):
     supply: Callable[[S, Means], Provision] = pod_cidrs
     check: Callable[[S, Mapping[str, str]], Iterator[Verdict]] = lambda table, environment: iter(())
     commands: tuple[Command, ...] = ()
+    remove: Callable[[S, str], Iterator[str]] = lambda table, node: iter(())
     show: Callable[[Mapping[str, Any]], Shown] = nothing
     needs_nodes: bool = True
     has_pod_cidrs: bool = True
     shows: Callable[[Item], bool] = lambda item: False
+    is_lasting: bool = False
     instead_of_masquerade: str = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from netaddr import IPAddress
+
 from backends.fabric import Shortage, Supplied
 from backends.told import Told
 from cluster.peers import Peer
@@ -23,3 +25,14 @@ class PodCidrs:
     def told(self) -> Told:
         """Nothing: who the nodes are, the list tells."""
         return Told()
+
+
+def own_addresses(node: Peer) -> list[IPAddress]:
+    """The addresses out of its pod CIDRs that a *node* can have itself, the source of what it sends to pods: of each
+    family the first address of the first one of which pods are not given that. Of a /31 or /127 they are given both."""
+    firsts: dict[int, IPAddress] = {}
+    for cidr in sorted(node.pod_cidrs):
+        first, _ = Block(cidr, node.name).usable
+        if first > cidr.first:
+            firsts.setdefault(cidr.version, IPAddress(cidr.first, cidr.version))
+    return list(firsts.values())

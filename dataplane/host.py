@@ -12,7 +12,7 @@ from pyroute2.netlink.rtnl import RTM_GETADDR
 
 from dataplane import observe, routemsg, rtnl
 from dataplane.forward import Chain, Forward
-from dataplane.items import PROTOCOL
+from dataplane.items import LOCAL, PROTOCOL
 from dataplane.netlink import Socket
 from dataplane.ours import has_our_name
 from dataplane.refusal import translated, unable
@@ -63,7 +63,7 @@ def look(forward: Forward, settings: Path, uplink: str, addresses: Collection[st
 def _is_before_main(one: routemsg.SeenRule) -> bool:
     """Whether that is a rule of another program's that comes before the main table."""
     is_others = one.protocol != PROTOCOL and not one.is_l3mdev
-    return is_others and one.rule.table != routemsg.LOCAL and one.rule.priority < routemsg.MAIN_RULE
+    return is_others and one.rule.table != LOCAL and one.rule.priority < routemsg.MAIN_RULE
 
 
 class _Held(NamedTuple):

@@ -55,6 +55,8 @@ PROTOCOL: Final = 82
 
 MAIN: Final = 254
 """The number of the main routing table (RT_TABLE_MAIN)."""
+LOCAL: Final = 255
+"""The table of what is the node's own."""
 
 class Key(NamedTuple):
     """Identity of an object in the kernel: where it lives, what it is, and its name there."""
@@ -179,7 +181,8 @@ class Nexthop(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A route in *table*: by nexthop object, through a gateway, on a link, or ``unreachable``.
+    """A route in *table*: by nexthop object, through a gateway, on a link, or ``unreachable``; or, in the table
+    `LOCAL`, to the node itself, which has the address by that alone.
 
     *mtu* (bytes) is the way's where it is less than the link's, else 0; *src* the source of what the host itself sends,
     where that is not the kernel's choice.
@@ -195,6 +198,7 @@ class Route(NamedTuple):
     mtu: int = 0
     table: int = MAIN
     src: str = ""
+    local: bool = False
 
     @property
     def rank(self) -> int:
@@ -211,6 +215,7 @@ class Route(NamedTuple):
     def __str__(self) -> str:
         words = [within(self.place) + "route"]
         words += ["unreachable"] if self.unreachable else []
+        words += ["local"] if self.local else []
         words += [self.dst]
         words += ["nhid", str(self.nhid)] if self.nhid else []
         words += ["via", self.via] if self.via else []

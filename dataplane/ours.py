@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from dataplane.items import HOST, MAIN, POD_GROUP, POD_LINK_PREFIX, Nexthop, Route, Rule
+from dataplane.items import HOST, LOCAL, MAIN, POD_GROUP, POD_LINK_PREFIX, Nexthop, Route, Rule
 from dataplane.links import VXLAN_LINK
 
 ALIAS: Final = "routable "
@@ -33,6 +33,8 @@ RULES: Final = range(8200, 8300)
 """The priorities of our rules."""
 RULE: Final = 82
 """The priority of those of our rules that come before others'."""
+TRIED: Final = 81
+"""And before those: where a single address leads another way than the rest."""
 TABLES: Final = range(8200, 8300)
 """The routing tables, besides main, that we have."""
 
@@ -71,11 +73,14 @@ def is_nexthop(item: Nexthop) -> bool:
 
 def is_route(item: Route, metric: int) -> bool:
     """Whether a route with our protocol number can be ours: with the metric that the kernel gives where none is asked
-    for; and on the host one to a pod, to a peer or to nowhere, or in a table of ours."""
+    for; and on the host one to a pod, to a peer or to nowhere, or in a table of ours, or one that makes an address the
+    node's own."""
     if metric not in (0, 1024 if ":" in item.dst else 0):
         return False
     if item.place is not HOST or item.table in TABLES:
         return True
+    if item.local:
+        return item.table == LOCAL and item.dev == "lo"
     if item.table != MAIN:
         return False
     return item.unreachable or item.nhid in NEXTHOPS or (not item.via and has_pod_link_name(item.dev))
@@ -83,4 +88,4 @@ def is_route(item: Route, metric: int) -> bool:
 
 def is_rule(item: Rule) -> bool:
     """Whether a rule with our protocol number can be ours."""
-    return item.priority in RULES or item.priority == RULE
+    return item.priority in RULES or item.priority in (TRIED, RULE)

@@ -19,6 +19,7 @@ PORT: Final = 9
 """Of the discard service (RFC 863)."""
 _IP_RECVERR: Final = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
 _SO_BINDTODEVICE: Final = 25
+_IPV6_FREEBIND: Final = 78
 _MSG_ERRQUEUE: Final = 0x2000
 _EXTENDED: Final = struct.Struct("=IBBBBII")  # struct sock_extended_err: errno, origin, type, code, pad, info, data
 _ORIGIN_ICMP: Final = frozenset((2, 3))
@@ -39,6 +40,8 @@ def silence(source: str, target: str, answerers: Collection[str], patience: floa
     with closing(opened) as stream:
         try:
             stream.setsockopt(*_IP_RECVERR[family], 1)
+            if family == socket.AF_INET6:  # the node may have the address by a route alone, which IPv6 does not look at
+                stream.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
             if device:
                 stream.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, device.encode())
             stream.bind((source, 0))

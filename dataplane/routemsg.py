@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from socket import AF_BRIDGE, AF_INET, AF_INET6, AF_UNSPEC, inet_ntop, inet_pton
 from typing import Final, NamedTuple
 
-from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
+from pyroute2.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
 from pyroute2.netlink.rtnl import (
     RTM_DELADDR,
     RTM_DELNEIGH,
@@ -34,7 +34,9 @@ RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE
     1, 4, 5, 6, 7, 8, 15, 30, 2,
 )  # fmt: skip
 RTPROT_KERNEL: Final = 2
-RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_UNREACHABLE, RTNH_F_ONLINK, LOCAL = 0, 253, 1, 7, 4, 255
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST, RTN_UNICAST, RTN_LOCAL, RTN_UNREACHABLE, RTNH_F_ONLINK = (
+    0, 253, 254, 1, 2, 7, 4,
+)  # fmt: skip
 FRA_DST, FRA_SRC, FRA_PRIORITY, FRA_FWMARK, FRA_SUPPRESS_IFGROUP, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = (
     1, 2, 6, 10, 13, 15, 16, 21,
 )  # fmt: skip
@@ -86,6 +88,8 @@ def _route(item: Route, index: int) -> bytes:
     family, packed, length = _split(item.dst)
     scope = RT_SCOPE_LINK if item.dev and not item.via and family == AF_INET else RT_SCOPE_UNIVERSE
     kind = RTN_UNREACHABLE if item.unreachable else RTN_UNICAST
+    if item.local:
+        scope, kind = RT_SCOPE_HOST, RTN_LOCAL
     flags = RTNH_F_ONLINK if item.onlink else 0
     body = RTMSG.pack(family, length, 0, 0, _byte(item.table), PROTOCOL, scope, kind, flags) + attr(RTA_DST, packed)
     if item.table != MAIN:
@@ -142,6 +146,8 @@ def put(item: Item, index: int, replace: bool) -> Message:
     """
     new, _, encode = _FORMS[type(item)]
     flags = NLM_F_CREATE | (NLM_F_REPLACE if replace or isinstance(item, Neigh | Fdb) else NLM_F_EXCL)
+    if isinstance(item, Route) and item.local:  # beside the one that comes with an address on a link
+        flags = NLM_F_CREATE | NLM_F_APPEND
     return Message(new, flags, encode(item, index))
 
 
@@ -232,7 +238,8 @@ def _any_route(body: bytes, found: Mapping[int, bytes], place: Place, names: Map
     mtu = U32.unpack(metrics[RTAX_MTU])[0] if RTAX_MTU in metrics else 0
     dev, onlink = names.get(oif, f"#{oif}"), bool(flags & RTNH_F_ONLINK)
     src = text(found[RTA_PREFSRC]) if RTA_PREFSRC in found else ""
-    return Route(place, dst, dev, via, onlink=onlink, mtu=mtu, table=table, src=src)
+    local = kind == RTN_LOCAL
+    return Route(place, dst, dev, via, onlink=onlink, mtu=mtu, table=table, src=src, local=local)
 
 
 def default_route(body: bytes, but: int) -> int | None:

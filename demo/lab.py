@@ -30,6 +30,8 @@ from demo.runtime import Pod, Runtime
 
 PATIENCE: Final = 60.0
 """Seconds for an agent to be ready, or for something to come true."""
+POWER: Final = "-all,+net_admin,+net_raw,+sys_admin,+sys_ptrace"
+"""What deploy/routable-agent.service leaves an agent: nothing more is needed."""
 _NUMBERS = itertools.count(1)
 
 Family = Literal["v4", "v6", "dual"]
@@ -60,9 +62,12 @@ class Node:
     settings: dict[str, Any]
     agent: subprocess.Popen[bytes] | None = None
     pods: list[Pod] = field(default_factory=list)
+    asn: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     program: Sequence[str] = ("-m", "agent.main")
     launcher: Sequence[str] = ()
+    power: str = POWER
     _names: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -91,9 +96,8 @@ class Node:
 
     def launch(self) -> None:
         """Start the agent and do not wait."""
-        # As deploy/routable-agent.service has it: nothing more is needed.
-        power = "-all,+net_admin,+net_raw,+sys_admin,+sys_ptrace"
-        line = self.place.enter("setpriv", "--pdeathsig", "KILL", "--bounding-set", power, "--inh-caps", power, "--")
+        power = ["--bounding-set", self.power, "--inh-caps", self.power]
+        line = self.place.enter("setpriv", "--pdeathsig", "KILL", *power, "--")
         line += [*self.launcher, sys.executable, *self.program, "--config", str(self.config)]
         with self.log.open("ab") as log:
             self.agent = subprocess.Popen(
@@ -190,6 +194,7 @@ class Lab:
     outside_addresses: list[str]
     families: tuple[int, ...]
     directory: Path
+    fabric: Place
 
     @property
     def pods(self) -> list[tuple[Node, Pod]]:
@@ -205,7 +210,9 @@ class Lab:
         lines = []
         for node in self.nodes if nodes is None else nodes:
             lines += ["[[node]]", f'name = "{node.name}"', f"addresses = {json.dumps(node.addresses)}"]
-            lines += [f"pod_cidrs = {json.dumps(node.pod_cidrs)}", ""]
+            lines += [f"pod_cidrs = {json.dumps(node.pod_cidrs)}"]
+            lines += [f"asn = {node.asn}"] if node.asn else []
+            lines += [f"labels = {_value(node.labels)}", ""]
         fresh = self.directory / "nodes.new"
         fresh.write_text("\n".join(lines))
         fresh.rename(self.directory / "nodes.toml")
@@ -222,9 +229,11 @@ def built(
     form: Literal["c", "python"] | None = None,
     mtu: int = 1500,
     is_started: bool = True,
+    has_routes: bool = True,
 ) -> Iterator[Lab]:
     """A lab whose agents serve; it is taken down whatever happens. *settings* are added to every agent's
-    configuration; *form* is the executable's, None for the better one that can be had here."""
+    configuration; *form* is the executable's, None for the better one that can be had here. Unless it *has_routes*,
+    nobody but the nodes is told a route to pods."""
     name = f"lab{os.getpid()}-{next(_NUMBERS)}"
     families = FAMILIES[family]
     with ExitStack() as cleanup:
@@ -250,10 +259,13 @@ def built(
             [_address(number=100, family=one, is_routed=is_routed) for one in families],
             families,
             directory,
+            fabric,
         )
         for node in made:
             node.addresses = [_address(node.number, one, is_routed) for one in families]
             for cidr, address in zip(node.pod_cidrs, node.addresses, strict=True):
+                if not has_routes:
+                    continue
                 if is_routed:
                     fabric.ip(f"route add {cidr} via {address}")
                 else:
@@ -359,9 +371,17 @@ def _end(node: Node) -> None:
 
 
 def _toml(settings: Mapping[str, Any]) -> str:
-    plain = [f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, Mapping)]
+    plain = [f"{key} = {_value(value)}" for key, value in settings.items() if not isinstance(value, Mapping)]
     tables = []
     for name, table in settings.items():
         if isinstance(table, Mapping):
-            tables += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+            tables += [f"[{name}]", *(f"{key} = {_value(value)}" for key, value in table.items())]
     return "\n".join([*plain, *tables, ""])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_value(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value)

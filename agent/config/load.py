@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-from netaddr import IPNetwork
+from netaddr import IPAddress, IPNetwork
 
 import backends
 from agent.config.schema import NODE_NAME, SOCKET_MAX, Config, endpoint, keys, sections, whole
@@ -53,6 +53,8 @@ def _concerned(document: Mapping[str, Any]) -> frozenset[str]:
 def _decode(wanted: type, value: object) -> object:
     if wanted is IPNetwork and isinstance(value, str):
         return addresses.cidr(value)
+    if wanted is IPAddress and isinstance(value, str):
+        return addresses.address(value)
     raise ValueError("is not a string, in quotes")
 
 
@@ -67,7 +69,9 @@ class _File(NamedTuple):
     def wrong(self, key: str, why: str, value: object = None) -> ConfigInvalid:
         """The complaint about the dotted *key*, which may end in an index."""
         *tables, name = re.sub(r"\[\d+\]", "", key).split(".")
-        line = tomlfile.line_of(self.text, ".".join(tables), 0, name, value if isinstance(value, str) else "")
+        several = re.search(r"\[(\d+)\]\.", key)
+        nth = int(several[1]) if several else 0
+        line = tomlfile.line_of(self.text, ".".join(tables), nth, name, value if isinstance(value, str) else "")
         if line is None and not tables:
             line = tomlfile.line_of(self.text, name)  # a table of that name
         is_value = "" if value is None else f" is {tomlfile.shown(value)}"
@@ -75,15 +79,21 @@ class _File(NamedTuple):
 
     def refuse_unknown(self) -> None:
         for table, section in sections(self.type):
-            present = self.document.get(table, {}) if table else self.document
             known = section.__struct_fields__
-            for name in present if isinstance(present, dict) else ():
-                if name not in known:
-                    key = f"{table}.{_bare(name)}".lstrip(".")
-                    place = f"[{table}]" if table else "the top of the file"
-                    every = known if table else _all().__struct_fields__
-                    why = _suggestion(table, name) or f"allowed in {place}: {', '.join(every)}"
-                    raise self.wrong(key, f"unknown key; {why}")
+            for path, present in self.present(table):
+                for name in present:
+                    if name not in known:
+                        place = f"[{table}]" if table else "the top of the file"
+                        every = known if table else _all().__struct_fields__
+                        why = _suggestion(table, name) or f"allowed in {place}: {', '.join(every)}"
+                        raise self.wrong(f"{path}.{_bare(name)}".lstrip("."), f"unknown key; {why}")
+
+    def present(self, table: str) -> list[tuple[str, dict[str, Any]]]:
+        """What the file has of *table*, each with its dotted path: there may be several of one."""
+        found = [("", self.document)]
+        for name in filter(None, table.split(".")):
+            found = [inner for path, one in found for inner in _below(path, one, name)]
+        return found
 
     def refuse_missing(self) -> None:
         chosen = self.document.get("backend")
@@ -92,10 +102,12 @@ class _File(NamedTuple):
         has_list = has_list and not (isinstance(nodes, dict) and nodes.get("source", "file") != "file")
         for key, one in keys(self.type).items():
             table, _, name = key.rpartition(".")
-            present = self.document.get(table, {}) if table else self.document
             is_needed = one.default is msgspec.NODEFAULT or (key == "nodes.file" and has_list)
-            if is_needed and isinstance(present, dict) and name not in present:
-                raise ConfigInvalid(f"{self.path}: {key} is missing", f"it must be given: {one.allowed}")
+            is_absent = "." not in table and table not in self.document and bool(table)
+            for path, present in [(table, {})] if is_absent else self.present(table):
+                if is_needed and name not in present:
+                    where = f"{path}.{name}".lstrip(".")
+                    raise ConfigInvalid(f"{self.path}: {where} is missing", f"it must be given: {one.allowed}")
 
     def convert(self) -> Config:
         try:
@@ -149,8 +161,9 @@ class _File(NamedTuple):
         if config.kubernetes.advertise_capacity and not backend.has_pod_cidrs:
             why = f"is not for {backend.name}, whose addresses become more and fewer: give kubelet its --max-pods"
             raise self.wrong("kubernetes.advertise_capacity", why)
-        for one in backend.contradictions(config.of(backend)):
-            raise self.wrong(*one)
+        for one in map(backends.load, sorted(_concerned(self.document))):
+            for wrong in one.contradictions(config.of(one)):
+                raise self.wrong(*wrong)
         if config.masquerade.enabled and not config.masquerade.routable:
             why = "is empty while masquerade.enabled is true; list at least the pods' own ranges"
             raise self.wrong("masquerade.routable", f"{why}, or pods would not see each other's addresses")
@@ -175,6 +188,12 @@ class _File(NamedTuple):
 
 def _all() -> type[Config]:
     return whole(frozenset(backends.BACKENDS))
+
+
+def _below(path: str, table: dict[str, Any], name: str) -> list[tuple[str, dict[str, Any]]]:
+    inner, where = table.get(name), f"{path}.{name}".lstrip(".")
+    found = [(f"{where}[{n}]", one) for n, one in enumerate(inner)] if isinstance(inner, list) else [(where, inner)]
+    return [(where, one) for where, one in found if isinstance(one, dict)]
 
 
 def _bare(name: str) -> str:

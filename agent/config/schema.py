@@ -186,11 +186,15 @@ class FileKey(NamedTuple):
 
 
 def sections(file: type[Config]) -> Iterator[tuple[str, type[Section]]]:
-    """The tables by name; "" is the top of the file."""
+    """The tables by name; "" is the top of the file, and "a.b" one of which there can be several, [[a.b]]."""
     yield "", file
     for field in msgspec.structs.fields(file):
         if isinstance(field.type, type) and issubclass(field.type, Section):
             yield field.name, field.type
+            for inner in msgspec.structs.fields(field.type):
+                of_list = get_args(inner.type)[0] if get_origin(inner.type) is tuple else None
+                if isinstance(of_list, type) and issubclass(of_list, Section):
+                    yield f"{field.name}.{inner.name}", of_list
 
 
 def keys(file: type[Config]) -> dict[str, FileKey]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import backends
 from agent.announce.directories import EXECUTABLE, remove_conflist
 from agent.config.schema import Config
 from agent.process.machine import boot_id, identity, moment
@@ -39,6 +40,9 @@ def uninstall(config: Config, *, is_sure: bool) -> Iterator[str]:
                 "drain the node first, or add --yes: they lose their network",
             )
         yield from filter(None, [remove_conflist(config.cni)])
+        for name in backends.BACKENDS:
+            backend = backends.load(name)
+            yield from backend.remove(config.of(backend), config.node)
         with closing(Kernel(netns, Nft())) as kernel:
             have = kernel.observe([OnHost(), Settings((), NFT_TABLES), Filter()])
             changes = diff({**have, **kernel.observe(_devices(have))}, {})

@@ -28,12 +28,13 @@ from ipam.family import Counts
 
 class Supply(NamedTuple):
     """The other nodes, the addresses, and what makes what lives: that which listens to the list of nodes, and the parts
-    of the backend of a name."""
+    of the backend of a name. Those of the *lasting* ones live whether or not they are in use."""
 
     source: Source
     fabric: Fabric
     listening: Callable[[Handles], Sequence[Living]]
     parts: Callable[[str, Handles], Sequence[Part]]
+    lasting: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +90,6 @@ def supply(config: Config, use: Use) -> Supply:
     if found.source is not None:
         return Supply(found.source, found.fabric, lambda handles: (), parts)
     source = nodes.source(config, os.environ, Path(config.paths.state))
-    return Supply(source, found.fabric, partial(nodes.parts, source), parts)
+    written = (name for name, table in backends.BACKENDS.items() if hasattr(config, table))
+    lasting = frozenset(name for name in written if backends.load(name).is_lasting)
+    return Supply(source, found.fabric, partial(nodes.parts, source), parts, lasting)

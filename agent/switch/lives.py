@@ -15,16 +15,21 @@ from backends.told import Told, together
 
 
 class Lives:
-    """Any thread may call. *make* answers the parts of the backend of a name, new ones each time."""
+    """Any thread may call. *make* answers the parts of the backend of a name, new ones each time. Those of the backends
+    *lasting* live all the time: others may be reached by what they say still."""
 
-    def __init__(self, make: Callable[[str], Sequence[Part]], life: Life) -> None:
+    def __init__(
+        self, make: Callable[[str], Sequence[Part]], life: Life, lasting: Collection[str] = ()
+    ) -> None:
         self._make = make
         self._life = life
+        self._lasting = frozenset(lasting)
         self._lock = threading.Lock()
         self._parts: dict[str, Sequence[Part]] = {}
 
     def use(self, names: Collection[str]) -> None:
         """The backends of these *names* are in use, and no others. ConfigInvalid: what one needs is not installed."""
+        names = self._lasting.union(names)
         with self._lock:
             begun = {name: self._make(name) for name in names if name not in self._parts}
             for part in (one for parts in begun.values() for one in parts):

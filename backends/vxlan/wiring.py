@@ -20,6 +20,7 @@ from netaddr import EUI, IPAddress
 
 from backends import nodeplan, podlink
 from backends.plainroutes import ByNexthops, off_link, routes
+from backends.podcidrs import own_addresses
 from backends.site import Site, pod_mtu
 from backends.vxlan import encapsulated
 from backends.vxlan.table import VxlanTable
@@ -29,7 +30,6 @@ from cni.errors import ConfigInvalid
 from dataplane.items import HOST, Addr, Item, Key, Neigh, Nexthop, Sysctl, plan
 from dataplane.links import VXLAN_LINK, Fdb, Vxlan
 from dataplane.ours import DEVICE_MAC
-from ipam.lease import Block
 from ipam.store import Record
 
 OVERHEAD: Final = {4: 50, 6: 70}
@@ -49,7 +49,7 @@ class VxlanWiring:
         self._peers = nodeplan.Peers(
             site, (*nodeplan.common(site), *self._device()), self._share, self._of_all
         )
-        self.reach = ByNexthops(site, overlay_addresses)
+        self.reach = ByNexthops(site, own_addresses)
         self.mtu = pod_mtu(site, OVERHEAD[self._underlay.version])
 
     def pod(self, record: Record) -> dict[Key, Item]:
@@ -108,7 +108,7 @@ class VxlanWiring:
         yield nodeplan.loose(self._site.uplink.name)
         if 6 in self._site.families:  # hardened hosts switch IPv6 off on every new device
             yield Sysctl(HOST, f"net/ipv6/conf/{VXLAN_LINK}/disable_ipv6", "0")
-        for address in overlay_addresses(self._site.here):
+        for address in own_addresses(self._site.here):
             yield Addr(HOST, VXLAN_LINK, f"{address}/{podlink.BITS[address.version]}")
 
     def _is_direct_for(self, peer: Peer, family: int) -> bool:
@@ -133,18 +133,7 @@ def gateway(peer: Peer, family: int, mac: str) -> IPAddress:
         return link_local(mac)
     # Only the neighbour entry makes something of it: one that is a pod's does, too, where there is no other.
     ranges = [IPAddress(cidr.first, 4) for cidr in sorted(peer.pod_cidrs) if cidr.version == 4]
-    return next((one for one in overlay_addresses(peer) if one.version == 4), ranges[0])
-
-
-def overlay_addresses(peer: Peer) -> list[IPAddress]:
-    """The node's own addresses in the overlay, the source of what the node itself sends to pods: of each family the
-    first address of the first pod CIDR of which pods are not given that one. Of a /31 or /127 they are given both."""
-    firsts: dict[int, IPAddress] = {}
-    for cidr in sorted(peer.pod_cidrs):
-        first, _ = Block(cidr, peer.name).usable
-        if first > cidr.first:
-            firsts.setdefault(cidr.version, IPAddress(cidr.first, cidr.version))
-    return list(firsts.values())
+    return next((one for one in own_addresses(peer) if one.version == 4), ranges[0])
 
 
 def _underlay(site: Site, choice: str) -> IPAddress:

@@ -36,6 +36,10 @@ def keys_of(text: str) -> dict[str, object]:
             found.update({f"{name}.{inner}": one for inner, one in value.items()})
         else:
             found[name] = value
+    for name, value in list(found.items()):
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            found.update({f"{name}.{inner}": one for inner, one in value[0].items()})
+            del found[name]
     return found
 
 
@@ -55,6 +59,7 @@ def test_every_file_is_covered_here() -> None:
     assert {path.name for path in (*AGENTS, *CONFLISTS)} == {
         "agent-small-static.toml",
         "agent-medium-vxlan.toml",
+        "agent-large-bgp.toml",
         "agent-large-aws-eni.toml",
         "10-routable.conflist",
         "10-routable-chained.conflist",
@@ -101,9 +106,10 @@ def test_every_key_of_the_schema_is_shown() -> None:
     everything = set(schema.keys(WHOLE))
     shown = {path.name: {*keys_of(path.read_text()), *keys_of(uncommented(path.read_text()))} for path in AGENTS}
     others = {
-        "agent-small-static.toml": ("vxlan.", "aws."),
-        "agent-medium-vxlan.toml": ("aws.",),
-        "agent-large-aws-eni.toml": ("vxlan.", "nodes.", "masquerade."),
+        "agent-small-static.toml": ("vxlan.", "bgp.", "aws."),
+        "agent-medium-vxlan.toml": ("bgp.", "aws."),
+        "agent-large-bgp.toml": ("vxlan.", "aws."),
+        "agent-large-aws-eni.toml": ("vxlan.", "bgp.", "nodes.", "masquerade."),
     }
     for name, tables in others.items():
         assert shown[name] == {key for key in everything if not key.startswith(tables)}
@@ -138,10 +144,12 @@ def test_every_conflist_suits_old_and_new_runtimes(path: Path) -> None:
 
 def test_defaults_are_what_an_empty_table_gives() -> None:
     """The schema's own list of defaults agrees with the configuration that a minimal file gives."""
-    least = msgspec.convert({"backend": "static", "nodes": {"file": "/n"}}, WHOLE)
+    router = {"address": "192.0.2.1", "asn": 1}
+    wanted = {"backend": "static", "nodes": {"file": "/n"}, "bgp": {"router": [router]}}
+    least = msgspec.convert(wanted, WHOLE, dec_hook=lambda kind, text: kind(text))
     for key, one in schema.keys(WHOLE).items():
         if one.default is not msgspec.NODEFAULT and key != "nodes.file":
             value: object = least
             for step in key.split("."):
-                value = getattr(value, step)
+                value = getattr(value[0] if isinstance(value, tuple) else value, step)
             assert value == one.default, key

@@ -58,6 +58,33 @@ def test_fills_in_every_default(path: Path) -> None:
         "nodes": {"source": "file", "file": "/etc/routable/nodes.toml", "kubeconfig": "", "server": ""},
         "masquerade": {"enabled": False, "routable": ()},
         "vxlan": {"vni": 4096, "port": 4789, "direct": False, "underlay": "auto"},
+        "bgp": {
+            "topology": "mesh",
+            "asn": 0,
+            "reflectors": (),
+            "router": (),
+            "hops": 8,
+            "accept": (),
+            "accept_default": True,
+            "accept_own_asn": False,
+            "announce": (),
+            "communities": (),
+            "max_prefixes": 10000,
+            "ecmp": 8,
+            "uplinks": (),
+            "extended_next_hop": False,
+            "password_file": "",
+            "ttl_security": False,
+            "hold_time": 90,
+            "graceful_restart": True,
+            "restart_time": 120,
+            "bfd": "off",
+            "bfd_interval": 100,
+            "bfd_multiplier": 3,
+            "bird": "/usr/sbin/bird",
+            "start_bird": True,
+            "directory": "/run/routable/bgp",
+        },
         "aws": {
             "mode": "prefix",
             "warm_prefixes": 1,
@@ -195,8 +222,8 @@ def test_a_list_from_the_api_server_needs_no_file(path: Path) -> None:
         ("", "agent.toml: backend is missing: it must be given: the name of a backend"),
         ('backend = "static"', "agent.toml: nodes.file is missing: it must be given: an absolute path"),
         ('backend = "static"\n[nodes]\n', "agent.toml: nodes.file is missing: it must be given: an absolute path"),
-        (LEAST.replace("vxlan", "vxlam"), 'is "vxlam": allowed: "aws-eni", "static", "vxlan"; did you mean "vxlan"?'),
-        (LEAST.replace("vxlan", "bgp"), 'line 1: backend is "bgp": allowed: "aws-eni", "static", "vxlan"'),
+        (LEAST.replace("vxlan", "vxlam"), 'allowed: "aws-eni", "bgp", "static", "vxlan"; did you mean "vxlan"?'),
+        (LEAST.replace("vxlan", "gre"), 'line 1: backend is "gre": allowed: "aws-eni", "bgp", "static", "vxlan"'),
         (LEAST.replace('"vxlan"', "vxlan"), "agent.toml, line 1, column 11: is not TOML: Invalid value"),
         (LEAST + LEAST, "agent.toml, line 5, column 7: is not TOML: Cannot declare"),
         (LEAST.replace("[nodes]", "[[nodes]]"), "agent.toml, line 2: nodes is "),
@@ -266,7 +293,7 @@ def test_the_cloud_has_rules_of_its_own(path: Path, text: str, complaint: str) -
 
 def test_every_key_says_what_is_allowed() -> None:
     """No key of the schema lacks the sentence that a complaint about it ends with."""
-    assert len(schema.keys(WHOLE)) == 48
+    assert len(schema.keys(WHOLE)) == 79
     assert [key for key, one in schema.keys(WHOLE).items() if not one.allowed] == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -17,8 +18,8 @@ from backends.descriptor import Backend, Wrong
 from cni.errors import ConfigInvalid
 
 ROOT = Path(__file__).parents[2]
-SAMPLES = {"static": "small-static", "vxlan": "medium-vxlan", "aws-eni": "large-aws-eni"}
-NAMES = re.compile(r"(?<!fl)aws|vxlan|boto|ec2|(?<![a-z])enis?(?![a-z])", re.IGNORECASE)
+SAMPLES = {"static": "small-static", "vxlan": "medium-vxlan", "bgp": "large-bgp", "aws-eni": "large-aws-eni"}
+NAMES = re.compile(r"(?<!fl)aws|vxlan|bird|bgp|boto|ec2|(?<![a-z])enis?(?![a-z])", re.IGNORECASE)
 IMPORTED = """
 import json, sys
 from agent import main
@@ -77,7 +78,7 @@ def test_nodes_can_go_between_backends_that_share_the_list_of_nodes() -> None:
     """And to no other."""
     names = tuple(backends.BACKENDS)
     alike = {(one, other) for one in names for other in names if one != other and backends.are_alike(one, other)}
-    assert alike == {("static", "vxlan"), ("vxlan", "static")}
+    assert alike == set(itertools.permutations(("static", "vxlan", "bgp"), 2))
 
 
 def test_what_a_backend_refuses_names_a_key_of_its_own_table() -> None:

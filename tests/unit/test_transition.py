@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 from netaddr import IPAddress, IPNetwork
 
+from backends.podcidrs import own_addresses
 from backends.reach import Passage, spare
 from backends.site import Options, Site
 from backends.static.wiring import StaticWiring
 from backends.transition import Transition
-from backends.vxlan.wiring import VxlanWiring, overlay_addresses
+from backends.vxlan.wiring import VxlanWiring
 from backends.wiring import Wired, Wiring
 from cluster.peers import Peer
 from dataplane.items import HOST, Item, Key, Nexthop, Route, Rule
@@ -51,7 +52,7 @@ def test_what_is_tried_goes_the_other_way(moved: tuple[str, ...]) -> None:
         "10.1.3.15/32": other[plain["10.1.3.0/28"]],
         "2001:db8:3:0:ffff:ffff:ffff:ffff/128": other[plain["2001:db8:3::/64"]],
     }
-    sources = [address for peer in PEERS for address in overlay_addresses(peer)]
+    sources = [address for peer in PEERS for address in own_addresses(peer)]
     assert not [dst for dst in tried.keys() - plain.keys() for one in sources if one in IPNetwork(dst)]
 
 
@@ -88,7 +89,7 @@ class Daemon:
         return self._static.node([HERE])
 
     def own(self, node: Peer) -> Sequence[IPAddress]:
-        return overlay_addresses(node)
+        return own_addresses(node)
 
     def passages(self, peer: Peer, plan: Mapping[Key, Item]) -> Sequence[Passage]:
         return [Passage(cidr, (), "eth0") for cidr in peer.pod_cidrs]

@@ -1,0 +1,260 @@
+"""The part that lives: has BIRD be what the node's surroundings want of it, and knows what BIRD knows.
+
+What always holds: every round begins from what is, whoever made it so, a process before this one or somebody by hand.
+BIRD is not this process's: it is neither ended with it nor started anew for it. One that died, or does not answer, is
+started again so that its neighbours keep its routes (RFC 4724). It is ended where the node is to be reached otherwise,
+once nobody needs what it announces.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, Protocol
+
+from netaddr import IPAddress
+
+from backends.bgp import conf, replies, told
+from backends.bgp.control import Line
+from backends.bgp.passwords import passwords
+from backends.bgp.seen import Md5, Seen
+from backends.bgp.sessions import Speech, speech
+from backends.bgp.table import BgpTable
+from backends.descriptor import Around
+from backends.told import Told
+from cni.errors import ConfigInvalid, Failure, Limited, TryAgain
+
+log = logging.getLogger(__name__)
+
+TICK: Final = 1.0
+"""Seconds between rounds."""
+HUNG: Final = 6.0
+"""Seconds without an answer after which a BIRD that lives is ended, to be started again."""
+SHARE: Final = 20
+"""What looking at all sessions may take of the time: one part in so many."""
+AGAIN_MAX: Final = 30.0
+"""Seconds at most between starts of a BIRD that ends by itself, again and again; 1 at first, then twice as many."""
+LINGER: Final = 10.0
+"""Seconds at least for which a node that was left announces what it did: its sessions may have just begun."""
+_STILL: Final = f" && !(bgp_large_community ~ [ (*, {conf.LEAVING}) ])"
+STEADY: Final = 60.0
+"""Seconds for which a BIRD must have lived for its end not to count as one of many."""
+
+
+class Engine(Protocol):
+    """See `backends.bgp.process.Bird`."""
+
+    pid: int
+
+    def mark(self) -> str: ...
+    def has_ended(self) -> bool: ...
+    def ask(self, *commands: str) -> list[Sequence[Line]]: ...
+    def last_words(self) -> str: ...
+    def write(self, text: str) -> None: ...
+    def configure(self) -> None: ...
+    def start(self, *, is_restart: bool) -> None: ...
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Kernel(Protocol):
+    """The routes that BIRD has in the kernel."""
+
+    def networks(self) -> Collection[str]:
+        """Of all of them."""
+
+    def forget(self) -> int:
+        """Remove them; how many there were."""
+
+
+class Speaker:
+    """*around* answers what surrounds the node, *pods* the addresses of those that it has, *is_drained* whether nothing
+    is to be announced. *clock* counts seconds since the boot."""
+
+    name: Final = "speaker"
+
+    def __init__(
+        self,
+        *,
+        backend: str,
+        table: BgpTable,
+        bird: Engine,
+        kernel: Kernel,
+        around: Callable[[], Around | None],
+        pods: Callable[[], Collection[IPAddress]],
+        is_drained: Callable[[], bool],
+        md5: Callable[[], Md5],
+        on_death: Callable[[str, BaseException], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._backend = backend
+        self._table = table
+        self._bird = bird
+        self._kernel = kernel
+        self._around = around
+        self._pods = pods
+        self._is_drained = is_drained
+        self._md5 = md5
+        self._on_death = on_death
+        self._clock = clock
+        self._began = clock()
+        self._answered = clock()
+        self._started = float("-inf")
+        self._wait = 0.0
+        self._next_look = 0.0
+        self._wanted = ""
+        self._is_left = False
+        self._left_at = 0.0
+        self.seen = Seen()
+        """What BIRD said last. Any thread may read."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+
+    # --- a part -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; BIRD goes on."""
+        self._stop.set()
+        self._thread.join()
+
+    def wake(self) -> None:
+        """See `backends.descriptor.Part.wake`: who waits for an address waits for nothing here."""
+
+    def told(self) -> Told:
+        """See `backends.told.Teller.told`."""
+        return told.told(self._table, self.seen, self._clock() - self._began)
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.wait(TICK):
+                self.advance()
+        except BaseException as error:  # noqa: BLE001 (the top of a thread)
+            self._on_death(self.name, error)
+
+    # --- a round ------------------------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """One round, in the calling thread."""
+        around = self._around()
+        if around is None:
+            return  # what is there goes on as it is
+        try:
+            if self._backend in around.backends:
+                self._is_left = False
+                self._keep(around, is_leaving=False)
+            elif not self._is_left:
+                self._leave(around)
+        except Failure as failure:
+            if str(failure) != str(self.seen.problem):
+                log.error("BIRD is not as it should be", extra={"error": str(failure)})
+            self.seen = self.seen._replace(problem=failure)
+
+    def _keep(self, around: Around, *, is_leaving: bool) -> None:
+        """Have BIRD run, and say what this node has to say."""
+        says = speech(self._table, around.site, around.peers, self._pods())
+        mood = conf.Mood(self._is_drained(), len(around.backends) > 1, is_leaving)
+        refused: Failure | None = None
+        try:
+            self._prepare(says, mood)
+        except Failure as failure:  # what runs goes on with what it was told before
+            refused = failure
+        mark = self._running()
+        if refused is None and mark != self._wanted:
+            self._bird.configure()
+            log.info("BIRD was told anew", extra={"sessions": len(says.sessions)})
+        if self._clock() >= self._next_look:
+            begun = self._clock()
+            self.seen = self._look(says, around, mood)
+            self._next_look = self._clock() + SHARE * (self._clock() - begun)
+        self.seen = self.seen._replace(problem=refused)
+
+    def _prepare(self, says: Speech, mood: conf.Mood) -> None:
+        """Have what BIRD is to be told in its file. ConfigInvalid: it cannot be told."""
+        secret = passwords(one.password_file for one in says.sessions)
+        text = conf.configuration(self._table, says, secret, mood)
+        self._bird.write(text)
+        self._wanted = conf.mark_of(text)
+
+    def _running(self) -> str:
+        """The mark of the BIRD that answers; one that has ended, or does not answer any more, is started again.
+
+        TryAgain: it does not answer yet.
+        """
+        try:
+            found = self._bird.mark()
+        except TryAgain as failure:
+            if not self._table.start_bird:
+                why = "it is started elsewhere (bgp.start_bird = false): see there"
+                raise Limited(failure.message, why) from failure
+            if self._bird.has_ended():
+                self._restart()
+            elif self._clock() - self._answered > HUNG:
+                log.error("BIRD does not answer any more, and is ended", extra={"pid": self._bird.pid})
+                self._bird.kill()
+                self._restart()
+            raise
+        self._answered = self._clock()
+        return found
+
+    def _restart(self) -> None:
+        """Start BIRD, unless it just ended by itself again and again."""
+        now = self._clock()
+        is_again = now - self._started < STEADY
+        if is_again and now - self._started < self._wait:
+            raise Limited(f"BIRD ends as soon as it is started: {self._bird.last_words()}", "see bird.log")
+        self._wait = min(AGAIN_MAX, 2 * self._wait) if is_again and self._wait else 1.0
+        has_routes = bool(self._kernel.networks())
+        self._bird.start(is_restart=has_routes)
+        self._started = self._answered = now
+        self.seen = self.seen._replace(starts=self.seen.starts + 1)
+        log.info("BIRD was started", extra={"keeps": has_routes})
+
+    def _look(self, says: Speech, around: Around, mood: conf.Mood) -> Seen:
+        asked = ["show protocols all", f"show route where source = RTS_BGP{_STILL if mood.is_leaving else ''}"]
+        families = sorted({family for one in says.sessions for family in one.channels})
+        own = [cidr for cidr in says.own if cidr.version in families]
+        asked += [f"show route filtered table master{cidr.version} where net ~ [ {cidr}+ ]" for cidr in own]
+        shown, routes, *inside = self._bird.ask(*asked)
+        return self.seen._replace(
+            pid=self._bird.pid,
+            speech=says,
+            peers=around.peers,
+            sessions=replies.sessions(shown),
+            routes=tuple(replies.routes(routes)),
+            inside=tuple(one for answer in inside for one in replies.routes(answer)),
+            is_drained=mood.is_draining,
+            is_leaving=mood.is_leaving,
+            md5=self._md5(),
+            at=self._clock(),
+        )
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _leave(self, around: Around) -> None:
+        """Another backend wires the node. Nodes that are reached by BGP still need what BIRD announces, so it goes on
+        with that, saying so, until none of them is, or somebody drains the node; then it ends."""
+        try:
+            self._bird.mark()
+        except ConfigInvalid:  # another's
+            self._is_left = True
+            return
+        except TryAgain:
+            if self._bird.has_ended() and not self._kernel.networks():
+                self._is_left = True
+                return
+        if not self.seen.is_leaving:
+            self._left_at = self._clock() + LINGER
+        self._keep(around, is_leaving=True)
+        seen = self.seen
+        is_needed = bool(told.reached(seen.routes, around))
+        if seen.is_leaving and (seen.is_drained or (self._clock() > self._left_at and not is_needed)):
+            self._bird.stop()
+            gone = self._kernel.forget()
+            log.info("BIRD was ended, and its routes were removed", extra={"routes": gone})
+            self._is_left, self.seen = True, Seen()
