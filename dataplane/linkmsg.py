@@ -43,7 +43,7 @@ _ONE_QUEUE: Final = struct.pack("=HHIHHI", 8, IFLA_NUM_TX_QUEUES, 1, 8, IFLA_NUM
 _GUARD_SPEC: Final = attr(
     AF_INET, attr(IFLA_INET_CONF, b"".join(attr(number, U32.pack(value)) for number, value in _GUARD.items()))
 )
-"""The IPv4 half of a link's guard; of IPv6 no message has it (inet6_set_link_af()): see `kernel.Kernel`."""
+"""The IPv4 half of a link's guard; of IPv6 no message has it (inet6_set_link_af()): see `dataplane.linking.Linking`."""
 
 
 def create_veth(veth: Veth, index: int, netns: int, peer_mtu: int) -> Message:

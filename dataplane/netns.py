@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from cni.errors import EnvironmentInvalid
+from cni.errors import EnvironmentInvalid, KernelRefused
 from cni.spec import Identity
 from dataplane.items import Space
 from dataplane.refusal import PASSING, translated
@@ -134,6 +134,30 @@ class Netns:
     def close(self) -> None:
         """Close the descriptor of the own namespace."""
         os.close(self._own)
+
+
+class Doors:
+    """Descriptors of the pods' namespaces that one `Kernel.apply` is about, each opened once."""
+
+    def __init__(self, netns: Netns) -> None:
+        self._netns = netns
+        self._open: dict[str, int] = {}
+
+    def open(self, netns: str) -> int:
+        """KernelRefused: the namespace is gone."""
+        descriptor = self._open.get(netns)
+        if descriptor is None:
+            try:
+                descriptor = self._open[netns] = self._netns.open(netns)
+            except FileNotFoundError as error:
+                message = f"the pod's network namespace is gone: {netns}"
+                raise KernelRefused(message, "the runtime removed it during the request", errno.ENOENT) from error
+        return descriptor
+
+    def close(self) -> None:
+        """Close them all."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
 
 
 def _file(found: os.stat_result) -> tuple[int, int]:

@@ -20,9 +20,9 @@ from cni.errors import Failure, bug
 from cni.spec import Attachment
 from dataplane.diff import Change, diff, render
 from dataplane.items import HOST, POD_GROUP, Key, Plan
-from dataplane.kernel import Dataplane
 from dataplane.links import Veth
 from dataplane.observe import Strangers
+from dataplane.seam import Dataplane
 from ipam.store import Record
 
 log = logging.getLogger(__name__)

@@ -22,10 +22,10 @@ from agent.node.node import Node
 from cni.errors import Failure, KernelRefused
 from dataplane.diff import Change, diff, standing
 from dataplane.items import POD_GROUP, Item, Key, Nexthop, Plan, Sysctl, plan
-from dataplane.kernel import Dataplane
 from dataplane.links import Veth
 from dataplane.observe import Filter, OnHost, Settings
 from dataplane.ours import is_group
+from dataplane.seam import Dataplane
 
 ROUNDS: Final = 3
 """How often a pass looks again after it changed something: a link that is made anew loses what hung on it."""

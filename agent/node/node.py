@@ -24,8 +24,8 @@ from backends.wiring import Wiring
 from cni.errors import Drifted, Failure, InterfaceExists, TryAgain, UnknownContainer
 from cni.spec import Attachment
 from dataplane.diff import Change, diff, render
-from dataplane.kernel import Dataplane
 from dataplane.observe import PodLink
+from dataplane.seam import Dataplane
 from ipam.store import Record
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from cni.errors import EnvironmentInvalid, Failure, InterfaceExists, KernelRefus
 from cni.spec import Attachment
 from dataplane.diff import Change, diff, standing
 from dataplane.items import Plan
-from dataplane.kernel import Dataplane
+from dataplane.seam import Dataplane
 from ipam.store import Record
 
 

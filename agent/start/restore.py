@@ -15,10 +15,10 @@ from cluster.peers import Source
 from cni.errors import ConfigInvalid, StateCorrupt
 from cni.spec import Attachment
 from dataplane.items import Plan, Route
-from dataplane.kernel import Dataplane
 from dataplane.links import Veth
 from dataplane.observe import OnHost
 from dataplane.ours import has_pod_link_name
+from dataplane.seam import Dataplane
 from ipam.lease import Block
 from ipam.moment import Moment
 from ipam.schema import Damaged, bears_our_mark, set_aside

@@ -13,11 +13,12 @@ from backends.nodeplan import table
 from cni.errors import EnvironmentInvalid, KernelRefused
 from dataplane.diff import Change, diff, invert, render
 from dataplane.items import HOST, MAIN, Addr, Item, Key, Neigh, Nexthop, Route, Rule, Sysctl, plan
-from dataplane.kernel import Dataplane, Kernel
+from dataplane.kernel import Kernel
 from dataplane.links import VXLAN_LINK, Fdb, Port, Veth, Vxlan
 from dataplane.netns import Netns
 from dataplane.nft import Nft
 from dataplane.observe import Device, OnHost, Pod, PodLink, Scope, Settings
+from dataplane.seam import Dataplane
 from demo.place import Place, run
 from tests.fakes.kernel import FakeKernel
 
