@@ -386,6 +386,7 @@ def test_a_thread_that_does_not_get_back_ends_the_process(netns: str) -> None:
 def test_sysctls_that_cannot_be_read_or_written(own: Netns, tmp_path: Path) -> None:
     """Read-only, no file, no text: told with its name and why, each; one that is not there is not there."""
     (tmp_path / "directory").mkdir()
+    (tmp_path / "net/ipv4/ip_forward").mkdir(parents=True)
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\n")
     with closing(Kernel(own, Nft(), settings=tmp_path)) as kernel:
         assert kernel.observe([Settings(("absent",))]) == {}
