@@ -64,6 +64,8 @@ class Nic:
     name: str = "nic0"
     since: dict[IPNetwork, float] = field(default_factory=dict)
     """Not before then is a range delivered here."""
+    others: int = 0
+    """How often something else of it was changed: the fingerprint is of the whole interface."""
 
     @property
     def networks(self) -> frozenset[IPNetwork]:
@@ -90,11 +92,12 @@ class View:
 
     id: int
     aliases: tuple[Alias, ...]
+    others: int = 0
 
     @property
     def fingerprint(self) -> str:
         """A "hash of contents stored in this network interface" (API reference): the same contents, the same hash."""
-        text = f"{self.id} {sorted((str(one.network), one.name) for one in self.aliases)}"
+        text = f"{self.id} {self.others} {sorted((str(one.network), one.name) for one in self.aliases)}"
         return base64.b64encode(hashlib.sha256(text.encode()).digest()[:8]).decode()
 
 
@@ -150,7 +153,7 @@ class Estate(Fate[Unkind]):
 
     def view(self, instance: Instance) -> View:
         """Of its interface, as it is."""
-        return View(instance.id, tuple(instance.nic.aliases))
+        return View(instance.id, tuple(instance.nic.aliases), instance.nic.others)
 
     def shown(self, instance: Instance) -> View:
         """Of its interface, as the API shows it."""

@@ -62,12 +62,12 @@ class Metadata(Endpoint):
             handler.page(PAGES, kind)
         elif self.is_down:
             handler.page(PAGES, "text503")
+        elif url.path == "/":
+            _answer(handler, 200, "0.1/\ncomputeMetadata/\n", "application/text", "")
         elif handler.headers.get("Metadata-Flavor") != "Google" or "X-Forwarded-For" in handler.headers:
             handler.answer(
                 403, b"<!DOCTYPE html>\n<html lang=en>\n<title>Error 403 (Forbidden)!!1</title>\n", "text/html"
             )
-        elif url.path == "/":
-            _answer(handler, 200, "0.1/\ncomputeMetadata/\n", "application/text", "")
         elif not url.path.startswith(ROOT):
             _answer(handler, 404, "Not found\n", "text/html", "")
         else:

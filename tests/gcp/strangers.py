@@ -41,6 +41,13 @@ class Hands:
             taken = self._project.taken(there.nic.subnetwork, [(network, held.name)])
             self._set(there, [*there.nic.aliases, *taken])
 
+    def touch(self, name: str) -> None:
+        """Something of the interface that is not its ranges: only the fingerprint tells (of instances' metadata,
+        GoogleCloudPlatform/magic-modules pull request 1614)."""
+        instance = self._project.instances[name]
+        instance.nic.others += 1
+        self._set(instance, instance.nic.aliases)
+
     def recreate(self, name: str) -> Instance:
         """The machine is deleted, and there is another one of its name."""
         with self._project.by(SOMEBODY, "recreate"):
@@ -73,7 +80,7 @@ class Hands:
         """One of all that, drawn; never the machine's end."""
         project = self._project
         aliases = project.instances[name].nic.aliases
-        what: list[Callable[[], object]] = [lambda: self.add(name, 28, range_)]
+        what: list[Callable[[], object]] = [lambda: self.add(name, 28, range_), lambda: self.touch(name)]
         if aliases:
             one = aliases[int(project.chance() * len(aliases))].network
             others = [each for each in project.instances if each != name]

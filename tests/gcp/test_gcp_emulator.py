@@ -283,6 +283,10 @@ def test_strangers_take_add_move_and_fill(scene: Scene) -> None:
     new = hands.add("node-a", range_="pods")
     assert scene.project.truth("node-a") == {new}
     assert scene.nic()["fingerprint"] != before
+    touched = scene.nic()["fingerprint"]
+    hands.touch("node-a")
+    assert scene.nic()["fingerprint"] != touched
+    assert scene.project.truth("node-a") == {new}
     hands.move(new, "node-a", "node-b")
     assert not scene.project.truth("node-a")
     assert scene.project.truth("node-b") == {new}

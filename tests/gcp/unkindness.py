@@ -58,7 +58,8 @@ class Unkind:
     and not one of the two fails (googleapis/google-api-python-client issue 485, google-cloud-java issue 9312)."""
 
     stale_inside: float = 0.0
-    """The chance that a stale fingerprint is noticed only inside of the operation."""
+    """The chance that a stale fingerprint is noticed only inside of the operation (of instances' metadata,
+    cloudfoundry/bosh-google-cpi-release issue 159: both ways are known)."""
 
     get_lag: Within = NEVER
     """Each answer of instances.get shows the interface as it was so long ago, its fingerprint, too; one answer is older

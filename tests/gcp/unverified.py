@@ -22,7 +22,8 @@ CONCURRENT: Final = 4000
 """Operations under way in a project and region ("Concurrent operation quotas": the limit depends on the operation)."""
 
 STALE_INSIDE: Final = ("CONDITION_NOT_MET", 412)
-"""A fingerprint that was good when the call came, and is not when the operation runs: code and status inside of it."""
+"""A fingerprint that was good when the call came, and is not when the operation runs: code and status inside of it.
+That it may be said there is known (cloudfoundry/bosh-google-cpi-release issue 159), with which code is not."""
 
 TOO_OFTEN: Final = ("RESOURCE_OPERATION_RATE_EXCEEDED", 429)
 """Code and status of a resource that is changed too often."""
