@@ -92,7 +92,7 @@ class Node:
 
     def write_config(self) -> None:
         """Write the agent's configuration file."""
-        self.config.write_text(_toml(self.settings))
+        self.config.write_text(toml(self.settings))
 
     def launch(self) -> None:
         """Start the agent and do not wait."""
@@ -370,7 +370,8 @@ def _end(node: Node) -> None:
         raise Failed(f"the agent of {node.name} ended by itself:\n{node.tail()}")
 
 
-def _toml(settings: Mapping[str, Any]) -> str:
+def toml(settings: Mapping[str, Any]) -> str:
+    """*settings*, a table with tables in it, as a file."""
     plain = [f"{key} = {_value(value)}" for key, value in settings.items() if not isinstance(value, Mapping)]
     tables = []
     for name, table in settings.items():

@@ -10,12 +10,11 @@ set -eu
 
 SUITE=bookworm
 PYTHON="python3-minimal libpython3-stdlib dash coreutils"
-cd "$(dirname "$0")/.."
 
 # A tree of files of these packages, unpacked: nothing in the image needs what installing them would do besides.
 base() {
 	into=$1; shift
-	[ ! -s "$into" ] || return 0
+	[ "$(cat "$into.packages" 2>/dev/null)" != "$*" ] || return 0
 	sources=
 	if grep -qs "^VERSION_CODENAME=$SUITE" /etc/os-release; then
 		for one in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
@@ -28,6 +27,7 @@ base() {
 		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
 		"$SUITE" "$into.new.tar" $sources >/dev/null
 	mv "$into.new.tar" "$into"
+	echo "$*" >"$into.packages"
 }
 
 # For this machine's processor, whatever its own Python is.
@@ -41,7 +41,7 @@ wheels() {
 	done
 	processor=$(uname -m)
 	echo "fetching wheels to $into"
-	"${PYTHON3:-python3}" -m pip download --quiet --disable-pip-version-check --require-hashes --only-binary=:all: \
+	"$python" -m pip download --quiet --disable-pip-version-check --require-hashes --only-binary=:all: \
 		--implementation cp --python-version 3.11 --abi cp311 --abi abi3 --abi none \
 		--platform "manylinux_2_28_$processor" --platform "manylinux_2_17_$processor" \
 		--platform "manylinux2014_$processor" --dest "$into" "$@"
@@ -63,11 +63,13 @@ image() {
 		--build-arg "EXTRA=$extra" --build-arg "COMMIT=$commit" --tag "$image" $BUILD_OPTIONS .
 }
 
+python=$(realpath --no-symlinks "$(command -v "${PYTHON3:-python3}")")
 verb=${1:-} directory=${2:-}
 [ $# -ge 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2; }
 shift 2
 mkdir -p "$directory"
 directory=$(cd "$directory" && pwd)
+cd "$(dirname "$0")/.."
 BUILD_OPTIONS=${BUILD_OPTIONS:---network=none}
 case $verb in
 fetch)
