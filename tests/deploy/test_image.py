@@ -16,6 +16,7 @@ import pytest
 
 from demo import traffic
 from demo.lab import Node, built, eventually, toml
+from tests.conformance.conftest import REFERENCE
 from tests.conformance.podman import Podman, is_root, prepare
 from tests.deploy.image import NAME, ROOT, archive
 from tests.deploy.manifests import rendered
@@ -26,6 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not is_root(), reason="podman needs real root"),
 ]
 OVERLAY = rendered("overlays/static")
+CONFLIST = tomllib.loads(OVERLAY.config)["cni"]["conflist"]
 SHARED = ("/run/netns", "/proc/sys/net")
 """What of the machine is the node's here, too; all else is below a directory of the node's own."""
 
@@ -89,6 +91,10 @@ def node() -> Iterator[Node]:
             socket=on_host(node, "/run/routable") / "agent.sock",
             spool=on_host(node, "/var/lib/routable") / "spool",
         )
+        executables = on_host(node, "/opt/cni/bin")
+        executables.mkdir(parents=True)
+        for one in ("loopback", "portmap"):
+            shutil.copy(REFERENCE / one, executables)
         yield node
 
 
@@ -107,7 +113,7 @@ def agent(podman: Podman, node: Node) -> Iterator[str]:
     podman("run", "--detach", "--name=agent", "--pull=never", *options(node), *mounts(node), NAME)
     eventually("the agent serves", lambda: b"ready" in logs(podman) or not is_running(podman))
     assert is_running(podman), logs(podman).decode()
-    podman("cp", "agent:/opt/routable/bin/routable", str(node.runtime.executable))
+    eventually("the runtime is told", lambda: on_host(node, CONFLIST).exists())
     yield "agent"
 
 
@@ -242,9 +248,13 @@ def test_uninstalling_in_the_same_image_leaves_nothing(agent: str, podman: Podma
     assert any(one["ifname"].startswith("rt") for one in before)
     (first,) = rendered("uninstall").pod["initContainers"]
     program, *words = first["command"]
-    podman("run", "--rm", "--pull=never", *options(node), *mounts(node), f"--entrypoint={program}", NAME, *words)
+    run = ("run", "--rm", "--pull=never", *options(node), *mounts(node), f"--entrypoint={program}", NAME, *words)
+    assert "left there, the runtime calls it when the pods end: /opt/cni/bin/routable" in podman(*run)
     assert [one["ifname"] for one in json.loads(node.place.ip("-json link show"))] == ["lo", "eth0"]
     assert node.place.run("nft", "list", "ruleset") == ""
     assert node.place.ip("route show proto 82") == node.place.ip("nexthop show") == ""
+    assert not on_host(node, CONFLIST).exists()
+    podman(*run)
+    assert not node.runtime.executable.exists()
     node.pods.remove(pod)
     pod.place.remove()
