@@ -200,7 +200,8 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         lives = Lives(lambda name: outside.supply.parts(name, handles), life, outside.supply.lasting)
         switch = switching(config, ground, outside, keeping, lives, life)
         doors = opened(config, parts)
-        said = voices(config, ground.ledger, lambda: status, keeping.repair.diary.note, life.die)
+        note = keeping.repair.diary.note
+        said = voices(config, os.environ, outside.supply.source, ground.ledger, lambda: status, note, life.die)
         status = telling(config, outside, keeping, switch, doors, parking, outlet, lives, said)
         info = {"node": config.node, "backend": switch.backend, "version": version()}
         metrics.show(ground.registry, status.snapshot, info)

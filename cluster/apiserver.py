@@ -1,8 +1,9 @@
 """One connection to the API server: answers and streams of lines, and what goes wrong, in our words.
 
-Two GETs are all that the agent asks, so this is the standard library's HTTP: a client library would have to be given
-bookmarks, fresh client certificates and the list after a 410, which is the work itself, and costs 30 MB on every node.
-What always holds: no wait is without a bound, nothing is read without one, and `Api.end` ends any wait from any thread.
+A list, a watch, and now and then a patch of one Node are all that the agent asks, so this is the standard library's
+HTTP: a client library would have to be given bookmarks, fresh client certificates and the list after a 410, which is
+the work itself, and costs 30 MB on every node. What always holds: no wait is without a bound, nothing is read without
+one, and `Api.end` ends any wait from any thread.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
 from cluster.access import Access, Credentials
@@ -29,6 +30,10 @@ LINE: Final = 16 << 20
 """Bytes of one line of a watch: etcd keeps objects of 1.5 MB, and JSON is longer than what it keeps."""
 BODY: Final = 512 << 20
 """Bytes of an answer: more would be all that a node has, and is no list of Nodes."""
+PATCH_TYPE: Final = "application/strategic-merge-patch+json"
+"""Lists whose elements have keys, as conditions have, are merged by these; all others are replaced."""
+LISTENING: Final = "the verbs list and watch on nodes"
+"""What the RBAC of who listens must allow."""
 _KEEPALIVE: Final = {
     socket.TCP_KEEPIDLE: 30,
     socket.TCP_KEEPINTVL: 10,
@@ -36,6 +41,14 @@ _KEEPALIVE: Final = {
     socket.TCP_USER_TIMEOUT: 30_000,
 }
 """A server that is gone without a word is noticed within a minute."""
+
+
+class _Request(NamedTuple):
+    method: str
+    path: str
+    parameters: Mapping[str, str]
+    body: bytes = b""
+    encoding: str = "gzip"
 
 
 class Unanswered(Exception):
@@ -52,6 +65,10 @@ class Gone(Unanswered):
     listed again."""
 
 
+class Conflict(Unanswered):
+    """What was to be changed is not any more what it was taken for (409): look again."""
+
+
 class Connection:
     """Made by `Api.connected`."""
 
@@ -62,24 +79,34 @@ class Connection:
         self._http.auto_open = 0  # never a connection anew, without TLS
         self._http.sock = stream
 
-    def answer(self, path: str, parameters: Mapping[str, str]) -> bytes:
-        """The whole answer to a GET."""
+    def answer(self, path: str, parameters: Mapping[str, str], needs: str = LISTENING) -> bytes:
+        """The whole answer to a GET. *needs* is what is told to lack where it is not permitted."""
         with self._told():
             self._stream.settimeout(ANSWER)
-            with self._asked(path, parameters, "gzip") as response:
-                body = response.read(BODY + 1)
-                if response.getheader("Content-Encoding") == "gzip":
-                    body = zlib.decompressobj(wbits=31).decompress(body, BODY + 1)
-            if len(body) > BODY:
-                raise Unanswered(TryAgain(f"{self._access.server} answers more than {BODY >> 20} MiB"))
-            return body
+            with self._asked(_Request("GET", path, parameters), needs) as response:
+                return self._whole(response)
+
+    def patch(self, path: str, change: bytes, needs: str) -> bytes:
+        """What it is after the strategic merge *change*. Conflict: that was of an older version."""
+        with self._told():
+            self._stream.settimeout(ANSWER)
+            with self._asked(_Request("PATCH", path, {}, change), needs) as response:
+                return self._whole(response)
+
+    def _whole(self, response: http.client.HTTPResponse) -> bytes:
+        body = response.read(BODY + 1)
+        if response.getheader("Content-Encoding") == "gzip":
+            body = zlib.decompressobj(wbits=31).decompress(body, BODY + 1)
+        if len(body) > BODY:
+            raise Unanswered(TryAgain(f"{self._access.server} answers more than {BODY >> 20} MiB"))
+        return body
 
     def lines(self, path: str, parameters: Mapping[str, str], silence: float) -> Iterator[bytes]:
         """The lines of the answer to a GET, as they come, until the server ends it. TryAgain after *silence* seconds
         without a byte."""
         with self._told():
             self._stream.settimeout(ANSWER)
-            with self._asked(path, parameters, "identity") as response:
+            with self._asked(_Request("GET", path, parameters, encoding="identity"), LISTENING) as response:
                 self._stream.settimeout(silence)
                 rest = b""
                 # Not readline, which takes a connection that is cut for the end of the answer.
@@ -92,16 +119,20 @@ class Connection:
                     raise http.client.IncompleteRead(rest)
 
     @contextmanager
-    def _asked(self, path: str, parameters: Mapping[str, str], encoding: str) -> Iterator[http.client.HTTPResponse]:
+    def _asked(self, request: _Request, needs: str) -> Iterator[http.client.HTTPResponse]:
         """The answer; it holds the connection's descriptor until it is closed, too."""
-        headers = {"Accept": "application/json", "Accept-Encoding": encoding, "User-Agent": "routable-agent"}
+        headers = {"Accept": "application/json", "Accept-Encoding": request.encoding, "User-Agent": "routable-agent"}
         if self._access.token:
             headers["Authorization"] = f"Bearer {self._access.token}"
-        self._http.request("GET", f"{self._access.prefix}{path}?{urlencode(parameters)}", headers=headers)
+        if request.body:
+            headers["Content-Type"] = PATCH_TYPE
+        query = f"?{urlencode(request.parameters)}" if request.parameters else ""
+        target = f"{self._access.prefix}{request.path}{query}"
+        self._http.request(request.method, target, request.body or None, headers)
         with self._http.getresponse() as response:
             if response.status != 200:
                 after = response.getheader("Retry-After")
-                raise refused(self._access.server, response.status, after, response.read(1 << 16))
+                raise refused(self._access.server, response.status, after, response.read(1 << 16), needs)
             yield response
 
     @contextmanager
@@ -175,8 +206,10 @@ def told(server: str) -> Iterator[None]:
         raise Unanswered(TryAgain(f"the API server {server} cannot be asked", why)) from error
 
 
-def refused(server: str, code: int, retry_after: str | None, body: bytes) -> Unanswered:
-    """What the server says in place of an answer."""
+def refused(
+    server: str, code: int, retry_after: str | None, body: bytes, needs: str = LISTENING
+) -> Unanswered:
+    """What the server says in place of an answer; *needs* is what who asks must be permitted."""
     try:
         said = decoded(body, StatusObject)
     except ValueError:  # a proxy's page
@@ -185,12 +218,14 @@ def refused(server: str, code: int, retry_after: str | None, body: bytes) -> Una
     after = float(retry_after) if retry_after is not None and retry_after.isdecimal() else wanted or 0.0
     why = f"{code} {said.reason or http.client.responses.get(code, '')}".strip()
     why = f"{why}, {said.message}" if said.message else why
-    if code in (400, 410):
+    if code == 409:
+        return Conflict(TryAgain(f"the API server {server} has a newer version of it", why), after)
+    if code == 410 or (code == 400 and needs == LISTENING):
         return Gone(TryAgain(f"the API server {server} does not know what came since it was heard of last", why), after)
     if code == 401:
         remedy = "see that the token or the client certificate is of this cluster and not expired"
         return Unanswered(FabricRefused(f"the API server {server} does not know who asks", f"{why}; {remedy}"), after)
     if code == 403:
-        remedy = "the agent needs the verbs list and watch on nodes (RBAC)"
+        remedy = f"the agent needs {needs} (RBAC)"
         return Unanswered(FabricRefused(f"the API server {server} does not permit it", f"{why}; {remedy}"), after)
     return Unanswered(TryAgain(f"the API server {server} does not answer now", why), after)

@@ -20,6 +20,8 @@ from cluster.apiserver import Api, Connection, Gone, Unanswered, refused
 from cluster.claims import settled
 from cluster.kept import Kept
 from cluster.nodeobjects import Described, Event, NodeObject, Page, StatusObject, decoded, described
+from cluster.ownnode import Said, said
+from cluster.ownnode import found as own_in
 from cluster.peers import Peer
 from cni.errors import Failure, TryAgain
 
@@ -51,7 +53,8 @@ class KubernetesNodes:
     """A ``peers.Source`` that asks *api*, which is called *origin*.
 
     One thread does `live`, one refreshes, any may read. *clock* answers seconds, monotonic, *random* a number from 0
-    to 1; *kept* is where a copy of the last list is kept.
+    to 1; *kept* is where a copy of the last list is kept. Of the Node *here* all is heard that an agent may say there;
+    with *is_alone* no other is asked for.
     """
 
     def __init__(
@@ -62,6 +65,9 @@ class KubernetesNodes:
         random: Callable[[], float],
         kept: Kept | None = None,
         pace: Pace | None = None,
+        here: str = "",
+        *,
+        is_alone: bool = False,
     ) -> None:
         self.origin = origin
         self._api = api
@@ -69,6 +75,8 @@ class KubernetesNodes:
         self._random = random
         self._kept = kept
         self._pace = pace = pace or Pace()
+        self._here = here
+        self._selector = {"fieldSelector": f"metadata.name={here}"} if is_alone else {}
         self._end = threading.Event()
         self._lock = threading.Lock()  # of what both threads use:
         self._heard: dict[str, Described] = {}
@@ -76,6 +84,8 @@ class KubernetesNodes:
         """Whether `_heard` is other than what `_nodes` was made of."""
         self._failure: Failure | None = TryAgain(f"{origin} has not answered yet")
         """Why there is no watch."""
+        self.own: Said | None = None
+        """What this node's own Node says, as far as was heard; None: it was not heard of, or is not there."""
         self._lost_at = clock()
         self._failures = 0
         self._version = ""
@@ -154,22 +164,45 @@ class KubernetesNodes:
 
     def _listed(self, connection: Connection, wake: Callable[[], None]) -> None:
         try:
-            found, version = _list(self.origin, connection, self._page)
+            found, own, version = self._all(connection)
         except Gone:
             self._page = 0  # the pages took longer than the server remembers: all at once, the next time
             raise
         self._page = self._pace.page
         with self._lock:
             is_new = found != self._heard
+            self.own = own
             self._heard, self._version, self._is_new = found, version, self._is_new or is_new
             self._succeeded()
         log.info("the nodes are listed", extra={"nodes": len(found), "source": self.origin})
         if is_new:
             wake()
 
+    def _all(self, connection: Connection) -> tuple[dict[str, Described], Said | None, str]:
+        """All Nodes by name, what the own one says, and the version of the list."""
+        found: dict[str, Described] = {}
+        own: Said | None = None
+        asked = {**self._selector, **({"limit": str(self._page)} if self._page else {})}
+        while True:
+            try:
+                raw = connection.answer(PATH, asked)
+                page = decoded(raw, Page)
+                if self._here and any(node.metadata.name == self._here for node in page.items or ()):
+                    own = own_in(raw, self._here)
+            except ValueError as error:
+                raise _garbled(self.origin, "a list", error) from error
+            if page.kind != "NodeList" or not page.metadata.resource_version:
+                what = f"it is a {page.kind!r} of version {page.metadata.resource_version!r}"
+                raise _garbled(self.origin, "a list", what)
+            found.update((node.metadata.name, described(node)) for node in page.items or ())
+            if not page.metadata.rest:
+                return found, own, page.metadata.resource_version
+            asked["continue"] = page.metadata.rest
+
     def _watched(self, connection: Connection, wake: Callable[[], None]) -> None:
         shortest, longest = self._pace.watch
         asked = {
+            **self._selector,
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": self._version,
@@ -199,10 +232,14 @@ class KubernetesNodes:
                 refusal = decoded(event.object, StatusObject)
                 raise refused(self.origin, refusal.code, None, bytes(event.object))
             node = decoded(event.object, NodeObject)
+            is_own = bool(self._here) and node.metadata.name == self._here
+            own = said(event.object)[0] if is_own and event.type in ("ADDED", "MODIFIED") else None
         except ValueError as error:
             raise _garbled(self.origin, "a watch", error) from error
         name, now = node.metadata.name, described(node) if event.type in ("ADDED", "MODIFIED") else None
         with self._lock:
+            if is_own:
+                self.own = own
             self._version = node.metadata.resource_version or self._version
             self._succeeded()
             if now == self._heard.get(name) or (now is None and event.type != "DELETED"):
@@ -231,23 +268,6 @@ class KubernetesNodes:
                     pause = self._random() * self._pace.spread * len(self._heard)
             self._failures += 1
             return max(pause, unanswered.after)
-
-
-def _list(origin: str, connection: Connection, limit: int) -> tuple[dict[str, Described], str]:
-    """All Nodes by name, and the version of the list."""
-    found: dict[str, Described] = {}
-    asked = {"limit": str(limit)} if limit else {}
-    while True:
-        try:
-            page = decoded(connection.answer(PATH, asked), Page)
-        except ValueError as error:
-            raise _garbled(origin, "a list", error) from error
-        if page.kind != "NodeList" or not page.metadata.resource_version:
-            raise _garbled(origin, "a list", f"it is a {page.kind!r} of version {page.metadata.resource_version!r}")
-        found.update((node.metadata.name, described(node)) for node in page.items or ())
-        if not page.metadata.rest:
-            return found, page.metadata.resource_version
-        asked["continue"] = page.metadata.rest
 
 
 def _garbled(origin: str, what: str, why: object) -> Unanswered:

@@ -15,6 +15,7 @@ from tests.cluster.store import Object, node
 
 SERVER: Final = {"v4": "192.0.2.100", "v6": "2001:db8:ffff::100", "dual": "192.0.2.100"}
 PORT: Final = 6443
+TAINT: Final = "routable.io/agent-not-ready"
 
 
 class Cluster(NamedTuple):
@@ -29,8 +30,20 @@ class Cluster(NamedTuple):
         return str(self.lab.directory / "kubeconfig")
 
     def told(self, one: Node) -> Object:
-        """A node of the lab as its kubelet and the controller manager tell of it."""
-        return node(one.name, one.addresses, one.pod_cidrs)
+        """A node of the lab as kubelet and the controller manager tell of it; no pod shall come before its agent."""
+        made = node(one.name, one.addresses, one.pod_cidrs)
+        made["spec"]["taints"] = [{"key": TAINT, "effect": "NoSchedule"}]
+        return made
+
+    def takes_pods(self, one: Node) -> str:
+        """Why the scheduler gives the node pods, '' while it does not."""
+        found = self.api.store.get(one.name) or {"spec": {}, "status": {}}
+        reasons = (
+            condition["reason"]
+            for condition in found["status"].get("conditions", ())
+            if (condition["type"], condition["status"]) == ("NetworkUnavailable", "False")
+        )
+        return "" if found["spec"].get("taints") else next(reasons, "")
 
     def rotate(self, number: int) -> None:
         """Another token: on disk first, then nothing else counts."""
@@ -67,4 +80,5 @@ def cluster(backend: str, family: Family = "dual", nodes: int = 2) -> Iterator[C
         made.rotate(1)
         for one in lab.nodes:
             one.settings["nodes"] = {"source": "kubernetes", "kubeconfig": made.kubeconfig}
+            one.settings["kubernetes"] = {"announce": True, "advertise_capacity": True}
         yield made

@@ -40,7 +40,7 @@ class Joining:
             *nodes, late = here.lab.nodes
             for node in nodes:
                 here.api.store.put(here.told(node))
-                self._start(node)
+                self._start(here, node)
             self._know(nodes)
             for node in nodes:
                 node.add()
@@ -53,15 +53,18 @@ class Joining:
             self._leave(here, late, nodes)
             running.close()  # what is on its way arrives first
             out.step("what was lost, and what was asked")
-            lists = [one for one in here.api.requests if "watch" not in one]
-            out.line(f"{len(lists)} lists and {len(here.api.requests) - len(lists)} watches by four agents in all")
+            lists, watches = ([one for one in here.api.requests if word in one] for word in ("limit=", "watch="))
+            asked = f"{len(lists)} lists, {len(watches)} watches and {len(here.api.patches)} changes of Nodes"
+            out.line(f"{asked} by four agents in all")
             out.claim("no request was refused", [str(one) for one in here.api.refusals])
             out.claim("no packet was lost", [one.losses() for one in streams if one.lost > 0])
 
-    def _start(self, node: Node) -> None:
+    def _start(self, here: Cluster, node: Node) -> None:
         node.start()
         eventually(f"{node.name} has addresses", lambda: node.status()["pool"])
         self._out.line(f"{node.name}  {' '.join(node.addresses)}  pods {' '.join(node.pod_cidrs)}  agent ready")
+        reason = eventually("its Node says so", lambda: here.takes_pods(node))
+        self._out.line(f"{node.name}  its Node says NetworkUnavailable=False ({reason}), and has no taint any more")
 
     def _know(self, nodes: Sequence[Node]) -> None:
         """Wait until these nodes, and no others, know each other, and have routes to each other's pods."""
@@ -77,7 +80,7 @@ class Joining:
         told = eventually("it is told", lambda: first.status()["problems"])
         self._out.line(f"{first.name} says: {told[0]['msg']}: {told[0]['details']}")
         here.api.store.put(whole)
-        self._start(late)
+        self._start(here, late)
         self._know(here.lab.nodes)
         pod = late.add()
         first_pod = here.lab.nodes[0].pods[0]

@@ -94,9 +94,6 @@ class Directories:
         self._stopping.set()
         self._thread.join()
 
-    def wake(self) -> None:
-        """See `backends.descriptor.Part.wake`: there is nothing here for pods that wait."""
-
     def _run(self) -> None:
         try:
             while not self._stopping.wait(self._every):

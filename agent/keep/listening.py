@@ -25,9 +25,7 @@ class Telling(Protocol):
 
 class Listening:
     """*wake* is the reconciler's, which looks by itself every `QUICK` seconds; *on_death* is told if the thread ends
-    unasked; *clock* answers seconds, monotonic."""
-
-    name: Final = "nodes"
+    unasked; *clock* answers seconds, monotonic. *name* is the thread's."""
 
     def __init__(
         self,
@@ -35,7 +33,9 @@ class Listening:
         wake: Callable[[], None],
         on_death: Callable[[str, BaseException], None],
         clock: Callable[[], float],
+        name: str = "nodes",
     ) -> None:
+        self.name: Final = name
         self._source = source
         self._wake = wake
         self._on_death = on_death

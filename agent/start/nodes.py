@@ -11,7 +11,7 @@ from agent.config.schema import Config
 from agent.keep.listening import Listening
 from agent.process.life import Living
 from backends.descriptor import Handles
-from cluster.access import service_account
+from cluster.access import Credentials, service_account
 from cluster.apiserver import Api
 from cluster.kept import Kept
 from cluster.kubeconfig import kubeconfig
@@ -26,14 +26,20 @@ def source(config: Config, environment: Mapping[str, str], state: Path | None = 
     wanted = config.nodes
     if wanted.source == "file":
         return NodesFile(wanted.file, kept=state.with_suffix(".nodes.toml") if state is not None else None)
-    if wanted.kubeconfig:
-        credentials = kubeconfig(Path(wanted.kubeconfig), wanted.server)
-        origin = wanted.server or wanted.kubeconfig
-    else:
-        credentials, origin = service_account(environment, wanted.server)
-    origin = f"the Kubernetes API ({origin})"
+    credentials, origin = reached(wanted.kubeconfig, wanted.server, environment)
     kept = Kept(state.with_suffix(".nodes.kubernetes"), origin) if state is not None else None
-    return KubernetesNodes(Api(credentials), origin, time.monotonic, random.random, kept)
+    return KubernetesNodes(Api(credentials), origin, time.monotonic, random.random, kept, here=config.node)
+
+
+def reached(path: str, server: str, environment: Mapping[str, str]) -> tuple[Credentials, str]:
+    """How the API server is reached, by the kubeconfig *path* or else the pod's service account; and what it is called.
+
+    ConfigInvalid: as of `source`."""
+    if path:
+        credentials, origin = kubeconfig(Path(path), server), server or path
+    else:
+        credentials, origin = service_account(environment, server)
+    return credentials, f"the Kubernetes API ({origin})"
 
 
 def parts(source: NodesFile | KubernetesNodes, handles: Handles) -> Sequence[Living]:

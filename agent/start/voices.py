@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+from agent.announce.announcer import Announcer
 from agent.announce.directories import Directories
+from agent.announce.wishes import Wishes
 from agent.config.schema import Config
+from agent.keep.listening import Listening
 from agent.node.ledger import Ledger
 from agent.process.life import Living
+from agent.start import nodes
 from agent.tell.status import Status
 from agent.tell.trouble import Kind, Trouble
+from cluster.apiserver import Api
+from cluster.kubernetes import KubernetesNodes
+from cluster.ownnode import Said
+from cluster.peers import Source
 from cni import install
-from cni.errors import Failure, Limited
+from cni.errors import ConfigInvalid, Failure, Limited
+
+Problems = Callable[[], Sequence[Failure]]
+OnDeath = Callable[[str, BaseException], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +37,7 @@ class Voices:
     """The *parts* that speak, and of each kind what keeps it from that."""
 
     parts: Sequence[Living]
-    problems: Sequence[tuple[Kind, Callable[[], Sequence[Failure]]]]
+    problems: Sequence[tuple[Kind, Problems]]
 
     def troubles(self) -> list[Trouble]:
         """What could not be said."""
@@ -36,14 +48,17 @@ class Voices:
 
 def voices(
     config: Config,
+    environment: Mapping[str, str],
+    source: Source,
     ledger: Ledger,
     status: Callable[[], Status],
     tell: Callable[[str], None],
-    on_death: Callable[[str, BaseException], None],
+    on_death: OnDeath,
 ) -> Voices:
-    """What *config* wants said. *status* is asked when that is there, *tell* is told what was put right."""
+    """What *config* wants said. *source* is where the nodes are from, *status* is asked when that is there, *tell* is
+    told what was put right. ConfigInvalid: nothing says where the API server is."""
     parts: list[Living] = []
-    problems: list[tuple[Kind, Callable[[], Sequence[Failure]]]] = []
+    problems: list[tuple[Kind, Problems]] = []
     if config.cni.conflist or config.cni.executables:
         directories = Directories(
             config.cni,
@@ -56,7 +71,41 @@ def voices(
         )
         parts.append(directories)
         problems.append((Kind.RUNTIME, lambda: directories.problems))
+    if config.kubernetes.announce:
+        table, wanted = config.kubernetes, config.nodes
+        path, server = table.kubeconfig or wanted.kubeconfig, table.server or wanted.server
+        credentials, origin = nodes.reached(path, server, environment)
+        own = source
+        if not isinstance(own, KubernetesNodes):
+            clock = time.monotonic
+            own = KubernetesNodes(Api(credentials), origin, clock, random.random, here=config.node, is_alone=True)
+            parts.append(Listening(own, lambda: None, on_death, clock, "own node"))
+            problems.append((Kind.KUBERNETES, partial(_unheard, own, config.node)))
+        announcer = Announcer(
+            Api(credentials),
+            heard=partial(_own, own),
+            wished=Wishes(table, lambda: status().troubles(), ledger.counts, time.monotonic).now,
+            clock=time.monotonic,
+            wall=time.time,
+            random=random.random,
+            on_death=on_death,
+        )
+        parts.append(announcer)
+        problems.append((Kind.KUBERNETES, lambda: announcer.problems))
     return Voices(parts, problems)
+
+
+def _own(source: KubernetesNodes) -> Said | None:
+    return source.own
+
+
+def _unheard(source: KubernetesNodes, name: str) -> list[Failure]:
+    """Why nothing is heard of this node's Node."""
+    source.refresh()
+    if source.error is not None:
+        return [source.error]
+    missing = ConfigInvalid(f"{source.origin} has no Node {name}", "set node to the Node's name")
+    return [missing] if source.own is None else []
 
 
 def executable(scratch: Path) -> Path:

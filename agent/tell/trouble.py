@@ -36,6 +36,8 @@ class Kind(enum.StrEnum):
     """What others made of this host, and how it treats pods' packets."""
     OBJECTS = "objects"
     """What is in the kernel for the whole node and could not be put right."""
+    KUBERNETES = "kubernetes"
+    """What this node's Node shall say cannot be said."""
     RUNTIME = "runtime"
     """The runtime's directories: the executable or the network configuration is not there as it should be."""
     METRICS = "metrics"

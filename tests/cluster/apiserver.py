@@ -1,7 +1,8 @@
 """An API server for Nodes, over HTTP/1.1 and TLS: as strict as the real one, and as unfriendly as it may be.
 
-It lists in pages and forgets them (410), watches with bookmarks and errors in the stream, knows tokens and client
-certificates, and can be away, hang, answer errors, or close in the middle of a line.
+It lists in pages and forgets them (410), watches with bookmarks and errors in the stream, patches Nodes and their
+status, permits what the rules of a ClusterRole do, knows tokens and client certificates, and can be away, hang, answer
+errors, or close in the middle of a line.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
+from tests.cluster import patching, rbac
 from tests.cluster.authority import Authority
 from tests.cluster.store import Object, Store
 
 NAME = "kubernetes.default.svc"
+NODES = "/api/v1/nodes"
+PATCH_TYPE = "application/strategic-merge-patch+json"
+USER = "system:serviceaccount:kube-system:routable-agent"
 KUBECONFIG = """\
 apiVersion: v1
 kind: Config
@@ -56,11 +61,21 @@ class ApiServer:
     def __init__(self, listener: socket.socket, address: str, directory: Path, store: Store | None = None) -> None:
         self.store = store or Store()
         self.tokens = {"token-1"}
+        self.rules: Sequence[Mapping[str, Any]] = rbac.ALL
+        """What everybody is permitted: the rules of a ClusterRole, as parsed from YAML."""
         self.is_permitted = True
+        """False: nothing is, whatever the rules say."""
+        self.used: set[tuple[str, str, str]] = set()
+        """What was asked for and permitted: verb, API group, resource."""
+        self.patches: list[tuple[str, Object]] = []
+        """What was patched: the path, and the patch, be it taken or refused."""
+        self.before_patch: Callable[[], object] = lambda: None
+        """What happens between the request and the change."""
         self.bookmarks = 0.05
         self.longest_watch = 3600.0
         self.is_gone_in_stream = True
         self.requests: list[str] = []
+        """What was asked for, by all requests: path and query."""
         self.refusals: list[int] = []
         self.handshakes_failed = 0
         self.watching = 0
@@ -167,6 +182,7 @@ class ApiServer:
         while (line := lines.readline().decode().strip()) != "":
             key, _, value = line.partition(":")
             headers[key.lower()] = value.strip()
+        body = lines.read(int(headers.get("content-length", "0")))
         self.requests.append(target)
         fault = self.faults.popleft() if self.faults else ""
         if fault == "hang":
@@ -177,11 +193,15 @@ class ApiServer:
         parts = urlsplit(target)
         asked = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
         try:
-            self._refuse(method, parts.path, headers, stream, fault)
+            self._authenticate(headers, stream, fault)
+            about = self._authorize(method, parts.path, asked)
             if fault == "garbage":
                 _send(stream, 200, b"<html>a proxy's page</html>")
-            elif asked.get("watch") in ("true", "1"):
+            elif about.verb == "watch":
                 return self._watch(stream, asked, fault)
+            elif about.verb in ("get", "patch"):
+                changed = self._one(about, headers, body if about.verb == "patch" else None)
+                _send(stream, 200, json.dumps(changed).encode(), headers)
             else:
                 _send(stream, 200, json.dumps(self._list(asked)).encode(), headers, is_cut=fault == "half")
                 if fault == "half":
@@ -191,19 +211,66 @@ class ApiServer:
             _send(stream, refused.code, json.dumps(refused.status()).encode(), after=refused.after)
         return True
 
-    def _refuse(self, method: str, path: str, headers: Mapping[str, str], stream: ssl.SSLSocket, fault: str) -> None:
+    def _authenticate(self, headers: Mapping[str, str], stream: ssl.SSLSocket, fault: str) -> None:
         token = headers.get("authorization", "").removeprefix("Bearer ")
         if token not in self.tokens and not (stream.getpeercert() and not token):
             raise _Refused(401, "Unauthorized", "Unauthorized")
         if fault.isdecimal():
             after = 1 if fault in ("429", "503") else 0
             raise _Refused(int(fault), "TooManyRequests" if fault == "429" else "Unknown", "the test wants it", after)
-        if path != "/api/v1/nodes":
+
+    def _authorize(self, method: str, path: str, asked: Mapping[str, str]) -> rbac.Asked:
+        """What the request is about. Refused: that is not permitted, or there is no such thing."""
+        rest = path.removeprefix(NODES).strip("/") if path.startswith(NODES) else "?"
+        name, _, subresource = unquote(rest).partition("/")
+        if subresource not in ("", "status") or name == "?":
             raise _Refused(404, "NotFound", "the server could not find the requested resource")
-        if method != "GET":
+        many = "watch" if asked.get("watch") in ("true", "1") else "list"
+        verb = {"GET": "get" if name else many, "PATCH": "patch" if name else ""}.get(method, "")
+        if not verb:
             raise _Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
-        if not self.is_permitted:
-            raise _Refused(403, "Forbidden", 'nodes is forbidden: cannot list resource "nodes" at the cluster scope')
+        resource = f"nodes/{subresource}" if subresource else "nodes"
+        about = rbac.Asked(verb, "", resource, name or self._selected(asked))
+        if not self.is_permitted or not rbac.permits(self.rules, about):
+            shown = f'nodes "{name}"' if name else "nodes"
+            raise _Refused(403, "Forbidden", f'{shown} is forbidden: User "{USER}" {about}')
+        self.used.add(about[:3])
+        return about
+
+    @staticmethod
+    def _selected(asked: Mapping[str, str]) -> str:
+        """The one Node that a list or watch is of; '' for all."""
+        key, equals, name = asked.get("fieldSelector", "").partition("=")
+        if "fieldSelector" in asked and (key != "metadata.name" or not equals or "labelSelector" in asked):
+            raise _Refused(400, "BadRequest", f"field label not supported: {key}")
+        return name.removeprefix("=")
+
+    # --- one Node -------------------------------------------------------------------------------------------------
+
+    def _one(self, about: rbac.Asked, headers: Mapping[str, str], body: bytes | None) -> Object:
+        """The Node, changed by the patch *body*, if there is one."""
+        subresource = about.resource.partition("/")[2]
+        if body is not None:
+            self.before_patch()
+            if headers.get("content-type") != PATCH_TYPE:
+                raise _Refused(415, "UnsupportedMediaType", "the body of the request was in an unknown format")
+        with self.store.changed:
+            now = self.store.get(about.name)
+            if now is None:
+                raise _Refused(404, "NotFound", f'nodes "{about.name}" not found')
+            if body is not None:
+                try:
+                    patch = json.loads(body)
+                    self.patches.append((f"{about.name}/{subresource}".rstrip("/"), patch))
+                    made = patching.patched(now, patch, subresource)
+                except ValueError as error:
+                    raise _Refused(400, "BadRequest", f"error decoding patch: {error}") from None
+                except patching.Invalid as invalid:
+                    raise _Refused(invalid.code, invalid.reason, invalid.message) from None
+                if made != now:  # what changes nothing is no new version
+                    self.store.put(made)
+                now = self.store.get(about.name)
+        return {"kind": "Node", "apiVersion": "v1", **(now or {})}
 
     # --- list and watch -------------------------------------------------------------------------------------------
 
@@ -216,7 +283,8 @@ class ApiServer:
         elif asked.get("resourceVersion", "0") != "0":
             raise _Refused(504, "Timeout", "Too large resource version")
         try:
-            version, found, next_after, left = self.store.page(at, after, int(asked.get("limit", "0")))
+            limit = int(asked.get("limit", "0"))
+            version, found, next_after, left = self.store.page(at, after, limit, self._selected(asked))
         except KeyError:
             expired = "The provided continue parameter is too old to display a consistent list result."
             raise _Refused(410, "Expired", expired) from None
@@ -240,18 +308,21 @@ class ApiServer:
             self.refusals.append(410)
             _chunk(stream, _line("ERROR", expired.status()))
         else:
-            self._tell(stream, since, until, fault, has_bookmarks=asked.get("allowWatchBookmarks") == "true")
+            has_bookmarks = asked.get("allowWatchBookmarks") == "true"
+            self._tell(stream, since, until, fault, self._selected(asked), has_bookmarks=has_bookmarks)
         if not self._is_away:
             stream.sendall(b"0\r\n\r\n")
         return True
 
-    def _tell(self, stream: ssl.SSLSocket, since: int, until: float, fault: str, *, has_bookmarks: bool) -> None:
+    def _tell(
+        self, stream: ssl.SSLSocket, since: int, until: float, fault: str, name: str, *, has_bookmarks: bool
+    ) -> None:
         self.watching += 1
         while not self._is_away and time.monotonic() < until:
             with self.store.changed:
                 if self.store.version <= since and not self._is_away:
                     self.store.changed.wait(min(self.bookmarks, until - time.monotonic()))
-                found = [one for one in self.store.changes if one.version > since]
+                found = [one for one in self.store.changes if one.version > since and name in ("", one.name)]
                 version = self.store.version
             for change in found:
                 line = _line(change.type, {"kind": "Node", "apiVersion": "v1", **change.object})

@@ -54,6 +54,11 @@ class Change(NamedTuple):
     type: str
     object: Object
 
+    @property
+    def name(self) -> str:
+        """Whose."""
+        return str(self.object["metadata"]["name"])
+
 
 class Store:
     """Any thread may change it; *changed* is told of each."""
@@ -73,12 +78,19 @@ class Store:
             known = made["metadata"]["name"] in self._objects
             self._add("MODIFIED" if known else "ADDED", made)
 
+    def get(self, name: str) -> Object | None:
+        """What there is of that name."""
+        with self.changed:
+            return copy.deepcopy(self._objects.get(name))
+
     def touch(self, name: str, **labels: str) -> None:
         """What does not concern us changes: labels, or the time of a heartbeat."""
         with self.changed:
             made = copy.deepcopy(self._objects[name])
             made["metadata"]["labels"] |= labels
-            made["status"]["conditions"] = [{"type": "Ready", "lastHeartbeatTime": str(self.version)}]
+            others = [one for one in made["status"].get("conditions", ()) if one["type"] != "Ready"]
+            now = f"2026-01-01T00:{self.version % 60:02}:00Z"
+            made["status"]["conditions"] = [*others, {"type": "Ready", "status": "True", "lastHeartbeatTime": now}]
             self._add("MODIFIED", made)
 
     def delete(self, name: str) -> None:
@@ -102,14 +114,20 @@ class Store:
             self.changes.clear()
             self._snapshots.clear()
 
-    def page(self, at: int | None, after: str, limit: int) -> tuple[int, list[Object], str, int]:
+    def page(
+        self, at: int | None, after: str, limit: int, name: str = ""
+    ) -> tuple[int, list[Object], str, int]:
         """Of the list at version *at* (None: now) the next *limit* (0: all) after the name *after*: the version, the
-        objects, the name to go on after ('': that was all), and how many are left. KeyError: it is forgotten."""
+        objects, the name to go on after ('': that was all), and how many are left. With *name* it is a list of that one
+        alone. KeyError: it is forgotten."""
         with self.changed:
             version = self.version if at is None else at
             if at is None:
                 self._snapshots[version] = sorted(self._objects.values(), key=lambda one: str(one["metadata"]["name"]))
-            rest = [one for one in self._snapshots[version] if one["metadata"]["name"] > after]
+            whole = self._snapshots[version]
+            rest = [
+                one for one in whole if one["metadata"]["name"] > after and name in ("", one["metadata"]["name"])
+            ]
             found = rest[:limit] if limit else rest
             left = len(rest) - len(found)
             return version, found, found[-1]["metadata"]["name"] if left else "", left

@@ -162,12 +162,12 @@ def test_a_list_whose_pages_are_forgotten_is_had_at_once(api: ApiServer, source:
     put(api, 1, 2, 3, 4, 5)
     page, calls = api.store.page, 0
 
-    def forgetful(at: int | None, after: str, limit: int) -> Any:
+    def forgetful(at: int | None, after: str, limit: int, name: str = "") -> Any:
         nonlocal calls
         calls += 1
         if calls == 2:
             api.store.forget()
-        return page(at, after, limit)
+        return page(at, after, limit, name)
 
     api.store.page = forgetful  # type: ignore[method-assign]
     with listening(source()) as heard:

@@ -287,7 +287,6 @@ def test_the_executable_that_was_put_there_is_known_and_removed(place: Place) ->
 
 def test_it_is_a_part_of_the_agent(place: Place) -> None:
     """Its thread looks until it is stopped; what nobody foresaw is the agent's end."""
-    place.directories.wake()
     place.directories.start()
     eventually("it is there", place.conflist.exists)
     place.directories.stop()
