@@ -17,6 +17,7 @@ from urllib.parse import quote
 import msgspec
 
 from agent.keep.limiter import Limiter
+from backends.threads import OnDeath, thread
 from cluster.apiserver import Api, Conflict, Connection, Unanswered
 from cluster.kubernetes import PATH
 from cluster.ownnode import Said, Wish, said, spec_change, status_change
@@ -68,7 +69,7 @@ class Announcer:
         clock: Callable[[], float],
         wall: Callable[[], float],
         random: Callable[[], float],
-        on_death: Callable[[str, BaseException], None],
+        on_death: OnDeath,
         every: float = EVERY,
     ) -> None:
         self._api = api
@@ -77,7 +78,6 @@ class Announcer:
         self._clock = clock
         self._wall = wall
         self._random = random
-        self._on_death = on_death
         self._every = every
         self._settled: tuple[Said | None, Wish | None] = None, None
         """What was heard and wished when all was said. While nothing else is, nothing is asked; what is heard anew is
@@ -87,7 +87,7 @@ class Announcer:
         self._failing_since = self._again_at = 0.0
         self._failure: Failure | None = None
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread = thread(self.name, self._live, on_death)
 
     def start(self) -> None:
         """Begin."""
@@ -106,12 +106,9 @@ class Announcer:
         is_late = self._clock() - self._failing_since >= TOLD
         return [failure] if failure is not None and (is_late or not isinstance(failure, TryAgain)) else []
 
-    def _run(self) -> None:
-        try:
-            while not self._stopping.wait(self._every):
-                self.look()
-        except BaseException as error:  # noqa: BLE001 (the top of a thread)
-            self._on_death(self.name, error)
+    def _live(self) -> None:
+        while not self._stopping.wait(self._every):
+            self.look()
 
     def look(self) -> None:
         """Say what is wished, if the Node does not say it already."""

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 from agent.announce.conflist import SIZE_MAX, Conflist, conflist, is_ours
 from agent.config.schema import CniTable
 from agent.keep.limiter import AGAIN, BURST, PERIOD, Limiter, fought
+from backends.threads import OnDeath, thread
 from cluster import tomlfile
 from cni.errors import ConfigInvalid, Failure
 from cni.install import NAME, is_placed, placed
@@ -63,7 +64,7 @@ class Directories:
         source: Callable[[], Path],
         journal: Journal,
         tell: Callable[[str], None],
-        on_death: Callable[[str, BaseException], None],
+        on_death: OnDeath,
         clock: Callable[[], float],
         every: float = EVERY,
     ) -> None:
@@ -72,7 +73,6 @@ class Directories:
         self._source = source
         self._journal = journal
         self._tell = tell
-        self._on_death = on_death
         self._clock = clock
         self._every = every
         self._limiter = Limiter(BURST, PERIOD, AGAIN)
@@ -81,7 +81,7 @@ class Directories:
         self._placed: tuple[int, ...] = ()
         """Which file was found to be our executable: see `_state`."""
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread = thread(self.name, self._live, on_death)
         self.problems: Sequence[Failure] = ()
         """What could not be done, or is in its way. Any thread may read."""
 
@@ -94,12 +94,9 @@ class Directories:
         self._stopping.set()
         self._thread.join()
 
-    def _run(self) -> None:
-        try:
-            while not self._stopping.wait(self._every):
-                self.look()
-        except BaseException as error:  # noqa: BLE001 (the top of a thread)
-            self._on_death(self.name, error)
+    def _live(self) -> None:
+        while not self._stopping.wait(self._every):
+            self.look()
 
     def look(self) -> None:
         """Put right what differs, once. Raises nothing that the world brings about: that is in `problems`."""

@@ -6,11 +6,11 @@ anyway: of a cluster whose nodes are replaced by the hundred a pass per node wou
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from agent.keep.reconciler import QUICK
+from backends.threads import OnDeath, thread
 
 
 class Telling(Protocol):
@@ -31,17 +31,16 @@ class Listening:
         self,
         source: Telling,
         wake: Callable[[], None],
-        on_death: Callable[[str, BaseException], None],
+        on_death: OnDeath,
         clock: Callable[[], float],
         name: str = "nodes",
     ) -> None:
         self.name: Final = name
         self._source = source
         self._wake = wake
-        self._on_death = on_death
         self._clock = clock
         self._woken_at = clock() - QUICK
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread = thread(self.name, self._live, on_death)
 
     def start(self) -> None:
         """Begin."""
@@ -57,8 +56,5 @@ class Listening:
             self._woken_at = self._clock()
             self._wake()
 
-    def _run(self) -> None:
-        try:
-            self._source.live(self._news)
-        except BaseException as error:  # noqa: BLE001 (the top of a thread)
-            self._on_death(self.name, error)
+    def _live(self) -> None:
+        self._source.live(self._news)

@@ -13,6 +13,7 @@ from agent.keep.repair import Repair
 from agent.keep.spool import Serve, Spool
 from agent.keep.survey import Surroundings, Survey
 from agent.node.node import Node
+from backends.threads import OnDeath, thread
 from cni.errors import Failure, NotReady, bug
 from ipam.store import Record
 
@@ -74,7 +75,7 @@ class Reconciler:
         serve_spooled: Serve,
         events: Wakeful,
         offered: Callable[[], None],
-        on_death: Callable[[str, BaseException], None],
+        on_death: OnDeath,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
@@ -86,7 +87,6 @@ class Reconciler:
         self._serve_spooled = serve_spooled
         self._events = events
         self._offered = offered
-        self._on_death = on_death
         self._clock = clock
         self._wall = wall
         self._stop = threading.Event()
@@ -95,7 +95,7 @@ class Reconciler:
         self._completed_at = clock()
         self._failure: Failure | None = None
         self._whole_at = self._quick_at = self._tidy_at = 0.0
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread = thread(self.name, self._live, on_death)
 
     def start(self) -> None:
         """Begin; the first pass was the caller's, see ``once``."""
@@ -153,12 +153,10 @@ class Reconciler:
             self._reality.look(now, self._node.ledger.records().values())
         self._quick_at = self._clock() + QUICK
 
-    def _run(self) -> None:
+    def _live(self) -> None:
         try:
             while not self._stop.is_set():
                 self._turn()
-        except BaseException as error:  # noqa: BLE001 (the top of a thread)
-            self._on_death(self.name, error)
         finally:
             self._end()
 

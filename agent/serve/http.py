@@ -16,6 +16,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, NamedTuple
 
+from backends.threads import OnDeath, thread
 from cni.errors import ConfigInvalid
 
 CONNECTIONS_MAX: Final = 16
@@ -32,7 +33,6 @@ _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 
 log = logging.getLogger(__name__)
 
-OnDeath = Callable[[str, BaseException], None]
 """Told the name of a thread that ended unasked, and why."""
 
 
@@ -184,8 +184,7 @@ class Http:
         self._scrape = scrape
         self._ready = ready
         self._works = works
-        self._on_death = on_death
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread = thread(self.name, self._live, on_death)
         self._listener = _Listener(listener, deadline, self._answer, on_death)
 
     @property
@@ -204,11 +203,8 @@ class Http:
             self._thread.join()
         self._listener.server_close()
 
-    def _run(self) -> None:
-        try:
-            self._listener.serve_forever(_POLL)
-        except BaseException as error:  # noqa: BLE001 (the top of a thread)
-            self._on_death(self.name, error)
+    def _live(self) -> None:
+        self._listener.serve_forever(_POLL)
 
     def _answer(self, path: str) -> Page:
         try:

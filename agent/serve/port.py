@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.serve.binding import Binding
-from agent.serve.http import Http, OnDeath
+from agent.serve.http import Http
+from backends.threads import OnDeath, thread
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,9 @@ class HttpPort:
     ) -> None:
         self._binding = binding
         self._show = show
-        self._on_death = on_death
         self._again = again
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread = thread(self.name, self._try, on_death)
         self._http: Http | None = None
 
     def start(self) -> None:
@@ -52,13 +52,10 @@ class HttpPort:
         self._http = self._show(listener)
         self._http.start()
 
-    def _run(self) -> None:
-        try:
-            while not self._stopping.wait(self._again):
-                listener = self._binding.have()
-                if listener is not None:
-                    self._begin(listener)
-                    log.info("the metrics can be seen now")
-                    return
-        except BaseException as error:  # noqa: BLE001 (the top of a thread)
-            self._on_death(self.name, error)
+    def _try(self) -> None:
+        while not self._stopping.wait(self._again):
+            listener = self._binding.have()
+            if listener is not None:
+                self._begin(listener)
+                log.info("the metrics can be seen now")
+                return

@@ -9,7 +9,6 @@ and if a thread ends unasked, ``on_death`` is told.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -19,7 +18,8 @@ from agent.serve.lane import Answer, Incoming, Together
 from agent.serve.listener import Listener
 from agent.serve.parking import Parking
 from agent.serve.reading import Reading
-from agent.serve.serving import OnDeath, Serving, watched
+from agent.serve.serving import Serving
+from backends.threads import OnDeath, thread
 
 
 class Server:
@@ -62,24 +62,21 @@ class Server:
             is_trusted=is_trusted,
             clock=clock,
         )
-        names = [f"request-{number}" for number in range(workers)]
-        self._threads = [
-            threading.Thread(target=watched(name, self._work, on_death), name=name, daemon=True) for name in names
-        ]
+        self._threads = [thread(f"request-{number}", self._work, on_death) for number in range(workers)]
 
     def start(self) -> None:
         """Listen."""
         self._reading.start()
-        for thread in self._threads:
-            thread.start()
+        for one in self._threads:
+            one.start()
 
     def stop(self) -> None:
         """Take no more requests, answer those that are whole, and remove the socket."""
         self._reading.stop()
         self._parking.close()
         self._connections.wait()
-        for thread in self._threads:
-            thread.join()
+        for one in self._threads:
+            one.join()
         self._serving.stop()
         self._reading.close()
 

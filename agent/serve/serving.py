@@ -17,6 +17,7 @@ from typing import Final
 from agent.serve.connections import Client, Connections
 from agent.serve.lane import Answer, Incoming, Lane, Together
 from agent.serve.parking import Parking
+from backends.threads import OnDeath, watched
 from cni import frame
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ _MORE: Final = 16
 """Threads for what could not be served together with others, and for finishing while the next are begun."""
 
 Job = Callable[[], None]
-OnDeath = Callable[[str, BaseException], None]
 """Told the name of a thread that ended unasked, and why."""
 
 
@@ -136,15 +136,3 @@ class Serving:
             for client in clients:
                 self._connections.close(client)
             raise
-
-
-def watched(name: str, work: Job, on_death: OnDeath) -> Job:
-    """*work* as a thread's whole life."""
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 (the top of a thread)
-            on_death(name, error)
-
-    return run

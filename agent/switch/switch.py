@@ -20,6 +20,7 @@ from agent.keep.survey import Surroundings
 from agent.switch.way import JOURNAL, State, Way
 from backends import are_alike
 from backends.site import Site
+from backends.threads import OnDeath, thread
 from backends.transition import Probe, Transition
 from backends.wiring import Unserved, Wiring
 from cni.errors import ConfigInvalid, Failure, NotReady, TryAgain
@@ -68,7 +69,7 @@ class Switch:
         use: Callable[[Collection[str]], None],
         missing: Callable[[Plan], Sequence[str]],
         silence: Silence,
-        on_death: Callable[[str, BaseException], None],
+        on_death: OnDeath,
         drain: float = DRAIN,
     ) -> None:
         self._boot = boot
@@ -79,7 +80,6 @@ class Switch:
         self._use = use
         self._missing = missing
         self._silence = silence
-        self._on_death = on_death
         self._drain = drain
         self._lock = threading.Lock()
         self._way = way
@@ -90,7 +90,7 @@ class Switch:
         self._phase = AT_REST if way.state.is_resting else PREPARING
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread = thread(self.name, self._live, on_death)
         journal.remember(JOURNAL, way.state.text(boot))
 
     @property
@@ -174,16 +174,13 @@ class Switch:
         self._wake.set()
         self._thread.join()
 
-    def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                if self._phase == AT_REST:
-                    self._wake.wait()
-                self._wake.clear()
-                self.advance()
-                self._wake.wait(0 if self._phase == AT_REST else RETRY)
-        except BaseException as error:  # noqa: BLE001 (the top of a thread)
-            self._on_death(self.name, error)
+    def _live(self) -> None:
+        while not self._stop.is_set():
+            if self._phase == AT_REST:
+                self._wake.wait()
+            self._wake.clear()
+            self.advance()
+            self._wake.wait(0 if self._phase == AT_REST else RETRY)
 
     def advance(self) -> None:
         """One round over all peers that have not moved, in the calling thread; nothing when resting."""

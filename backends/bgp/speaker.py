@@ -23,6 +23,7 @@ from backends.bgp.seen import Md5, Seen
 from backends.bgp.sessions import Speech, speech
 from backends.bgp.table import BgpTable
 from backends.descriptor import Around
+from backends.threads import OnDeath, thread
 from backends.told import Told
 from cni.errors import ConfigInvalid, Failure, Limited, TryAgain
 
@@ -86,7 +87,7 @@ class Speaker:
         pods: Callable[[], Collection[IPAddress]],
         is_drained: Callable[[], bool],
         md5: Callable[[], Md5],
-        on_death: Callable[[str, BaseException], None],
+        on_death: OnDeath,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend = backend
@@ -97,7 +98,6 @@ class Speaker:
         self._pods = pods
         self._is_drained = is_drained
         self._md5 = md5
-        self._on_death = on_death
         self._clock = clock
         self._began = clock()
         self._answered = clock()
@@ -110,7 +110,7 @@ class Speaker:
         self.seen = Seen()
         """What BIRD said last. Any thread may read."""
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread = thread(self.name, self._live, on_death)
 
     # --- a part -------------------------------------------------------------------------------------------------------
 
@@ -130,12 +130,9 @@ class Speaker:
         """See `backends.told.Teller.told`."""
         return told.told(self._table, self.seen, self._clock() - self._began)
 
-    def _run(self) -> None:
-        try:
-            while not self._stop.wait(TICK):
-                self.advance()
-        except BaseException as error:  # noqa: BLE001 (the top of a thread)
-            self._on_death(self.name, error)
+    def _live(self) -> None:
+        while not self._stop.wait(TICK):
+            self.advance()
 
     # --- a round ------------------------------------------------------------------------------------------------------
 

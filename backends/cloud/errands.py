@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from backends.cloud.steps import Settle, Wait
+from backends.threads import OnDeath, thread
 from backends.told import Told
 
 RETRY: Final = 1.0
@@ -29,16 +30,15 @@ class Errands:
         perform: Callable[[Any], Any],
         failures: type[Exception],
         settle: Callable[[], bool],
-        on_death: Callable[[str, BaseException], None],
+        on_death: OnDeath,
     ) -> None:
         self._life = life
         self._perform = perform
         self._failures = failures
         self._settle = settle
-        self._on_death = on_death
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread = thread(self.name, self._live, on_death)
 
     def start(self) -> None:
         """Begin."""
@@ -57,12 +57,6 @@ class Errands:
     def told(self) -> Told:
         """Nothing: the fabric tells."""
         return Told()
-
-    def _run(self) -> None:
-        try:
-            self._live()
-        except BaseException as error:  # noqa: BLE001 (the top of a thread)
-            self._on_death(self.name, error)
 
     def _live(self) -> None:
         answer: Any = None
