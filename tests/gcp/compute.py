@@ -41,7 +41,7 @@ class Compute(Endpoint):
         def answered(handler: Handler, verb: str) -> dict[str, Any]:
             body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
             self.agents.add(handler.headers.get("User-Agent", ""))
-            who = tokens.holder(handler.headers.get("Authorization", ""))
+            who = tokens.holder(handler.headers.get("Authorization", ""), is_change=verb == "PATCH")
             method, parameters = _read(verb, handler.path, body)
             time.sleep(self.delay + project.blocks(method, parameters))
             found = project.call(method, parameters, who)

@@ -104,6 +104,20 @@ def forbidden(permission: str, resource: str) -> Refusal:
     return refusal(403, "forbidden", f"Required '{permission}' permission for '{resource}'")
 
 
+def narrow() -> Refusal:
+    """The token has not the scope: a machine's access scopes are narrower than its account's roles ("Service accounts",
+    Access scopes)."""
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}
+    message = "Request had insufficient authentication scopes."
+    return refusal(403, "insufficientPermissions", message, details=[info])
+
+
+def disabled(project: str) -> Refusal:
+    """Nobody has switched the API on in the project."""
+    message = f"Compute Engine API has not been used in project {project} before or it is disabled."
+    return refusal(403, "accessNotConfigured", message, "usageLimits")
+
+
 def unauthenticated() -> Refusal:
     """No token, or none that is (still) good."""
     message = (
@@ -127,6 +141,8 @@ ERRORS: Mapping[str, Refusal] = {
     "empty200": page(200, "application/json", ""),
     "denied": forbidden("compute.instances.get", "projects/somewhat"),
     "unauthenticated": unauthenticated(),
+    "narrow": narrow(),
+    "disabled": disabled("123456789012"),
 }
 """What a call may have for an answer whatever it asks, by kind."""
 

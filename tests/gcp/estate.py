@@ -21,6 +21,7 @@ from tests.gcp.unkindness import KIND, Unkind
 
 REGION = "europe-west1"
 ZONE = "europe-west1-b"
+PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 RECENT = 60.0
 """Seconds in which a range that was elsewhere counts as moved."""
 RESERVED = (0, 1, -2, -1)
@@ -80,10 +81,15 @@ class Nic:
 
 @dataclass(slots=True)
 class Instance:
+    """*account* and *scopes* are those of its service account; without one there are no tokens. *others* are its
+    interfaces after the first."""
+
     name: str
     id: int
     nic: Nic
     account: str
+    scopes: tuple[str, ...] = (PLATFORM,)
+    others: list[Nic] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,8 @@ class Estate(Fate[Unkind]):
     def __init__(self, clock: Callable[[], float], unkind: Unkind = KIND) -> None:
         super().__init__(clock, unkind)
         self.project, self.number = "routable-test", 123456789012
+        self.host = self.project
+        """The project that has the network: another one, where it is shared (Shared VPC)."""
         self.network, self.mtu = "default", 1460
         self.lag = 0.0
         """The metadata's, beside what *unkind* adds."""
@@ -186,12 +194,20 @@ class Estate(Fate[Unkind]):
         self.change(made, wanted, self.clock(), is_new=True)
         return made
 
+    def add_nic(self, name: str, subnetwork: str) -> Nic:
+        """One more interface of that instance."""
+        one, instance = self.subnetworks[subnetwork], self.instances[name]
+        made = Nic(one, one.primary.take(32).ip, name=f"nic{len(instance.others) + 1}")
+        instance.others.append(made)
+        return made
+
     def remove_instance(self, name: str) -> None:
         """It is no more; one of the same name is another."""
         self.settle()
         instance = self.instances.pop(name)
         self._free(instance.nic.subnetwork, instance.nic.aliases)
-        instance.nic.subnetwork.primary.give_back(IPNetwork(instance.nic.address))
+        for nic in (instance.nic, *instance.others):
+            nic.subnetwork.primary.give_back(IPNetwork(nic.address))
         self._note(instance, self.clock(), lost=tuple(sorted(instance.nic.networks)))
 
     def taken(self, subnetwork: Subnetwork, wanted: Sequence[tuple[int | IPNetwork, str]]) -> list[Alias]:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.gcp.estate import ZONE, Estate
+from tests.gcp.estate import ZONE, Estate, Nic
 
 _LINES = {"scopes", "aliases", "dns-servers"}
 Tree = Mapping[str, Any]
@@ -20,22 +20,11 @@ Tree = Mapping[str, Any]
 def tree(project: Estate, name: str) -> Tree:
     """All of instance *name*, as its metadata lags behind the truth."""
     instance, view, number = project.instances[name], project.told(name), project.number
-    nic = instance.nic
-    scopes = ["https://www.googleapis.com/auth/cloud-platform"]
-    account = {"aliases": ["default"], "email": instance.account, "scopes": scopes}
-    interface = {
-        "access-configs": [],
-        "dns-servers": ["169.254.169.254"],
-        "forwarded-ips": [],
-        "gateway": str(nic.subnetwork.gateway),
-        "ip": str(nic.address),
-        "ip-aliases": [str(one.network) for one in view.aliases],
-        "mac": nic.mac,
-        "mtu": project.mtu,
-        "network": f"projects/{number}/networks/{nic.subnetwork.network}",
-        "subnetmask": str(nic.subnetwork.primary.cidr.netmask),
-        "target-instance-ips": [],
-    }
+    account = {"aliases": ["default"], "email": instance.account, "scopes": list(instance.scopes)}
+    interfaces = [
+        _interface(project, instance.nic, [str(one.network) for one in view.aliases]),
+        *(_interface(project, one, []) for one in instance.others),
+    ]
     return {
         "instance": {
             "attributes": {},
@@ -43,11 +32,27 @@ def tree(project: Estate, name: str) -> Tree:
             "id": instance.id,
             "machine-type": f"projects/{number}/machineTypes/e2-standard-4",
             "name": name,
-            "network-interfaces": [interface],
-            "service-accounts": {instance.account: account, "default": account},
+            "network-interfaces": interfaces,
+            "service-accounts": {instance.account: account, "default": account} if instance.account else {},
             "zone": f"projects/{number}/zones/{ZONE}",
         },
         "project": {"attributes": {}, "numeric-project-id": number, "project-id": project.project},
+    }
+
+
+def _interface(project: Estate, nic: Nic, aliases: list[str]) -> Tree:
+    return {
+        "access-configs": [],
+        "dns-servers": ["169.254.169.254"],
+        "forwarded-ips": [],
+        "gateway": str(nic.subnetwork.gateway),
+        "ip": str(nic.address),
+        "ip-aliases": aliases,
+        "mac": nic.mac,
+        "mtu": project.mtu,
+        "network": f"projects/{project.number}/networks/{nic.subnetwork.network}",
+        "subnetmask": str(nic.subnetwork.primary.cidr.netmask),
+        "target-instance-ips": [],
     }
 
 

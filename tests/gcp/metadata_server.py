@@ -84,8 +84,9 @@ class Metadata(Endpoint):
         )
 
     def _tell(self, handler: Handler, path: str, query: Mapping[str, str]) -> None:
-        if path.startswith("instance/service-accounts/") and path.endswith("/token"):
-            token, seconds = self._tokens.issue(self._project.instances[self._instance].account)
+        instance = self._project.instances[self._instance]
+        if instance.account and path.startswith("instance/service-accounts/") and path.endswith("/token"):
+            token, seconds = self._tokens.issue(instance.account, instance.scopes)
             found = {"access_token": token, "expires_in": int(seconds), "token_type": "Bearer"}
             _answer(handler, 200, json.dumps(found), "application/json", "")
             return

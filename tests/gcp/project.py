@@ -99,7 +99,8 @@ class Project(Estate, Answering[Unkind]):
             self.quotas.spend(action)
         if missing := self._missing(action, parameters):
             raise forbidden(missing, f"projects/{self.project}/{action}")
-        if (given := parameters.pop("project")) != self.project:
+        home = self.host if action.startswith("subnetworks.") else self.project
+        if (given := parameters.pop("project")) != home and (given != str(self.number) or home != self.project):
             raise not_found(f"projects/{given}")
         answer = self._methods[action](parameters)
         if parameters:  # each method takes out what it knows
@@ -138,7 +139,7 @@ class Project(Estate, Answering[Unkind]):
     def _get_subnetwork(self, p: Parameters) -> dict[str, Any]:
         region, name = p.pop("region"), p.pop("subnetwork")
         if region != REGION or name not in self.subnetworks:
-            raise not_found(f"projects/{self.project}/regions/{region}/subnetworks/{name}")
+            raise not_found(f"projects/{self.host}/regions/{region}/subnetworks/{name}")
         return rendering.subnetwork(self, self.subnetworks[name])
 
     def _get_operation(self, p: Parameters) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from tests.gcp.estate import REGION, ZONE, Alias, Instance, Subnetwork, View
+from tests.gcp.estate import REGION, ZONE, Alias, Instance, Nic, Subnetwork, View
 from tests.gcp.operations import Operation
 
 if TYPE_CHECKING:
@@ -18,17 +18,7 @@ BASE = "https://www.googleapis.com/compute/v1/projects"
 def instance(project: Project, one: Instance, view: View) -> dict[str, Any]:
     """As instances.get has it; *view* is what is shown of its interface."""
     base = f"{BASE}/{project.project}"
-    nic: dict[str, Any] = {
-        "kind": "compute#networkInterface",
-        "name": one.nic.name,
-        "network": f"{base}/global/networks/{project.network}",
-        "subnetwork": f"{base}/regions/{REGION}/subnetworks/{one.nic.subnetwork.name}",
-        "networkIP": str(one.nic.address),
-        "fingerprint": view.fingerprint,
-        "stackType": "IPV4_ONLY",
-    }
-    if view.aliases:
-        nic["aliasIpRanges"] = [_alias(each) for each in _ordered(project, view)]
+    others = [_nic(project, each, View(one.id, tuple(each.aliases))) for each in one.others]
     return {
         "kind": "compute#instance",
         "id": str(one.id),
@@ -38,8 +28,24 @@ def instance(project: Project, one: Instance, view: View) -> dict[str, Any]:
         "machineType": f"{base}/zones/{ZONE}/machineTypes/e2-standard-4",
         "status": "RUNNING",
         "canIpForward": False,
-        "networkInterfaces": [nic],
+        "networkInterfaces": [_nic(project, one.nic, view), *others],
     }
+
+
+def _nic(project: Project, nic: Nic, view: View) -> dict[str, Any]:
+    host = f"{BASE}/{project.host}"
+    found: dict[str, Any] = {
+        "kind": "compute#networkInterface",
+        "name": nic.name,
+        "network": f"{host}/global/networks/{nic.subnetwork.network}",
+        "subnetwork": f"{host}/regions/{REGION}/subnetworks/{nic.subnetwork.name}",
+        "networkIP": str(nic.address),
+        "fingerprint": view.fingerprint,
+        "stackType": "IPV4_ONLY",
+    }
+    if view.aliases:
+        found["aliasIpRanges"] = [_alias(each) for each in _ordered(project, view)]
+    return found
 
 
 def _ordered(project: Project, view: View) -> list[Alias]:
@@ -55,7 +61,7 @@ def _alias(one: Alias) -> dict[str, str]:
 
 def subnetwork(project: Project, one: Subnetwork) -> dict[str, Any]:
     """As subnetworks.get has it."""
-    base = f"{BASE}/{project.project}"
+    base = f"{BASE}/{project.host}"
     found: dict[str, Any] = {
         "kind": "compute#subnetwork",
         "id": str(one.id),

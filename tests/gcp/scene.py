@@ -38,8 +38,8 @@ class Scene:
         return self.project.call(method, {"project": self.project.project, **where, **asked})
 
     def nic(self, name: str = "node-a") -> Row:
-        """The interface, as instances.get has it."""
-        (found,) = self.call("instances.get", instance=name)["networkInterfaces"]
+        """The first interface, as instances.get has it."""
+        found, *_ = self.call("instances.get", instance=name)["networkInterfaces"]
         return dict(found)
 
     def ranges(self, name: str = "node-a") -> list[str]:

@@ -77,10 +77,14 @@ class Hands:
             self._project.subnetworks[subnetwork].range(range_).give_back(one)
 
     def meddle(self, name: str, range_: str = "") -> None:
-        """One of all that, drawn; never the machine's end."""
+        """One of all that, drawn; never the machine's end. *range_* or the primary one."""
         project = self._project
         aliases = project.instances[name].nic.aliases
-        what: list[Callable[[], object]] = [lambda: self.add(name, 28, range_), lambda: self.touch(name)]
+        what: list[Callable[[], object]] = [
+            lambda: self.add(name, 28, range_),
+            lambda: self.add(name, 32),
+            lambda: self.touch(name),
+        ]
         if aliases:
             one = aliases[int(project.chance() * len(aliases))].network
             others = [each for each in project.instances if each != name]

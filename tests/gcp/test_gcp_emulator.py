@@ -226,6 +226,31 @@ def test_what_is_not_there_is_not_found(scene: Scene) -> None:
     assert scene.refused(scene.call, "instances.get", instance="node-a", depth=1).status == 400
 
 
+def test_a_network_may_be_another_projects(scene: Scene) -> None:
+    """Shared VPC: only the subnet's URL says so, and there it is asked for. A project has a number, too."""
+    scene.project.host = "the-networks"
+    url = scene.nic()["subnetwork"]
+    assert "/projects/the-networks/regions/europe-west1/subnetworks/nodes" in url
+    assert scene.refused(scene.call, "subnetworks.get", subnetwork="nodes").status == 404
+    found = scene.call("subnetworks.get", subnetwork="nodes", project="the-networks")
+    assert found["secondaryIpRanges"] == [{"rangeName": "pods", "ipCidrRange": "10.1.0.0/16"}]
+    assert scene.call("instances.get", instance="node-a", project="123456789012")["name"] == "node-a"
+
+
+def test_a_machine_may_have_several_interfaces(scene: Scene) -> None:
+    """Each has a fingerprint of its own; the metadata has them in the same order."""
+    scene.project.add_subnetwork("others", "10.9.0.0/24")
+    scene.project.add_nic("node-a", "others")
+    scene.patch([row("/28")])
+    first, second = scene.call("instances.get", instance="node-a")["networkInterfaces"]
+    assert (first["name"], second["name"], second["networkIP"]) == ("nic0", "nic1", "10.9.0.2")
+    assert "aliasIpRanges" not in second
+    told = scene.project.metadata("node-a")["instance"]["network-interfaces"]
+    assert [(one["ip"], one["ip-aliases"]) for one in told] == [("10.0.0.2", ["10.1.0.0/28"]), ("10.9.0.2", [])]
+    Hands(scene.project).recreate("node-a")
+    assert scene.project.subnetworks["others"].primary.free == 252
+
+
 # --- quotas and permissions ---------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ from tests.gcp.metadata_server import ROOT, Metadata
 from tests.gcp.official import Official, Refused
 from tests.gcp.scene import Scene, request
 from tests.gcp.strangers import Hands
-from tests.gcp.tokens import Issuer, Tokens
+from tests.gcp.tokens import READING, Issuer, Tokens
 from tests.gcp.unkindness import KIND
 
 FLAVOUR = {"Metadata-Flavor": "Google"}
@@ -150,7 +150,7 @@ def test_a_token_ends_and_another_one_is_fetched(served: Served) -> None:
     served.official_nic()
     served.tokens.revoke()
     assert served.official_nic()["name"] == "nic0"
-    assert len({token for token, (_, until) in served.tokens.issued.items() if until}) == 1
+    assert len({token for token, (_, until, _) in served.tokens.issued.items() if until}) == 1
     for headers in ({}, {"Authorization": "Bearer nobody's"}, {"Authorization": "Bearer a.e30.c"}):
         url = f"{served.compute.url}/compute/v1/projects/routable-test/zones/{ZONE}/instances/node-a"
         with pytest.raises(urllib.error.HTTPError) as caught:
@@ -158,6 +158,24 @@ def test_a_token_ends_and_another_one_is_fetched(served: Served) -> None:
         with caught.value as error:
             document = json.load(error)["error"]
         assert (document["code"], document["status"]) == (401, "UNAUTHENTICATED")
+
+
+def test_a_machine_may_have_too_narrow_scopes_or_no_account(served: Served) -> None:
+    """A token that is for reading alone reads; without a service account there is none at all."""
+    instance = served.project.instances["node-a"]
+    instance.scopes = READING
+    served.tokens.revoke()
+    assert served.official_nic()["name"] == "nic0"
+    with pytest.raises(Refused, match="insufficient authentication scopes") as caught:
+        served.official_patch([pods("/28")])
+    assert caught.value.code == 403
+    instance.account = ""
+    assert served.read("instance/service-accounts/")[0] == ""
+    with pytest.raises(urllib.error.HTTPError) as none:
+        served.read("instance/service-accounts/default/token")
+    with none.value as error:
+        assert error.code == 404
+    served.tokens.revoke()
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from tests.cloud.serving import Endpoint, Handler
-from tests.gcp.documents import unauthenticated
+from tests.gcp.documents import narrow, unauthenticated
+from tests.gcp.estate import PLATFORM
 
+CHANGING = (PLATFORM, "https://www.googleapis.com/auth/compute")
+READING = ("https://www.googleapis.com/auth/compute.readonly",)
+"""Scopes of tokens for Compute Engine (API reference, Authorization scopes)."""
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
@@ -27,29 +31,31 @@ class Tokens:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self.seconds = 3600.0
-        self.issued: dict[str, tuple[str, float]] = {}
+        self.issued: dict[str, tuple[str, float, tuple[str, ...]]] = {}
         self.keys: dict[str, rsa.RSAPublicKey] = {}
 
-    def issue(self, account: str) -> tuple[str, float]:
+    def issue(self, account: str, scopes: tuple[str, ...] = (PLATFORM,)) -> tuple[str, float]:
         """A new token, and how long it is good."""
         token = f"ya29.token-{len(self.issued)}"
-        self.issued[token] = account, self._clock() + self.seconds
+        self.issued[token] = account, self._clock() + self.seconds, scopes
         return token, self.seconds
 
     def revoke(self) -> None:
         """None is good any more."""
-        self.issued = {token: (account, 0.0) for token, (account, _) in self.issued.items()}
+        self.issued = {token: (account, 0.0, scopes) for token, (account, _, scopes) in self.issued.items()}
 
-    def holder(self, authorization: str) -> str:
-        """Whose token that header has. Refusal: nobody's, or its time is over."""
+    def holder(self, authorization: str, is_change: bool = False) -> str:
+        """Whose token that header has. Refusal: nobody's, or its time is over, or it is not for such a call."""
         kind, _, token = authorization.partition(" ")
         if kind != "Bearer":
             raise unauthenticated()
         if token.count(".") == 2 and not token.startswith("ya29."):
             return self.signer(token)
-        account, until = self.issued.get(token, ("", 0.0))
+        account, until, scopes = self.issued.get(token, ("", 0.0, ()))
         if until <= self._clock():
             raise unauthenticated()
+        if not {*CHANGING, *(() if is_change else READING)} & set(scopes):
+            raise narrow()
         return account
 
     def signer(self, token: str) -> str:
