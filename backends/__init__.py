@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the names alone must not cost what a descriptor imports
     from backends.descriptor import Backend
 
 BACKENDS: Final[Mapping[str, str]] = MappingProxyType(
-    {"static": "static", "vxlan": "vxlan", "bgp": "bgp", "aws-eni": "aws"}
+    {"static": "static", "vxlan": "vxlan", "bgp": "bgp", "aws-eni": "aws", "gcp-alias": "gcp"}
 )
 """Name, as in the agent's configuration, to folder, which is what the backend's table there is called, too."""
 

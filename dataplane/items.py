@@ -56,7 +56,7 @@ PROTOCOL: Final = 82
 MAIN: Final = 254
 """The number of the main routing table (RT_TABLE_MAIN)."""
 LOCAL: Final = 255
-"""The table of what is the node's own."""
+"""… of the one that says what the host itself answers for (RT_TABLE_LOCAL)."""
 
 class Key(NamedTuple):
     """Identity of an object in the kernel: where it lives, what it is, and its name there."""
@@ -181,8 +181,8 @@ class Nexthop(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A route in *table*: by nexthop object, through a gateway, on a link, or ``unreachable``; or, in the table
-    `LOCAL`, to the node itself, which has the address by that alone.
+    """A route in *table*: by nexthop object, through a gateway, on a link, or ``unreachable``; in the table `LOCAL` to
+    the node itself, which has the address by that alone, or ``throw``: as if the table had none.
 
     *mtu* (bytes) is the way's where it is less than the link's, else 0; *src* the source of what the host itself sends,
     where that is not the kernel's choice.
@@ -199,6 +199,7 @@ class Route(NamedTuple):
     table: int = MAIN
     src: str = ""
     local: bool = False
+    throw: bool = False
 
     @property
     def rank(self) -> int:
@@ -214,7 +215,7 @@ class Route(NamedTuple):
 
     def __str__(self) -> str:
         words = [within(self.place) + "route"]
-        words += ["unreachable"] if self.unreachable else []
+        words += ["unreachable"] if self.unreachable else ["throw"] if self.throw else []
         words += ["local"] if self.local else []
         words += [self.dst]
         words += ["nhid", str(self.nhid)] if self.nhid else []

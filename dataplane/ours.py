@@ -73,14 +73,16 @@ def is_nexthop(item: Nexthop) -> bool:
 
 def is_route(item: Route, metric: int) -> bool:
     """Whether a route with our protocol number can be ours: with the metric that the kernel gives where none is asked
-    for; and on the host one to a pod, to a peer or to nowhere, or in a table of ours, or one that makes an address the
-    node's own."""
+    for; and on the host one to a pod, to a peer or to nowhere, in a table of ours, or one that makes an address the
+    node's own, or such as no other program has in the kernel's own table."""
     if metric not in (0, 1024 if ":" in item.dst else 0):
         return False
     if item.place is not HOST or item.table in TABLES:
         return True
     if item.local:
         return item.table == LOCAL and item.dev == "lo"
+    if item.throw:
+        return item.table == LOCAL
     if item.table != MAIN:
         return False
     return item.unreachable or item.nhid in NEXTHOPS or (not item.via and has_pod_link_name(item.dev))

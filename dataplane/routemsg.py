@@ -34,9 +34,10 @@ RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE
     1, 4, 5, 6, 7, 8, 15, 30, 2,
 )  # fmt: skip
 RTPROT_KERNEL: Final = 2
-RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST, RTN_UNICAST, RTN_LOCAL, RTN_UNREACHABLE, RTNH_F_ONLINK = (
-    0, 253, 254, 1, 2, 7, 4,
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST, RTN_UNICAST, RTN_LOCAL, RTN_UNREACHABLE, RTN_THROW = (
+    0, 253, 254, 1, 2, 7, 9,
 )  # fmt: skip
+RTNH_F_ONLINK: Final = 4
 FRA_DST, FRA_SRC, FRA_PRIORITY, FRA_FWMARK, FRA_SUPPRESS_IFGROUP, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = (
     1, 2, 6, 10, 13, 15, 16, 21,
 )  # fmt: skip
@@ -87,7 +88,7 @@ def _nexthop(item: Nexthop, index: int) -> bytes:
 def _route(item: Route, index: int) -> bytes:
     family, packed, length = _split(item.dst)
     scope = RT_SCOPE_LINK if item.dev and not item.via and family == AF_INET else RT_SCOPE_UNIVERSE
-    kind = RTN_UNREACHABLE if item.unreachable else RTN_UNICAST
+    kind = RTN_UNREACHABLE if item.unreachable else RTN_THROW if item.throw else RTN_UNICAST
     if item.local:
         scope, kind = RT_SCOPE_HOST, RTN_LOCAL
     flags = RTNH_F_ONLINK if item.onlink else 0
@@ -230,6 +231,8 @@ def _any_route(body: bytes, found: Mapping[int, bytes], place: Place, names: Map
     dst = f"{inet_ntop(family, packed)}/{length}" if packed else ("0.0.0.0/0" if family == AF_INET else "::/0")
     if kind == RTN_UNREACHABLE:
         return Route(place, dst, unreachable=True, table=table)
+    if kind == RTN_THROW:
+        return Route(place, dst, table=table, throw=True)
     if RTA_NH_ID in found:  # the kernel repeats the nexthop's own content: it is not the route's
         return Route(place, dst, nhid=U32.unpack(found[RTA_NH_ID])[0], table=table)
     oif = U32.unpack(found[RTA_OIF])[0] if RTA_OIF in found else 0

@@ -97,8 +97,9 @@ class Targets:
     """What the operator wants ready. *warm_addresses* and *minimum_addresses*, if one is set, stand in for the others;
     *warm_prefixes* are whole ones; *warm_interfaces* as many addresses as that many further interfaces have.
 
-    With *is_prefix_mode* chunks are prefixes, of *prefix_size* addresses, as long as these can be had. *delay*: seconds
-    for which a chunk must have been idle before it is given back. ValueError: a number is negative.
+    With *is_prefix_mode* chunks are prefixes, of *prefix_size* addresses, as long as these can be had; of twice as many
+    and more, up to *largest_size*, where it is slots that run out. *delay*: seconds for which a chunk must have been
+    idle before it is given back. ValueError: a number is negative.
     """
 
     is_prefix_mode: bool = True
@@ -108,6 +109,7 @@ class Targets:
     warm_interfaces: int = 0
     delay: float = 60.0
     prefix_size: int = PREFIX_SIZE
+    largest_size: int = 0
 
     def __post_init__(self) -> None:
         for name in ("warm_addresses", "minimum_addresses", "warm_prefixes", "warm_interfaces", "delay"):
@@ -165,6 +167,16 @@ def shortfall(pool: Pool, attached: int, interfaces_max: int) -> str:
         f"{pool.used} of {total} addresses in use, {taken} of {slots} slots taken, "
         f"{attached} of {interfaces_max} interfaces attached"
     )
+
+
+def capacity(slots: int, targets: Targets) -> int:
+    """How many addresses an interface of so many slots has when one chunk after another has filled it."""
+    chunks: tuple[Chunk, ...] = ()
+    for number in range(slots):
+        pool = Pool((Pooled("", slots, chunks),), waiting=1)
+        size = _size(pool, targets)
+        chunks += (Chunk(str(number), size, used=size),)
+    return sum(chunk.size for chunk in chunks)
 
 
 # --- what is wanted -------------------------------------------------------------------------------------------
@@ -243,8 +255,14 @@ def _moving(pool: Pool, targets: Targets) -> Iterator[Assign]:
 
 
 def _size(pool: Pool, targets: Targets) -> int:
-    """How many addresses a new chunk has."""
-    return targets.prefix_size if targets.is_prefix_mode and pool.has_prefixes else 1
+    """How many addresses a new chunk has: as many that the slots that are left can double what there is."""
+    if not (targets.is_prefix_mode and pool.has_prefixes):
+        return 1
+    size, slots = targets.prefix_size, sum(interface.room for interface in pool.interfaces)
+    wanted = sum(chunk.size for chunk in pool.chunks) + _missing(pool, targets)
+    while size * 2 <= targets.largest_size and size * slots < wanted:
+        size *= 2
+    return size
 
 
 def _assigns(interfaces: Sequence[Pooled], chunks: int, size: int) -> Iterator[Assign]:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from netaddr import IPAddress, IPSet
-
 from backends.aws.options import EniOptions
 from backends.aws.parts import assembled
 from backends.aws.turns import Turns
+from backends.cloud import short
 from backends.cloud.intents import Journal
 from backends.cloud.report import Report
 from backends.cloud.steps import Steps
@@ -22,7 +21,7 @@ from backends.cloud.usage import Usage
 from backends.fabric import Shortage, Supplied
 from backends.told import Told
 from cluster.peers import Peer
-from cni.errors import Exhausted, Failure, TryAgain
+from cni.errors import Failure, TryAgain
 from ipam.lease import Block
 from ipam.warmpool import Assign, Create, Pool, actions, shortfall
 
@@ -117,16 +116,14 @@ class EniFabric:
             return Shortage(TryAgain(asked, "EC2 is being asked, since the agent was restarted"), may_end=True)
         obstacles = self._obstacles.growing()
         left = f"no address is free: {shortfall(pool, len(self.inventory.enis), most)}"
-        if self._can_grow(pool) and self.cloud.is_silent:
-            return Shortage(TryAgain(f"{left}, and EC2 gives no answers", "the agent goes on asking"), may_end=False)
-        if self._can_grow(pool):
-            details = str(obstacles[0]) if obstacles else ""
-            return Shortage(TryAgain(f"{left}, waiting for more of EC2", details), may_end=True)
-        if obstacles:
-            kind = type(obstacles[0])
-            return Shortage(kind(f"{left}; {obstacles[0].message}", obstacles[0].details), may_end=False)
-        remedy = "this instance can have no more: run fewer pods on it, or use a larger type"
-        return Shortage(Exhausted(left, remedy), may_end=False)
+        return short.shortage(
+            "EC2",
+            left,
+            can_grow=self._can_grow(pool),
+            is_silent=self.cloud.is_silent,
+            obstacles=obstacles,
+            remedy="this instance can have no more: run fewer pods on it, or use a larger type",
+        )
 
     def told(self) -> Told:
         """See `backends.told.Teller`."""
@@ -141,7 +138,7 @@ class EniFabric:
             obstacles=(*self._assumed(), *map(str, self._obstacles.all()), *self._conflicts()),
             under_way=tuple(f"{one.kind} {one.eni or one.subnet}" for one in self.inventory.intents),
             calls=dict(self.cloud.calls),
-            undelivered=tuple(map(str, self._undelivered())),
+            undelivered=self._undelivered(),
             throttled=dict(self.cloud.throttled),
         )
 
@@ -158,12 +155,12 @@ class EniFabric:
         found = sorted(self.inventory.conflicts, key=lambda pair: (pair[1], pair[0]))
         return [f"{block} of {eni} is on another interface, too: no pod is given it" for eni, block in found]
 
-    def _undelivered(self) -> list[IPAddress]:
+    def _undelivered(self) -> tuple[str, ...]:
         """Addresses of pods that are on none of the interfaces any more."""
         if self._turns.seen is None:
-            return []
-        blocks = IPSet(block for one in self.inventory.enis.values() for block in one.blocks)
-        return sorted(one for one in self._usage.addresses() if one not in blocks)
+            return ()
+        blocks = (block for one in self.inventory.enis.values() for block in one.blocks)
+        return short.undelivered(self._usage.addresses(), blocks)
 
     def _can_grow(self, pool: Pool) -> bool:
         # What is free in the pool and yet not given is not offered before the next pass.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import http.client
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,16 +19,11 @@ from netaddr import AddrFormatError, IPAddress, IPNetwork
 
 from backends.aws.model import Eni, Seen
 from backends.cloud.failures import Lost
+from backends.cloud.web import Web, fit
 
 ENDPOINT: Final = "http://169.254.169.254"
 """Unless AWS_EC2_METADATA_SERVICE_ENDPOINT says another, as for every AWS client."""
 _TTL: Final = 21600
-_TIMEOUT: Final = 2.0
-"""Seconds for a connection, and for each part of an answer."""
-_WHOLE: Final = 10.0
-"""Seconds for all of an answer."""
-_MOST: Final = 1 << 16
-"""Bytes of an answer: the longest, a list of addresses, has some hundreds."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9+/=_.\-]{1,4096}")
 _MAC: Final = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
 _NAME: Final = re.compile(r"[a-z]+-[0-9a-z]+")
@@ -48,8 +43,7 @@ class Imds:
     """At *endpoint*, a URL; *clock* answers seconds. One thread calls."""
 
     def __init__(self, endpoint: str = ENDPOINT, clock: Callable[[], float] = time.monotonic) -> None:
-        self._host = urlsplit(endpoint).netloc
-        self._clock = clock
+        self._web = Web(urlsplit(endpoint).netloc, clock)
         self._token = ""
 
     def look(self) -> Seen:
@@ -57,7 +51,7 @@ class Imds:
         try:
             return self._seen()
         except (OSError, http.client.HTTPException, ValueError, LookupError, AddrFormatError) as error:
-            raise Lost("IMDS", type(error).__name__, f"{self._host}: {error}") from error
+            raise Lost("IMDS", type(error).__name__, f"{self._web.host}: {error}") from error
 
     def _seen(self) -> Seen:
         text = self._get("latest/dynamic/instance-identity/document")
@@ -65,7 +59,7 @@ class Imds:
             document = msgspec.json.decode(text, type=_Identity)
         except msgspec.DecodeError as error:
             raise ValueError(f"the instance identity document: {error}") from error
-        macs = [_fit(_MAC, word.strip("/"), "the list of interfaces") for word in self._get(_MACS).split()]
+        macs = [fit(_MAC, word.strip("/"), "the list of interfaces") for word in self._get(_MACS).split()]
         enis = tuple(map(self._eni, macs))
         primary = next((one for one in enis if one.is_primary), None)
         if primary is None:
@@ -82,7 +76,7 @@ class Imds:
             networks=tuple(map(IPNetwork, self._get(f"{at}vpc-ipv4-cidr-blocks").split())),
             enis=enis,
             subnets=dict(pair for one in enis for pair in self._subnet(one)),
-            groups=tuple(_fit(_NAME, word, "its groups") for word in self._lines(f"{at}security-group-ids")),
+            groups=tuple(fit(_NAME, word, "its groups") for word in self._lines(f"{at}security-group-ids")),
         )
 
     def _eni(self, mac: str) -> Eni:
@@ -105,7 +99,7 @@ class Imds:
         return [(one.subnet, cidr) for cidr in self._cidrs(f"{_MACS}{one.mac}/subnet-ipv4-cidr-block")]
 
     def _name(self, path: str) -> str:
-        return _fit(_NAME, self._get(path).strip(), f"/{path}")
+        return fit(_NAME, self._get(path).strip(), f"/{path}")
 
     def _cidrs(self, path: str) -> list[IPNetwork]:
         return [*map(IPNetwork, self._lines(path))]
@@ -120,10 +114,10 @@ class Imds:
     def _get(self, path: str) -> str:
         """What is at *path*. LookupError: nothing is; ValueError and others: there was no answer."""
         is_kept, token, self._token = bool(self._token), self._token or self._new_token(), ""
-        status, text = self._asked("GET", path, {"X-aws-ec2-metadata-token": token})
+        status, text, _ = self._web.ask("GET", path, {"X-aws-ec2-metadata-token": token})
         if status == http.client.UNAUTHORIZED and is_kept:  # it has ended
             token = self._new_token()
-            status, text = self._asked("GET", path, {"X-aws-ec2-metadata-token": token})
+            status, text, _ = self._web.ask("GET", path, {"X-aws-ec2-metadata-token": token})
         is_missing = status == http.client.NOT_FOUND
         if not is_missing and (status != http.client.OK or not text.strip()):
             raise ValueError(f"/{path} answered {status}{', and nothing' if status == http.client.OK else ''}")
@@ -134,31 +128,7 @@ class Imds:
 
     def _new_token(self) -> str:
         path = "latest/api/token"
-        status, text = self._asked("PUT", path, {"X-aws-ec2-metadata-token-ttl-seconds": str(_TTL)})
+        status, text, _ = self._web.ask("PUT", path, {"X-aws-ec2-metadata-token-ttl-seconds": str(_TTL)})
         if status != http.client.OK:
             raise ValueError(f"/{path} answered {status}")
-        return _fit(_TOKEN, text.strip(), f"/{path}")
-
-    def _asked(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str]:
-        deadline = self._clock() + _WHOLE
-        connection = http.client.HTTPConnection(self._host, timeout=_TIMEOUT)
-        try:
-            connection.request(method, f"/{path}", headers=dict(headers))
-            answer = connection.getresponse()
-            body = b""
-            while part := answer.read1(_MOST):
-                body += part
-                if len(body) > _MOST or self._clock() > deadline:
-                    raise ValueError(f"/{path} answers without end")
-            if answer.length:
-                raise http.client.IncompleteRead(body, answer.length)
-            return answer.status, body.decode()
-        finally:
-            connection.close()
-
-
-def _fit(form: re.Pattern[str], word: str, what: str) -> str:
-    """*word*, if it has that form: an error page may come with the status of an answer."""
-    if form.fullmatch(word) is None:
-        raise ValueError(f"{what} says {word[:80]!r}")
-    return word
+        return fit(_TOKEN, text.strip(), f"/{path}")

@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Any, Final
 
 from backends.aws.model import Limits
+from backends.cloud import maxpods
 from ipam.warmpool import PREFIX_SIZE
 
 COLUMNS: Final = ("type", "interfaces", "addresses", "addresses6", "prefixes", "processors")
@@ -18,10 +19,6 @@ COLUMNS: Final = ("type", "interfaces", "addresses", "addresses6", "prefixes", "
 _TABLE: Final = "types.tsv"
 ASSUMED: Final = Limits(4, 15, addresses6=15, has_prefixes=True, processors=0, is_assumed=True)
 """What a type is taken to have of which nobody tells: most have it or more, and each refusal teaches."""
-_HOST_PODS: Final = 2
-"""Pods that need no address of their own, by the custom of the cloud's own calculator: those on the host network."""
-_SENSIBLE: Final = ((30, 250), (0, 110))
-"""From how many processors how many pods a kubelet should have at most, by the same calculator."""
 
 
 def described(answer: Mapping[str, Any]) -> Limits:
@@ -56,13 +53,5 @@ def pod_addresses(limits: Limits, *, is_prefix_mode: bool, reserved: int = 0, mo
 
 
 def max_pods(limits: Limits, addresses: int, *, headroom: int = 0, is_capped: bool = True) -> int:
-    """What kubelet's --max-pods should say where there are so many *addresses*, of which *headroom* are for pods that
-    come while the addresses of those before them cool down; if *is_capped*, no more than such a machine should run."""
-    pods = max(0, addresses - headroom) + _HOST_PODS
-    cap = next(most for least, most in _SENSIBLE if limits.processors >= least)
-    return min(pods, cap) if is_capped else pods
-
-
-def spare(addresses: int, pods: int) -> int:
-    """How many of *addresses* are left where kubelet's --max-pods is *pods*."""
-    return addresses - max(0, pods - _HOST_PODS)
+    """See `backends.cloud.maxpods.max_pods`."""
+    return maxpods.max_pods(addresses, limits.processors, headroom=headroom, is_capped=is_capped)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from argparse import ArgumentParser, Namespace
 from typing import Final
 
 from backends.aws.table import AwsTable
+from backends.cloud import maxpods as shared
 from backends.descriptor import Command
 
 
@@ -17,20 +16,10 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--mode", choices=("prefix", "address"), help="what an interface's slots are filled with")
     parser.add_argument("--max-enis", type=int, metavar="N", help="interfaces that are attached at most")
     parser.add_argument("--reserved-enis", type=int, metavar="N", help="first interfaces that are not for pods")
-    parser.add_argument("--headroom", type=_count, metavar="N", default=0, help="addresses to leave; default: 0")
-    parser.add_argument("--uncapped", action="store_true", help="also more than 110, or 250 from 30 processors on")
+    shared.arguments(parser)
     parser.add_argument("--ask", action="store_true", help="ask EC2 even if the table has the type")
     region = os.environ.get("AWS_REGION")  # which boto3 itself does not read
     parser.add_argument("--region", metavar="REGION", default=region, help="where to ask; default: AWS_REGION")
-    parser.add_argument("--json", action="store_true", help="with the limits it follows from, for programs")
-
-
-def _count(text: str) -> int:
-    """A number of things, for argparse."""
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
 
 
 def _run(options: Namespace, aws: AwsTable, cooldown: float) -> int:
@@ -45,17 +34,8 @@ def _run(options: Namespace, aws: AwsTable, cooldown: float) -> int:
         most=aws.max_enis if options.max_enis is None else options.max_enis,
     )
     pods = limits.max_pods(found, addresses, headroom=options.headroom, is_capped=not options.uncapped)
-    spare = limits.spare(addresses, pods)
-    document = {"max_pods": pods, "instance_type": options.instance_type, "mode": mode, **found._asdict()}
-    document |= {"pod_addresses": addresses, "headroom": spare}
-    print(json.dumps(document, indent=2) if options.json else pods)  # noqa: T201
-    if spare <= 0:
-        print(  # noqa: T201
-            f"routablectl: this counts all {addresses} addresses: on a full node a pod waits up to {cooldown:g} s for "
-            "that of the one that it replaces (ipam.cooldown); leave as many as pods change in that time: --headroom N",
-            file=sys.stderr,
-        )
-    return 0
+    document = {"instance_type": options.instance_type, "mode": mode, **found._asdict()}
+    return shared.tell(options, pods, addresses, document, cooldown)
 
 
 COMMAND: Final = Command(

@@ -11,16 +11,17 @@ from backends.aws.guards import Guards
 from backends.aws.indexes import Indexes
 from backends.aws.inventory import Inventory
 from backends.aws.leaving import Leaving
+from backends.aws.model import Seen
 from backends.aws.options import EniOptions
 from backends.aws.placement import Placement
 from backends.aws.refusals import Refusals
 from backends.aws.stock import Stock
 from backends.aws.sweep import Sweep
-from backends.aws.watch import Watch
 from backends.cloud.asking import Cloud
 from backends.cloud.intents import Journal
 from backends.cloud.pacing import Pacer
 from backends.cloud.usage import Usage
+from backends.cloud.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Parts:
     placement: Placement
     guards: Guards
     sweep: Sweep
-    watch: Watch
+    watch: Watch[Seen]
 
 
 def assembled(
@@ -90,5 +91,5 @@ def assembled(
         placement=placement,
         guards=Guards(options, inventory, placement, cloud, clock, random),
         sweep=Sweep(options.cluster, cloud, clock, random, wall),
-        watch=Watch(inventory, clock, random),
+        watch=Watch(lambda seen: inventory.differences(seen.enis), clock, random),
     )

@@ -88,6 +88,10 @@ class Intents(Generic[I]):
         """Strike out an intent: its end is known. With it `gone` and `made` are kept as they are now."""
         self._keep(one for one in self.now if one != intent)
 
+    def keep(self) -> None:
+        """Have `gone` and `made` kept as they are now."""
+        self._keep(self.now)
+
     def _keep(self, intents: Iterable[I]) -> None:
         now = tuple(intents)
         document = {"intents": [one._asdict() for one in now], "gone": self.gone.times, "made": sorted(self.made)}

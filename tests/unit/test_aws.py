@@ -13,12 +13,13 @@ from netaddr import IPAddress, IPNetwork
 from backends.aws import typetable
 from backends.aws.calls import ATTACH, CAPACITY, REFILL, failed
 from backends.aws.inventory import JOURNAL, Intent, Inventory
-from backends.aws.limits import COLUMNS, known, max_pods, pod_addresses, spare
+from backends.aws.limits import COLUMNS, known, max_pods, pod_addresses
 from backends.aws.refusals import FRAGMENTED, Refusals
 from backends.aws.table import SPARE, AwsTable, wanted
 from backends.aws.wiring import EniWiring
 from backends.cloud import pacing
 from backends.cloud.failures import Lost, Refused, Throttled
+from backends.cloud.maxpods import spare
 from backends.cloud.obstacles import FOR_NOW, SOON
 from backends.cloud.pacing import Pacer
 from backends.site import Nic, Options, Site

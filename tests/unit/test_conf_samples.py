@@ -61,6 +61,7 @@ def test_every_file_is_covered_here() -> None:
         "agent-medium-vxlan.toml",
         "agent-large-bgp.toml",
         "agent-large-aws-eni.toml",
+        "agent-large-gcp-alias.toml",
         "10-routable.conflist",
         "10-routable-chained.conflist",
     }
@@ -106,10 +107,11 @@ def test_every_key_of_the_schema_is_shown() -> None:
     everything = set(schema.keys(WHOLE))
     shown = {path.name: {*keys_of(path.read_text()), *keys_of(uncommented(path.read_text()))} for path in AGENTS}
     others = {
-        "agent-small-static.toml": ("vxlan.", "bgp.", "aws."),
-        "agent-medium-vxlan.toml": ("bgp.", "aws."),
-        "agent-large-bgp.toml": ("vxlan.", "aws."),
-        "agent-large-aws-eni.toml": ("vxlan.", "bgp.", "nodes.", "masquerade."),
+        "agent-small-static.toml": ("vxlan.", "bgp.", "aws.", "gcp."),
+        "agent-medium-vxlan.toml": ("bgp.", "aws.", "gcp."),
+        "agent-large-bgp.toml": ("vxlan.", "aws.", "gcp."),
+        "agent-large-aws-eni.toml": ("vxlan.", "bgp.", "gcp.", "nodes.", "masquerade."),
+        "agent-large-gcp-alias.toml": ("vxlan.", "bgp.", "aws.", "nodes."),
     }
     for name, tables in others.items():
         assert shown[name] == {key for key in everything if not key.startswith(tables)}

@@ -18,8 +18,9 @@ from backends.descriptor import Backend, Wrong
 from cni.errors import ConfigInvalid
 
 ROOT = Path(__file__).parents[2]
-SAMPLES = {"static": "small-static", "vxlan": "medium-vxlan", "bgp": "large-bgp", "aws-eni": "large-aws-eni"}
-NAMES = re.compile(r"(?<!fl)aws|vxlan|bird|bgp|boto|ec2|(?<![a-z])enis?(?![a-z])", re.IGNORECASE)
+SIZES = {"static": "small", "vxlan": "medium", "bgp": "large", "aws-eni": "large", "gcp-alias": "large"}
+SAMPLES = {name: f"{size}-{name}" for name, size in SIZES.items()}
+NAMES = re.compile(r"(?<!fl)aws|gcp|google|vxlan|bird|bgp|boto|ec2|(?<![a-z])enis?(?![a-z])", re.IGNORECASE)
 IMPORTED = """
 import json, sys
 from agent import main
@@ -29,7 +30,7 @@ from agent.start import restore
 from agent.switch import switch
 import backends
 chosen.wirings(config.load({path!r}, hostname="node-a"))
-names = [name for name in sys.modules if name.startswith(("backends.", "boto"))]
+names = [name for name in sys.modules if name.startswith(("backends.", "boto", "google"))]
 print(json.dumps(sorted({{".".join(name.split(".")[:2]) for name in names}})))
 """
 
@@ -48,7 +49,7 @@ def test_only_the_chosen_backend_is_imported(name: str) -> None:
     code = IMPORTED.format(path=str(sample))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     folders = {f"backends.{folder}" for folder in backends.BACKENDS.values()}
-    assert {one for one in json.loads(done.stdout) if one in folders or one.startswith("boto")} == {
+    assert {one for one in json.loads(done.stdout) if one in folders or one.startswith(("boto", "google"))} == {
         f"backends.{backends.BACKENDS[name]}"
     }
 

@@ -1,17 +1,15 @@
-"""What others do to this node's interfaces, noticed within about a minute: the metadata is read again and again.
+"""What others do to this machine's addresses, noticed within about a minute: its metadata is read again and again.
 
-That costs no call of EC2's. It lags behind, so nothing is believed of it but that EC2 is worth asking, once for each
-difference; the VPC's ranges alone are taken from it, since nobody else says them.
+That costs no call of the cloud's. It lags behind, so nothing is believed of it but that the cloud is worth asking, once
+for each difference.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
-from backends.aws.inventory import Inventory
-from backends.aws.model import Seen
 from backends.cloud.failures import Lost
 from backends.cloud.steps import Look, Steps
 
@@ -19,25 +17,34 @@ log = logging.getLogger(__name__)
 
 INTERVAL: Final = 60.0
 """Seconds between looks, at most; at least half as many."""
+Seen = TypeVar("Seen")
+"""What a cloud's metadata says."""
 
 
-class Watch:
-    """*clock* answers seconds, *random* numbers from 0 to 1."""
+class Watch(Generic[Seen]):
+    """*differences* are those between what is known and what was seen, by names that stay the same. *clock* answers
+    seconds, *random* numbers from 0 to 1."""
 
-    def __init__(self, inventory: Inventory, clock: Callable[[], float], random: Callable[[], float]) -> None:
-        self._inventory = inventory
+    def __init__(
+        self, differences: Callable[[Seen], frozenset[Any]], clock: Callable[[], float], random: Callable[[], float]
+    ) -> None:
+        self._differences = differences
         self._clock = clock
         self._random = random
         self._left_at = clock()
         self._pause = 0.0
-        self._asked: frozenset[tuple[str, str]] = frozenset()
+        self._asked: frozenset[Any] = frozenset()
         self.is_news = False
-        """Whether the last look showed a difference that EC2 was not asked about yet."""
+        """Whether the last look showed a difference that the cloud was not asked about yet."""
 
     def started(self) -> None:
         """It was read a moment ago."""
         self._left_at = self._clock()
         self._pause = INTERVAL * (0.5 + 0.5 * self._random())
+
+    def now(self) -> None:
+        """It has changed: it is read as soon as may be."""
+        self._pause = 0.0
 
     def once(self) -> Steps[Seen | None]:
         """What it says now, if it is time; see `is_news`."""
@@ -50,7 +57,7 @@ class Watch:
         except Lost as error:
             log.debug("the instance metadata cannot be read now", extra={"error": str(error)})
             return None
-        found = self._inventory.differences(seen.enis)
+        found = self._differences(seen)
         self.is_news = bool(found - self._asked)
         self._asked = found
         return seen

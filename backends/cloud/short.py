@@ -1,0 +1,32 @@
+"""What a pod is told for which there is no address, and what is told of pods whose address is not here. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from netaddr import IPAddress, IPNetwork, IPSet
+
+from backends.fabric import Shortage
+from cni.errors import Exhausted, Failure, TryAgain
+
+
+def shortage(
+    cloud: str, left: str, *, can_grow: bool, is_silent: bool, obstacles: Sequence[Failure], remedy: str
+) -> Shortage:
+    """That there is none: *left* says how many there are. If it *can_grow*, the *cloud* will answer, unless that
+    *is_silent*; else one of the *obstacles* is the reason, or the end is reached, for which there is a *remedy*."""
+    if can_grow and is_silent:
+        return Shortage(TryAgain(f"{left}, and {cloud} gives no answers", "the agent goes on asking"), may_end=False)
+    if can_grow:
+        details = str(obstacles[0]) if obstacles else ""
+        return Shortage(TryAgain(f"{left}, waiting for more of {cloud}", details), may_end=True)
+    if obstacles:
+        kind = type(obstacles[0])
+        return Shortage(kind(f"{left}; {obstacles[0].message}", obstacles[0].details), may_end=False)
+    return Shortage(Exhausted(left, remedy), may_end=False)
+
+
+def undelivered(addresses: Collection[IPAddress], blocks: Iterable[IPNetwork]) -> tuple[str, ...]:
+    """Those of pods' *addresses* that are in none of the *blocks* that the cloud delivers to this node."""
+    here = IPSet(blocks)
+    return tuple(str(one) for one in sorted(addresses) if one not in here)

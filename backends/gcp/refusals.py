@@ -1,0 +1,81 @@
+"""What the API refuses, as `backends.cloud.obstacles`: by its codes, in words for whoever has to act. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from backends.cloud.failures import CloudError, Refused
+from backends.cloud.obstacles import AT_ONCE, CREDENTIALS, FOR_NOW, SOON, SOONEST, Obstacles
+from backends.gcp.calls import (
+    GET,
+    OPERATION,
+    SUBNET,
+    UPDATE,
+    is_about_credentials,
+    is_full,
+    is_limited,
+    is_missing,
+    is_stale,
+    is_taken,
+    word,
+)
+from backends.gcp.model import Room
+from cni.errors import Exhausted, FabricRefused
+
+GROW: Final = "grow"
+"""Stands for more ranges, where `UPDATE` itself is not refused."""
+LIMITED: Final = 600.0
+"""Seconds until more ranges are tried again, where the interface took no more."""
+_OF_THE_REQUEST: Final = frozenset(("badrequest", "invalid", "invalidfieldvalue", "invalidusage", "resourcenotready"))
+"""What says that this call was wrong, or came at the wrong moment: another may do."""
+_FORBIDDEN: Final = frozenset(("403", "forbidden", "permissiondenied", "accessnotconfigured"))
+
+
+class Refusals(Obstacles):
+    """*clock* answers seconds, *random* numbers from 0 to 1."""
+
+    def __init__(self, clock: Callable[[], float], random: Callable[[], float] = lambda: 1.0) -> None:
+        growth = (CREDENTIALS, UPDATE, GROW, GET, OPERATION)
+        super().__init__(clock, random, wider={GROW: UPDATE}, growth=growth, last=SUBNET)
+
+    def noticed(self, error: Refused, about: str) -> None:
+        """The API refused a call, or an operation failed: with every refusal."""
+        said = _said(error)
+        if is_about_credentials(error):
+            why = FabricRefused("GCP does not accept this node's credentials", f"{said}; see the VM's service account")
+            self.put(CREDENTIALS, "", SOON, why, error.code, SOONEST)
+        elif is_stale(error) or is_full(error) or is_limited(error):
+            return  # a way around it is known to who asked
+        elif is_taken(error):
+            self.put(UPDATE, "", SOON, FabricRefused("GCP has something else to do with this VM", said), error.code)
+        elif not (is_missing(error) and error.action == OPERATION):
+            pause = AT_ONCE if word(error.code) in _OF_THE_REQUEST else FOR_NOW
+            remedy = "; see deploy/gcp-alias-role.yaml" if word(error.code) in _FORBIDDEN else ""
+            why = FabricRefused(f"GCP refused {error.action}", said + remedy)
+            self.put(error.action, about, pause, why, error.code)
+
+    def busy(self, error: CloudError) -> None:
+        """Too much is going on in the project, or with this machine."""
+        self.put(UPDATE, "", SOON, FabricRefused("GCP has too much to do", _said(error)), error.code)
+
+    def full(self, error: Refused, name: str, size: int, room: Room | None) -> None:
+        """There is not even one range of *size* addresses left in the one of that *name*, of which *room* is known."""
+        length = 33 - size.bit_length()
+        which = f"secondary range {name}" if name else "the subnet's primary range"
+        if room is not None:
+            free = f", of which {room.free} are free" if room.free is not None else ""
+            which += f" ({room.cidr}, {room.cidr.size} addresses{free})"
+        remedy = "; give the subnet another secondary range (gcp.range), or ask for smaller ranges (gcp.prefix)"
+        why = Exhausted(f"no /{length} is left in {which}", _said(error) + remedy)
+        self.put(GROW, "", FOR_NOW, why, error.code)
+
+    def limited(self, error: Refused, ranges: int) -> None:
+        """The interface takes no more than so many ranges."""
+        remedy = "; if this project allows no more, say so in gcp.max_ranges: larger ranges are asked for then"
+        why = Exhausted(f"the interface takes no more than {ranges} ranges", _said(error) + remedy)
+        self.put(GROW, "", LIMITED, why, error.code)
+
+
+def _said(error: CloudError) -> str:
+    return f"GCP says {error.code}: {error.message}"

@@ -1,0 +1,529 @@
+"""The fabric of ``gcp-alias`` on a small VPC: more and less, stale fingerprints, faults, death at every step."""
+
+from __future__ import annotations
+
+import pytest
+from netaddr import IPNetwork
+
+from backends.cloud.failures import CloudError, Lost, Refused, Throttled
+from backends.gcp.calls import GET, OPERATION, SUBNET, UPDATE
+from backends.gcp.options import AliasOptions
+from cni.errors import Exhausted, FabricRefused, TryAgain
+from ipam.warmpool import Targets
+from tests.fakes.alias import AliasNode, Vpc
+from tests.fakes.kernel import Killed
+from tests.fakes.living import Clock, together
+
+REST = 1200.0
+"""Seconds after which everything that is under way has ended, and what is spare was given back."""
+NO_ADDRESS = Exhausted("no address")
+
+
+class Place:
+    """A VPC with one subnet."""
+
+    def __init__(self, cidr: str = "10.4.0.0/20") -> None:
+        self.clock = Clock()
+        self.vpc = Vpc(self.clock, cidr)
+
+    def node(
+        self, options: AliasOptions | None = None, seed: int = 0, ranges: tuple[tuple[str, str], ...] = ()
+    ) -> AliasNode:
+        return AliasNode(self.vpc, self.clock, self.vpc.run_instance(ranges), options, seed)
+
+
+@pytest.fixture
+def place() -> Place:
+    """A secondary range of 4,096 addresses."""
+    return Place()
+
+
+def options(**targets: object) -> AliasOptions:
+    return AliasOptions(range="pods", warm=Targets(**targets))  # type: ignore[arg-type]
+
+
+def well(node: AliasNode) -> None:
+    """All is as it must be when nothing is under way."""
+    assert node.differences() == []
+    assert node.unserved() == set()
+    assert node.fabric.holding.intents == ()
+    assert not node.parked
+
+
+# --- more, and less -----------------------------------------------------------------------------------------------
+
+
+def test_a_node_starts_with_one_change(place: Place) -> None:
+    """A range, asked for by its length alone; the interface is read before and after."""
+    node = place.node()
+    node.run(20)
+    assert place.vpc.calls[UPDATE] == 1
+    assert place.vpc.calls[GET] == 2
+    assert place.vpc.nics[node.instance].ranges == [(IPNetwork("10.4.0.0/28"), "pods")]
+    node.add(16)
+    assert not node.parked
+    well(node)
+
+
+def test_a_burst_is_met_with_one_change(place: Place) -> None:
+    """100 pods that come together wait for one PATCH, which adds as many ranges as they need."""
+    node = place.node()
+    node.run(20)
+    node.add(100)
+    node.run(15)
+    assert place.vpc.calls[UPDATE] == 2
+    assert len(node.pods) == 100
+    assert max(node.waits) < 10
+    well(node)
+
+
+def test_pods_are_told_what_they_wait_for(place: Place) -> None:
+    """How many addresses there are, and that more are asked for."""
+    node = place.node()
+    node.run(20)
+    node.add(17)
+    told = node.fabric.shortage(NO_ADDRESS)
+    assert told.may_end
+    assert isinstance(told.failure, TryAgain)
+    assert "16 of 16 addresses in use, 1 of 150 ranges taken, waiting for more of GCP" in str(told.failure)
+
+
+def test_what_is_idle_is_given_back_after_a_while(place: Place) -> None:
+    """But for what is kept warm, and only after the delay."""
+    node = place.node(options(delay=300.0))
+    node.run(20)
+    node.add(100)
+    node.run(20)
+    node.delete(100)
+    before = place.vpc.blocks(node.instance)
+    node.run(200)
+    assert place.vpc.blocks(node.instance) == before
+    node.run(REST)
+    assert len(place.vpc.blocks(node.instance)) == 1
+    well(node)
+
+
+def test_what_is_used_stays(place: Place) -> None:
+    """A range of which one address is used is not given back, and its pod keeps the address."""
+    node = place.node()
+    node.run(20)
+    node.add(60)
+    node.run(20)
+    node.delete(59)
+    before = node.addresses()
+    node.run(REST)
+    assert node.addresses() == before
+    well(node)
+
+
+def test_the_last_range_stays(place: Place) -> None:
+    """The client cannot say that a list is empty, so it is never asked to; nor does that lead to calls again and
+    again."""
+    node = place.node(options(warm_prefixes=0))
+    node.add(1)
+    node.run(20)
+    node.delete(1)
+    node.run(REST)
+    calls = place.vpc.calls.total()
+    assert len(place.vpc.blocks(node.instance)) == 1
+    node.run(REST)
+    assert place.vpc.calls.total() == calls
+    well(node)
+
+
+def test_larger_ranges_where_the_interface_takes_few(place: Place) -> None:
+    """Ten ranges are not enough for 110 and more pods by sixteens: the later ones are larger, none above the limit."""
+    place.vpc.most = 10
+    chosen = AliasOptions(range="pods", warm=Targets(largest_size=128), most=10)
+    node = place.node(chosen)
+    for _ in range(40):
+        node.add(10)
+        node.run(15)
+    assert len(node.pods) == 400
+    assert len(place.vpc.blocks(node.instance)) <= 10
+    assert max(block.size for block in place.vpc.blocks(node.instance)) == 128
+    well(node)
+
+
+def test_what_others_have_on_the_interface_is_left_alone(place: Place) -> None:
+    """A range of another name, one that is smaller than ours ever are, and one that the operator named: no pod gets an
+    address of them, they are not given back, and every change keeps them."""
+    others = (("10.9.0.0/24", "services"), ("10.4.15.255/32", "pods"), ("10.4.8.0/28", "pods"))
+    chosen = AliasOptions(range="pods", foreign=(IPNetwork("10.4.8.0/28"),))
+    node = place.node(chosen, ranges=others)
+    node.run(30)
+    node.add(100)
+    node.run(30)
+    node.delete(100)
+    node.run(REST)
+    assert set(others) < {(str(cidr), name) for cidr, name in place.vpc.truth(node.instance)}
+    assert len(place.vpc.blocks(node.instance)) == 4
+    section = node.fabric.told().sections["gcp"]
+    assert section["not_for_pods"] == ["10.4.8.0/28", "10.4.15.255/32", "10.9.0.0/24"]
+    well(node)
+
+
+def test_ranges_that_a_machine_was_started_with_are_used(place: Place) -> None:
+    """After the API has said of which range they are."""
+    node = place.node(options(minimum_addresses=64), ranges=(("10.4.1.0/26", "pods"),))
+    node.run(5)
+    node.add(64)
+    node.run(1)
+    assert not node.parked
+    assert place.vpc.calls == {GET: 1}
+    well(node)
+
+
+# --- nothing is changed where others do ---------------------------------------------------------------------------
+
+
+def test_fixed_ranges_need_nothing_but_the_metadata(place: Place) -> None:
+    """Whatever the interface has is the pods'; when it has more, so have they; nothing is ever asked of the API."""
+    node = place.node(AliasOptions(is_fixed=True), ranges=(("10.4.1.0/28", "pods"),))
+    node.run(5)
+    node.add(20)
+    assert len(node.parked) == 4
+    told = node.fabric.shortage(NO_ADDRESS)
+    assert not told.may_end
+    assert "assigned by others (gcp.fixed)" in str(told.failure)
+    place.vpc.replace(node.instance, [*place.vpc.nics[node.instance].ranges, (IPNetwork("10.4.2.0/30"), "x")])
+    node.run(70)
+    assert not node.parked
+    assert place.vpc.calls.total() == 0
+    well(node)
+
+
+def test_the_metadatas_word_makes_the_next_look_come_at_once(place: Place) -> None:
+    """Not up to a minute later."""
+    node = place.node(AliasOptions(is_fixed=True))
+    node.run(5)
+    place.vpc.replace(node.instance, [(IPNetwork("10.4.2.0/28"), "pods")])
+    node.run(3)
+    node.add(1)
+    assert node.parked
+    node.fabric.news()
+    node.run(2)
+    assert not node.parked
+
+
+# --- others change it, too ----------------------------------------------------------------------------------------
+
+
+def test_a_stale_fingerprint_is_read_again(place: Place) -> None:
+    """Somebody changed the interface between the look and the change: nothing was done; both have what they want."""
+    node = place.node()
+    node.run(20)
+    extra = (IPNetwork("10.9.0.7/32"), "vips")
+    place.vpc.replace(node.instance, [*place.vpc.nics[node.instance].ranges, extra])
+    node.add(20)
+    node.run(20)
+    assert len(node.pods) == 20
+    assert extra in place.vpc.truth(node.instance)
+    well(node)
+
+
+def test_a_fingerprint_that_is_stale_in_the_operation_is_read_again(place: Place) -> None:
+    """It was good when the change was taken on."""
+    node = place.node()
+    node.run(20)
+    node.add(20)
+    while not node.fabric.holding.intents or not node.fabric.holding.intents[0].operation:
+        node.run(0.1)
+    extra = (IPNetwork("10.9.0.7/32"), "vips")
+    place.vpc.replace(node.instance, [*place.vpc.nics[node.instance].ranges, extra])
+    node.run(30)
+    assert len(node.pods) == 20
+    assert extra in place.vpc.truth(node.instance)
+    well(node)
+
+
+def test_a_range_taken_by_hand_is_told_with_its_pods(place: Place) -> None:
+    """Nothing can be done about it but to say so; no other pod is given an address of it."""
+    node = place.node()
+    node.run(20)
+    node.add(3)
+    (block,) = place.vpc.blocks(node.instance)
+    node.run(120)
+    place.vpc.take(node.instance, block)
+    node.run(120)
+    assert set(node.fabric.report().undelivered) == set(map(str, node.addresses()))
+    complaint = node.fabric.told().complaints["undelivered"][0]
+    assert complaint.count == 3
+    assert "10.4.0.0, 10.4.0.1, 10.4.0.2" in str(complaint.failure)
+    node.add(1)
+    assert len(node.unserved()) == 3
+
+
+def test_a_range_that_somebody_gives_is_used(place: Place) -> None:
+    """The metadata shows it; the API is asked once."""
+    node = place.node(options(delay=300.0))
+    node.run(200)
+    asked = place.vpc.calls[GET]
+    place.vpc.replace(node.instance, [*place.vpc.nics[node.instance].ranges, (IPNetwork("10.4.3.0/28"), "pods")])
+    node.run(70)
+    node.add(32)
+    assert not node.parked
+    assert place.vpc.calls[GET] == asked + 1
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+def test_a_full_range_is_told_with_its_name_and_what_is_left() -> None:
+    """Which range, how many of its addresses are left; fewer ranges are tried before that, and it is not asked all the
+    time."""
+    place = Place("10.4.0.0/26")
+    node = place.node()
+    node.run(20)
+    node.add(80)
+    node.run(60)
+    assert len(node.pods) == 64
+    told = node.fabric.shortage(NO_ADDRESS)
+    assert isinstance(told.failure, Exhausted)
+    assert not told.may_end
+    text = str(told.failure)
+    assert "no /28 is left in secondary range pods (10.4.0.0/26, 64 addresses, of which 0 are free)" in text
+    calls = place.vpc.calls.total()
+    node.run(30)
+    assert place.vpc.calls.total() <= calls + 4
+
+
+def test_a_full_range_is_told_without_numbers_where_nobody_may_see_them() -> None:
+    """The permission to look at the subnet is not needed for anything else."""
+    place = Place("10.4.0.0/28")
+    node = place.node()
+    node.run(20)
+    place.vpc.refusals[SUBNET] = [Refused(SUBNET, "forbidden", "no")] * 9
+    node.add(17)
+    node.run(30)
+    assert "no /28 is left in secondary range pods; " not in str(node.fabric.shortage(NO_ADDRESS).failure)
+    assert "no /28 is left in secondary range pods" in str(node.fabric.shortage(NO_ADDRESS).failure)
+
+
+def test_large_ranges_give_way_to_small_ones_where_there_are_none_left() -> None:
+    """A fragmented range has no /26, and /28s still."""
+    place = Place("10.4.0.0/26")
+    others = place.node(seed=1)
+    others.run(20)
+    chosen = AliasOptions(range="pods", warm=Targets(warm_addresses=33, prefix_size=16, largest_size=64), most=2)
+    node = place.node(chosen)
+    node.run(60)
+    assert {block.prefixlen for block in place.vpc.blocks(node.instance)} == {27, 28}
+
+
+def test_an_interface_that_takes_no_more_is_believed(place: Place) -> None:
+    """Some projects allow fewer ranges: pods are told, and what to set."""
+    place.vpc.most = 2
+    node = place.node()
+    node.run(20)
+    node.add(40)
+    node.run(60)
+    assert "the interface takes no more than" in str(node.fabric.shortage(NO_ADDRESS).failure)
+    assert "gcp.max_ranges" in str(node.fabric.shortage(NO_ADDRESS).failure)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (Refused(UPDATE, "forbidden", "Required 'compute.instances.updateNetworkInterface'"), "gcp-alias-role.yaml"),
+        (Refused(UPDATE, "RefreshError", "no token"), "GCP does not accept this node's credentials"),
+        (Refused(UPDATE, "invalid", "Invalid value"), "GCP refused instances.updateNetworkInterface"),
+    ],
+)
+def test_what_is_refused_is_told_and_tried_again(place: Place, error: CloudError, words: str) -> None:
+    """In words for whoever has to act; it ends when the API does it."""
+    node = place.node()
+    node.run(20)
+    place.vpc.refusals[UPDATE] = [error, error, error]
+    node.add(20)
+    while words not in "; ".join(node.fabric.report().obstacles):
+        assert place.vpc.refusals[UPDATE]
+        node.run(0.1)
+    node.run(1200)
+    assert len(node.pods) == 20
+    well(node)
+
+
+def test_too_many_calls_are_answered_by_waiting(place: Place) -> None:
+    """With jitter, each time twice as long; the agent goes on serving from what it has."""
+    node = place.node()
+    node.run(20)
+    throttled = Throttled(UPDATE, "rateLimitExceeded", "slow down")
+    place.vpc.refusals[UPDATE] = [throttled] * 4
+    node.add(20)
+    assert len(node.pods) == 16
+    node.run(90)
+    assert len(node.pods) == 20
+    assert node.fabric.cloud.calls[UPDATE, "rateLimitExceeded"] == 4
+    well(node)
+
+
+@pytest.mark.parametrize(
+    "code", ["RESOURCE_OPERATION_RATE_EXCEEDED", "IP_IN_USE_BY_ANOTHER_RESOURCE", "INTERNAL_ERROR"]
+)
+def test_an_error_in_the_operation_is_told_and_tried_again(place: Place, code: str) -> None:
+    """The call itself had succeeded."""
+    node = place.node()
+    node.run(20)
+    node.add(20)
+    while not node.fabric.holding.intents or not node.fabric.holding.intents[0].operation:
+        node.run(0.1)
+    place.vpc.operations[node.fabric.holding.intents[0].operation].act = lambda: (code, "not now")
+    while node.fabric.holding.intents:
+        node.run(0.1)
+    assert code in "; ".join(node.fabric.report().obstacles)
+    node.run(120)
+    assert len(node.pods) == 20
+    well(node)
+
+
+def test_a_silent_api_is_told(place: Place) -> None:
+    """Pods do not wait for it; what there is is served."""
+    node = place.node()
+    node.run(20)
+    for action in (GET, UPDATE, OPERATION):
+        place.vpc.refusals[action] = [Lost(action, "ConnectionError", "no route")] * 100
+    node.add(17)
+    node.run(60)
+    told = node.fabric.shortage(NO_ADDRESS)
+    assert not told.may_end
+    assert "GCP gives no answers" in str(told.failure)
+    place.vpc.refusals.clear()
+    node.run(200)
+    assert not node.parked
+    well(node)
+
+
+def test_an_unknown_refusal_of_the_look_is_told(place: Place) -> None:
+    """The instance may not even be looked at."""
+    place.vpc.refusals[GET] = [Refused(GET, "forbidden", "no")] * 3
+    node = place.node()
+    node.add(1)
+    node.run(10)
+    told = node.fabric.shortage(NO_ADDRESS)
+    assert isinstance(told.failure, FabricRefused | TryAgain)
+    assert "GCP refused instances.get" in str(told.failure)
+
+
+# --- lost answers, and death ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", [GET, UPDATE, OPERATION])
+def test_a_lost_answer_neither_leaks_nor_doubles(place: Place, action: str) -> None:
+    """The same change is asked for by the same id, and is one."""
+    node = place.node()
+    place.vpc.lose_answers.add(action)
+    node.run(60)
+    assert len(place.vpc.blocks(node.instance)) == 1
+    place.vpc.lose_answers.add(action)
+    node.add(20)
+    node.run(60)
+    assert len(place.vpc.blocks(node.instance)) == 3
+    place.vpc.lose_answers.add(action)
+    node.delete(20)
+    node.run(REST)
+    assert len(place.vpc.blocks(node.instance)) == 1
+    well(node)
+
+
+@pytest.mark.parametrize("is_after", [False, True])
+@pytest.mark.parametrize("nth", range(1, 16))
+def test_death_at_every_step_of_growing_and_shrinking(nth: int, is_after: bool) -> None:
+    """Before and after every call and every write of the journal: the next process goes on; nothing leaks, nothing is
+    doubled, and no address of a living pod leaves."""
+    place = Place()
+    node = place.node(options(delay=60.0))
+    node.run(20)
+    node.blows.nth, node.blows.is_after, node.blows.count = nth, is_after, 0
+    for seconds, more, less in ((1, 40, 0), (60, 0, 38), (600, 0, 0)):
+        try:
+            node.add(more)
+            node.delete(less)
+            node.run(seconds)
+        except Killed:
+            node.crash()
+        assert not node.unserved()
+    kept = node.addresses()
+    node.run(REST)
+    assert node.addresses() >= kept
+    assert len(node.pods) + len(node.parked) >= 2
+    assert len(place.vpc.blocks(node.instance)) <= 3
+    assert node.blows.nth == 0, "the blow did not come"
+    well(node)
+
+
+def test_a_restart_asks_nobody_where_journal_and_metadata_agree(place: Place) -> None:
+    """So neither the library nor the API is needed for it."""
+    node = place.node()
+    node.add(5)
+    node.run(100)
+    calls = place.vpc.calls.total()
+    node.crash()
+    node.run(1)
+    node.add(5)
+    assert not node.parked
+    node.run(200)
+    assert place.vpc.calls.total() == calls
+
+
+def test_what_the_metadata_alone_shows_is_doubted_after_a_restart(place: Place) -> None:
+    """It lags behind: a range that is gone is not given to a pod."""
+    node = place.node()
+    node.run(20)
+    node.add(20)
+    node.run(20)
+    node.delete(20)
+    place.vpc.lag = 10_000.0  # it shows what was for ever
+    place.vpc.shown[node.instance][-1] = (0.0, place.vpc.shown[node.instance][-1][1])
+    node.run(REST)
+    (block,) = place.vpc.blocks(node.instance)
+    node.crash()
+    node.run(60)
+    node.add(16)
+    assert all(one in block for one in node.addresses())
+    well(node)
+
+
+def test_an_answer_that_is_older_than_the_change_is_not_believed(place: Place) -> None:
+    """A range that was given back is not offered again because some server still shows it."""
+    place.vpc.stale = 20.0
+    node = place.node(options(delay=10.0))
+    node.run(60)
+    node.add(40)
+    node.run(60)
+    node.delete(40)
+    for _ in range(100):
+        node.run(5)
+        node.add(1)
+        assert not node.unserved()
+        node.delete(1)
+    node.run(REST)
+    well(node)
+
+
+def test_another_machines_journal_is_not_gone_on_with(place: Place) -> None:
+    """An image that was made of a node's disk."""
+    node = place.node()
+    node.run(20)
+    node.add(20)
+    node.run(1)
+    other = place.node(seed=1)
+    other.journal.kept = dict(node.journal.kept)
+    other.start()
+    other.run(60)
+    node.run(60)
+    assert not place.vpc.blocks(node.instance) & place.vpc.blocks(other.instance)
+    well(other)
+    well(node)
+
+
+def test_many_nodes_share_a_range(place: Place) -> None:
+    """Each has its own, none has another's."""
+    nodes = [place.node(seed=number) for number in range(8)]
+    for node in nodes:
+        node.add(30)
+    together(nodes, 60, place.clock)
+    blocks = [block for node in nodes for block in place.vpc.blocks(node.instance)]
+    assert len(blocks) == len(set(blocks))
+    for node in nodes:
+        well(node)
