@@ -175,6 +175,7 @@ class AliasFabric:
             obstacles=(*map(str, self._obstacles.all()), *self._left_alone()),
             under_way=tuple(f"{one.kind} {' '.join(one.blocks)}".rstrip() for one in self.holding.intents),
             calls=dict(self.cloud.calls),
+            throttled=dict(self.cloud.throttled),
             undelivered=short.undelivered(addresses, blocks),
         )
 

@@ -13,12 +13,13 @@ the kernel on to the main table.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from netaddr import IPAddress, IPNetwork
+from netaddr import IPNetwork
 
 from backends import nodeplan, podlink
+from backends.plainroutes import ByNexthops
 from backends.site import Site, pod_mtu
 from backends.wiring import Wired
 from cluster.peers import Peer
@@ -38,6 +39,7 @@ class AliasWiring:
         items = [*nodeplan.common(own), *nodeplan.first(own, [own.here])]
         self._plan = plan(*items, *(_overriding(blocks) if is_overriding else ()))
         self.mtu = pod_mtu(site, 0)
+        self.reach = ByNexthops(site)
 
     def pod(self, record: Record) -> dict[Key, Item]:
         """See `backends.wiring.Wiring.pod`."""
@@ -46,10 +48,6 @@ class AliasWiring:
     def node(self, peers: Collection[Peer]) -> Wired:
         """See `backends.wiring.Wiring.node`: other nodes are the VPC's business."""
         return Wired(self._plan, ())
-
-    def own(self, node: Peer) -> Sequence[IPAddress]:
-        """See `backends.wiring.Wiring.own`: there are none."""
-        return ()
 
 
 def _overriding(blocks: Collection[IPNetwork]) -> Iterator[Route]:

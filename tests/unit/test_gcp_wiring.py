@@ -46,7 +46,6 @@ def test_a_node_has_a_route_per_range_and_no_rule() -> None:
     }
     assert "chain outbound" not in nft(wiring)
     assert wiring.mtu == 1460
-    assert wiring.own(NODE) == ()
     assert wiring.node([NODE]).unserved == ()
 
 
