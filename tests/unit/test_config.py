@@ -85,6 +85,20 @@ def test_fills_in_every_default(path: Path) -> None:
             "start_bird": True,
             "directory": "/run/routable/bgp",
         },
+        "gcp": {
+            "range": "",
+            "prefix": 28,
+            "largest_prefix": 24,
+            "max_ranges": 150,
+            "warm_ranges": 1,
+            "warm_addresses": 0,
+            "minimum_addresses": 0,
+            "shrink_delay": 300.0,
+            "fixed": False,
+            "foreign_ranges": (),
+            "guest_routes": "tell",
+            "endpoint": "",
+        },
         "aws": {
             "mode": "prefix",
             "warm_prefixes": 1,
@@ -222,8 +236,14 @@ def test_a_list_from_the_api_server_needs_no_file(path: Path) -> None:
         ("", "agent.toml: backend is missing: it must be given: the name of a backend"),
         ('backend = "static"', "agent.toml: nodes.file is missing: it must be given: an absolute path"),
         ('backend = "static"\n[nodes]\n', "agent.toml: nodes.file is missing: it must be given: an absolute path"),
-        (LEAST.replace("vxlan", "vxlam"), 'allowed: "aws-eni", "bgp", "static", "vxlan"; did you mean "vxlan"?'),
-        (LEAST.replace("vxlan", "gre"), 'line 1: backend is "gre": allowed: "aws-eni", "bgp", "static", "vxlan"'),
+        (
+            LEAST.replace("vxlan", "vxlam"),
+            'is "vxlam": allowed: "aws-eni", "bgp", "gcp-alias", "static", "vxlan"; did you mean "vxlan"?',
+        ),
+        (
+            LEAST.replace("vxlan", "gre"),
+            'line 1: backend is "gre": allowed: "aws-eni", "bgp", "gcp-alias", "static", "vxlan"',
+        ),
         (LEAST.replace('"vxlan"', "vxlan"), "agent.toml, line 1, column 11: is not TOML: Invalid value"),
         (LEAST + LEAST, "agent.toml, line 5, column 7: is not TOML: Cannot declare"),
         (LEAST.replace("[nodes]", "[[nodes]]"), "agent.toml, line 2: nodes is "),
@@ -293,7 +313,7 @@ def test_the_cloud_has_rules_of_its_own(path: Path, text: str, complaint: str) -
 
 def test_every_key_says_what_is_allowed() -> None:
     """No key of the schema lacks the sentence that a complaint about it ends with."""
-    assert len(schema.keys(WHOLE)) == 79
+    assert len(schema.keys(WHOLE)) == 91
     assert [key for key, one in schema.keys(WHOLE).items() if not one.allowed] == []
 
 
