@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
 import stat
 import time
@@ -22,7 +23,8 @@ from typing import Final
 from cni.errors import Failure, StateCorrupt, TryAgain
 
 VERSION: Final = 1
-"""``PRAGMA user_version`` of the tables below."""
+"""``PRAGMA user_version`` of the tables below. It rises only with what an older agent could not go on with: a file of a
+higher one is refused. What else comes (columns that may be NULL, tables, settings) leaves it as it is: `ADDED`."""
 APPLICATION: Final = int.from_bytes(b"rtbl", "big")
 """``PRAGMA application_id``: what tells our file from another program's. Of its first version, none has it."""
 
@@ -70,7 +72,8 @@ CREATE VIEW history AS
 
 ADDED: Final = (("began", "REAL"), ("ended", "REAL"), ("space", "TEXT"), ("beside", "TEXT"))
 """Columns that files of earlier agents lack. They may be NULL, so the version stays and such an agent can be gone back
-to: it leaves them out, and knows the rest."""
+to: it leaves them out, and knows the rest. Where it writes a row anew they say nothing any more: see `unknown`."""
+_KNOWN: Final = frozenset(re.findall(r"^    (\w+) +(?:INTEGER|TEXT|REAL)", TABLES, re.MULTILINE))
 
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER: Final = 100
@@ -109,6 +112,12 @@ def opened(path: Path) -> sqlite3.Connection:
             database.close()
             raise
     return database
+
+
+def unknown(database: sqlite3.Connection) -> list[str]:
+    """The columns of a tenure that a newer agent added. Who writes a row anew makes them NULL: what they said was of
+    the row as it was, such as which namespace its pod is in."""
+    return sorted({name for _, name, *_ in database.execute("PRAGMA table_info(tenure)")} - _KNOWN)
 
 
 def bears_our_mark(path: Path) -> bool:

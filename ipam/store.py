@@ -21,7 +21,7 @@ from cni.errors import Failure, StateCorrupt
 from cni.spec import Attachment, Identity
 from ipam.lease import Block, Lease, Leased
 from ipam.moment import Moment
-from ipam.schema import Damaged, opened, translated
+from ipam.schema import Damaged, opened, translated, unknown
 
 _WRITER: Final = "writer"
 """The name under which it is remembered who wrote last: the boot, and words for the machine."""
@@ -91,6 +91,7 @@ class Store:
         # Parsing a block costs more than all the rest of a row, and a node has few of them.
         self._blocks: dict[tuple[Any, ...], Block] = {}
         self._database = opened(path)
+        self._unknown = "".join(f', "{name}" = NULL' for name in unknown(self._database))
         found = path.stat()
         self._file = found.st_dev, found.st_ino
         self.is_foreign: bool = self._is_of_another(boot_id, machine)
@@ -300,7 +301,7 @@ class Store:
             " ON CONFLICT (id) DO UPDATE SET block = excluded.block, reserve = excluded.reserve,"
             " owner = excluded.owner, netns = excluded.netns, mac = excluded.mac, mtu = excluded.mtu,"
             " pod = excluded.pod, since = excluded.since, began = excluded.began, space = excluded.space,"
-            " beside = excluded.beside"
+            f" beside = excluded.beside{self._unknown}"
         )
         try:
             self._database.execute(query, (row, *values))
