@@ -219,6 +219,7 @@ def test_status_and_metrics_tell_of_the_cloud(vpc: Vpc) -> None:
     assert owners == {nic.id for nic in vpc.region.attached(vpc.instances[node.name])}
     metrics = node.metrics()
     assert 'routable_cloud_calls_total{action="AssignPrivateIpAddresses",error=""}' in metrics
+    assert 'routable_cloud_throttled_total{action="AssignPrivateIpAddresses"} 0.0' in metrics
     assert "routable_cloud_interfaces 2.0" in metrics
     assert "routable_cloud_obstacles 0.0" in metrics
     assert "EC2: 2 of 3 interfaces" in node.ctl("status")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -278,6 +280,11 @@ def test_metrics_and_probes(lab: Lab) -> None:
         f'routable_addresses_cooling{{block="10.244.1.0/24",owner="node-a"}} {pool["cooling"]}.0',
     ):
         assert line in page
+    manual = (Path(__file__).parents[2] / "docs/monitoring.md").read_text()
+    listed = set(re.findall(r"^\| `(routable_\w+)`", manual, re.MULTILINE))
+    assert {name for name in listed if f"\n# TYPE {name.removesuffix('_total')}" not in page} == {
+        name for name in listed if name.startswith("routable_cloud_")
+    }
     with closing(node.place.socket(socket.AF_INET, socket.SOCK_STREAM)) as stream:
         stream.connect(("127.0.0.1", 9472))
         stream.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
