@@ -22,7 +22,7 @@
 
 enum { ENV_MAX = 64 * 1024, STDIN_MAX = 1024 * 1024, STDOUT_MAX = 4 * 1024 * 1024 };
 enum { REQUEST_HEAD = 12, RESPONSE_HEAD = 5, RETRY_MS = 50, SHOWN = 200, TEXT_MAX = 1024, VERSION_MAX = 16 };
-enum { VERSION_MS = 1000, STATUS_WAIT_MS = 5000, STATUS_MS = 8000 };
+enum { VERSION_MS = 1000, STATUS_WAIT_MS = 10000, STATUS_MS = 8000 };
 enum { BOOT_MAX = 33, NAME_MAX_OURS = 160 };
 enum { SOCKET_PATH_MAX = sizeof((struct sockaddr_un *)0)->sun_path - 1, SPOOL_PATH_MAX = 4000 };
 #define REMEDY "see that routable-agent runs on this node and what its log says"

@@ -4,9 +4,10 @@ It parses nothing: the ``CNI_*`` variables and standard input go to the agent's 
 ``frame.py``), and the agent's exit code and standard output come back. ``relay.c`` is the same program; for the
 same call both send the same bytes and print the same text. It decides by itself only what must work with the
 agent away: DEL is written to the spool directory for the agent to replay, VERSION has a static answer, ADD, CHECK and
-GC wait for the agent and then fail with 11 (try again). So does STATUS, with 50, but not for long, and it asks
-again if the agent ends before it answered: a runtime makes the node NotReady for any error of it, and its pods
-are evicted 300 s later, so an agent that is just starting must not cause one; and a runtime that waits for it
+GC wait for the agent and then fail with 11 (try again). So does STATUS, with 50, and it asks
+again if the agent ends before it answered: a runtime makes the node NotReady for any error of it, its pods are taken
+from their Services at once and evicted 300 s later, so an agent that is started anew, or rolled, must not cause one.
+It does not wait longer than an ADD does unasked, whatever it is told: a runtime that waits for it
 answers its kubelet nothing meanwhile, which after 30 s takes the runtime itself for dead.
 
 Run by ``python3 -I -S`` and installed as one file, it imports nothing but ``posix``, ``time`` (which the interpreter
@@ -14,7 +15,7 @@ has loaded by itself) and ``_socket``: ``site``, ``os`` and ``socket`` would dou
 several times.
 
 Environment: ROUTABLE_SOCKET, ROUTABLE_SPOOL (absolute paths), ROUTABLE_WAIT (seconds to wait for the agent's
-socket; STATUS waits for 5 at most), ROUTABLE_TIMEOUT (seconds from the connection to the whole answer; for STATUS
+socket; STATUS waits for 10 at most), ROUTABLE_TIMEOUT (seconds from the connection to the whole answer; for STATUS
 8 at most). Its own errors carry cniVersion 1.1.0: it does not read the configuration's, the error's form is the
 same in every version, and code 50 exists since 1.1.0 only.
 """
@@ -30,7 +31,7 @@ SOCKET_PATH_MAX = 107  # sizeof sun_path less the terminating NUL, unix(7)
 SPOOL_PATH_MAX = 4000  # leaves room for the file's name below PATH_MAX
 RETRY_MS = 50
 VERSION_MS = 1000  # VERSION must not depend on the agent, hence not hang with it either
-STATUS_WAIT_MS = 5000  # a start takes a second or two, on a slow machine more
+STATUS_WAIT_MS = 10_000  # an ADD would be served, and a DaemonSet that replaces a pod takes some seconds
 STATUS_MS = 8000  # with the wait, well below the 30 s after which kubelet takes the runtime for dead
 SHOWN = 200
 

@@ -1,19 +1,19 @@
-"""Two nodes with a real containerd each, once per test file and release of containerd."""
+"""Nodes with a real containerd each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from demo import lab
-from demo.lab import Lab
+from demo.lab import Lab, eventually
 from tests.conformance.podman import is_root
 from tests.runtime import daemon
-from tests.runtime.daemon import RELEASES, ROOT, Machine
+from tests.runtime.daemon import RELEASES, Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,23 @@ class Cluster:
 
 @pytest.fixture(scope="module", params=list(RELEASES))
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Dual-stack, on one segment, with the conflist that the project ships."""
-    release = RELEASES[request.param]
+    """Two nodes; every test of a file has them with each release of containerd."""
+    with running(request.param, 2, tmp_path_factory.mktemp("images")) as cluster:
+        yield cluster
+
+
+@contextmanager
+def running(release: str, nodes: int, directory: Path) -> Iterator[Cluster]:
+    """So many nodes on one segment, dual-stack, whose agents give containerd its network as they would on any node."""
     if not is_root():
         pytest.skip("containerd needs real root")
-    if not release.is_there:
-        pytest.skip(f"containerd {request.param} was not unpacked: see deploy/packages.sh")
-    directory: Path = tmp_path_factory.mktemp("images")
+    if not RELEASES[release].is_there:
+        pytest.skip(f"containerd {release} was not unpacked: see deploy/packages.sh")
     tools = daemon.tools(directory / "tools.tar")
-    conflist = ROOT / "conf/10-routable.conflist"
-    with lab.built(nodes=2, family="dual", is_started=False) as built, ExitStack() as cleanup:
-        machines = [cleanup.enter_context(daemon.machine(node, release, tools, conflist)) for node in built.nodes]
+    with lab.built(nodes=nodes, family="dual", is_started=False) as built, ExitStack() as cleanup:
+        machines = [cleanup.enter_context(daemon.machine(node, RELEASES[release], tools)) for node in built.nodes]
         for node in built.nodes:
             node.start()
+        for one in machines:
+            eventually("containerd has a network", lambda one=one: not one.cri.network())
         yield Cluster(built, tuple(machines))

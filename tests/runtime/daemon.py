@@ -26,6 +26,7 @@ from tests.runtime.images import archive
 ROOT: Final = Path(__file__).parents[2]
 TOOLS: Final = "localhost/tools:1"
 """The image of all containers and sandboxes: see `tests.conformance.podman.image`."""
+CONFLIST: Final = "10-routable.conflist"
 BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 
 # containerd gives every container a cgroup, and its release 2 cannot do without. The machine's cgroups are not the
@@ -116,11 +117,7 @@ class Machine:
         results.mkdir(exist_ok=True)
         run(*self.enter, "sh", "-c", f"mkdir /var/lib/cni && mount --bind {results} /var/lib/cni")
         command = [*self.enter, "containerd", "--config", str(self.directory / "config.toml")]
-        environment = {
-            "PATH": self.release.path,
-            "ROUTABLE_SOCKET": str(self.node.runtime.socket),
-            "ROUTABLE_SPOOL": str(self.node.runtime.spool),
-        }
+        environment = {"PATH": self.release.path, **self.environment}
         with (self.directory / "containerd.log").open("ab") as log:
             self._daemon = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         self.cri = Cri(self.directory / "containerd.sock")
@@ -151,10 +148,26 @@ class Machine:
         ctr = ["ctr", "--address", str(self.directory / "containerd.sock"), "--namespace", "k8s.io"]
         run(*self.enter, *ctr, "images", "import", str(image), environment={"PATH": self.release.path})
 
+    @property
+    def plugins(self) -> Path:
+        """Where its CNI executables are."""
+        return self.directory / "plugins"
+
+    @property
+    def networks(self) -> Path:
+        """Where its network configurations are."""
+        return self.directory / "net.d"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads the executable to the node's agent."""
+        return {"ROUTABLE_SOCKET": str(self.node.runtime.socket), "ROUTABLE_SPOOL": str(self.node.runtime.spool)}
+
     def serve(self, pod: Pod) -> tuple[Sandbox, str]:
         """A sandbox for *pod*, and a container in it with a web server, see `tests.conformance.podman.image`."""
         sandbox = self.cri.run(pod)
-        container = self.cri.start(sandbox, TOOLS, ["httpd", "-f", "-p", "80", "-h", "/www"])
+        container = self.cri.start(sandbox, TOOLS, ["sleep", "infinity"])
+        self.cri.execute(container, "httpd", "-p", "80", "-h", "/www")  # it goes to the background once it listens
         return sandbox, container
 
     def delete(self, sandbox: Sandbox) -> None:
@@ -177,16 +190,15 @@ NOTHING: Final[Mapping[str, Any]] = {"leases": [], "links": [], "spool": []}
 
 
 @contextmanager
-def machine(node: lab.Node, release: Release, tools: Path, conflist: Path | None) -> Iterator[Machine]:
-    """*node* with a containerd that has the images of the archive *tools*, and *conflist* as its network."""
+def machine(node: lab.Node, release: Release, tools: Path) -> Iterator[Machine]:
+    """*node* with a containerd that has the images of the archive *tools*. Its agent, not started yet, is to keep the
+    executable and the network configuration in containerd's directories."""
     directory = node.directory / "containerd"
     for name in ("plugins", "net.d"):
         (directory / name).mkdir(parents=True)
     for plugin in ("loopback", "portmap"):
         (directory / "plugins" / plugin).symlink_to(release.plugins / plugin)
-    (directory / "plugins/routable").symlink_to(node.runtime.executable)
-    if conflist is not None:
-        shutil.copy(conflist, directory / "net.d")
+    node.settings["cni"] = {"conflist": str(directory / "net.d" / CONFLIST), "executables": str(directory / "plugins")}
     (directory / "runc").write_text(_RUNC % RUNC)
     (directory / "runc").chmod(0o755)
     (directory / "config.toml").write_text(_CONFIG.format(directory=directory, image=TOOLS))

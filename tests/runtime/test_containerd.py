@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,18 @@ from tests.runtime.daemon import NOTHING, Machine
 pytestmark = pytest.mark.runtime
 _NUMBERS = itertools.count(1)
 FIFTY = 50
+
+
+@pytest.fixture(autouse=True)
+def _apart(cluster: Cluster) -> Iterator[None]:
+    """What a test that failed leaves is no other's."""
+    yield
+    for machine in cluster.machines:
+        if machine.node.agent is None:
+            machine.node.start()
+        for sandbox in machine.cri.sandboxes():
+            machine.cri.stop(sandbox)
+            machine.cri.remove(sandbox)
 
 
 def pod(**options: object) -> Pod:

@@ -1,0 +1,98 @@
+"""When a real containerd says that its network is ready, and that `tests.fakes.gocni` says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from demo.lab import eventually
+from tests.fakes.gocni import GoCni, kubelet
+from tests.runtime.conftest import running
+from tests.runtime.daemon import CONFLIST, RELEASES, Machine
+
+pytestmark = pytest.mark.runtime
+
+
+@pytest.fixture(scope="module", params=list(RELEASES))
+def alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """One node, with each release of containerd."""
+    with running(request.param, 1, tmp_path_factory.mktemp("images")) as cluster:
+        yield cluster.machines[0]
+
+
+@pytest.fixture
+def machine(alone: Machine) -> Iterator[Machine]:
+    """The node, whose containerd has its network before and after."""
+    yield alone
+    if alone.node.agent is None:
+        alone.node.start()
+    assert eventually("its network is ready", lambda: not alone.cri.network())
+
+
+def has_status(machine: Machine) -> bool:
+    """Whether this containerd asks STATUS."""
+    return machine.release is RELEASES["2"]
+
+
+def fake(machine: Machine) -> GoCni:
+    """The fake in the place of this containerd."""
+    return GoCni(machine.networks, machine.plugins, machine.environment, has_status(machine))
+
+
+def said(machine: Machine) -> str:
+    """Why the network is not ready: containerd's answer, which is the fake's."""
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(fake(machine).network)
+        answer = machine.cri.network()
+        assert other.result() == answer
+    return answer
+
+
+def test_without_an_agent(machine: Machine) -> None:
+    """Release 1.6 asks nothing; release 2 is told what is wrong, after the time in which an agent could start."""
+    machine.node.stop()
+    assert ("no answer from routable-agent" in said(machine)) == has_status(machine)
+
+
+def test_the_configuration_is_taken_and_missed(machine: Machine) -> None:
+    """That which the agent puts there is noticed, and that it is gone; the first one by name counts, and one that
+    cannot be read counts as none."""
+    path = machine.networks / CONFLIST
+    machine.node.stop()
+    path.unlink()
+    missing = "NetworkPluginNotReady: Network plugin returns error: cni plugin not initialized"
+    eventually("it is missed", lambda: machine.cri.network() == missing)
+    assert said(machine) == missing
+    machine.node.start()
+    eventually("the agent's is taken", lambda: not machine.cri.network())
+    assert said(machine) == ""
+    before = machine.networks / "00-broken.conflist"
+    before.write_text("{")
+    eventually("it is read", lambda: machine.cri.network() == missing)
+    assert said(machine) == missing
+    before.unlink()
+
+
+def test_an_older_plugin_in_the_list_is_asked_too(machine: Machine) -> None:
+    """A portmap of before release 1.6.0 takes STATUS for a verb that needs a container."""
+    portmap = machine.plugins / "portmap"
+    target = portmap.readlink()
+    portmap.unlink()
+    portmap.symlink_to(RELEASES["1.6"].plugins / "portmap")
+    try:
+        answer = said(machine)
+        assert ("missing containerID" in answer or "CNI_CONTAINERID" in answer) == has_status(machine), answer
+    finally:
+        portmap.unlink()
+        portmap.symlink_to(target)
+
+
+def test_the_node_stays_ready_over_a_restart(machine: Machine) -> None:
+    """Asked all the time while the agent is stopped and started anew, containerd always says that the network is
+    ready."""
+    with kubelet(machine.cri) as watched:
+        machine.node.stop()
+        machine.node.start()
+    assert (watched.reasons, watched.answers > 0) == ([], True)
