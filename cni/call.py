@@ -77,6 +77,11 @@ class Call:
         name = self.args.get("K8S_POD_NAME", "")
         return f"{self.args.get('K8S_POD_NAMESPACE', '')}/{name}" if name else ""
 
+    @property
+    def uid(self) -> str:
+        """Which pod of that name it is; '' without Kubernetes, and from runtimes that do not say."""
+        return self.args.get("K8S_POD_UID", "")
+
 
 def parse(request: Request) -> Call:
     """The call that *request* is.

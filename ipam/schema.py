@@ -33,6 +33,7 @@ APPLICATION: Final = int.from_bytes(b"rtbl", "big")
 # has no pod behind it any more. "began" and "ended" are the same times as "since" and "until" by that boot's own
 # clock (CLOCK_BOOTTIME), which nobody sets: what came first is told by these. "space" is which network namespace it
 # was, for a path may name another later. "beside" has the families' digits in which the default route is another's.
+# "uid" is which pod it was, where "pod" is "namespace/name", which another may be called next.
 TABLES: Final = """
 CREATE TABLE tenure (
     id        INTEGER PRIMARY KEY,
@@ -54,7 +55,8 @@ CREATE TABLE tenure (
     began     REAL,
     ended     REAL,
     space     TEXT,
-    beside    TEXT
+    beside    TEXT,
+    uid       TEXT
 ) STRICT;
 CREATE INDEX tenure_address ON tenure (address);
 CREATE UNIQUE INDEX tenure_one_holder ON tenure (address) WHERE until IS NULL;
@@ -70,7 +72,7 @@ CREATE VIEW history AS
     FROM tenure ORDER BY place, id DESC;
 """
 
-ADDED: Final = (("began", "REAL"), ("ended", "REAL"), ("space", "TEXT"), ("beside", "TEXT"))
+ADDED: Final = (("began", "REAL"), ("ended", "REAL"), ("space", "TEXT"), ("beside", "TEXT"), ("uid", "TEXT"))
 """Columns that files of earlier agents lack. They may be NULL, so the version stays and such an agent can be gone back
 to: it leaves them out, and knows the rest. Where it writes a row anew they say nothing any more: see `unknown`."""
 _KNOWN: Final = frozenset(re.findall(r"^    (\w+) +(?:INTEGER|TEXT|REAL)", TABLES, re.MULTILINE))

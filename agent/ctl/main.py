@@ -51,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="backend, pool, leases, peers, problems and what was mended")
     status.add_argument("--json", action="store_true", help="everything, for programs")
     status.set_defaults(run=_status)
-    ip = commands.add_parser("ip", help="who has an address, and who had it")
-    ip.add_argument("address", metavar="ADDRESS")
+    ip = commands.add_parser("ip", help="who has an address, and who had it; or which a pod has and had")
+    ip.add_argument("address", metavar="ADDRESS", help="an IP address, or a pod: NAMESPACE/NAME")
     ip.add_argument("--json", action="store_true", help="for programs")
     ip.set_defaults(run=_ip)
     switch = commands.add_parser(

@@ -64,14 +64,19 @@ def left(document: Document) -> str:
     return f"{names}{more}\nBoth ways stay programmed, and these are tried again every few seconds: switch them, too."
 
 
-def history(address: str, tenures: Sequence[Document]) -> str:
-    """Who has and who had *address*."""
+def history(wanted: str, tenures: Sequence[Document]) -> str:
+    """Who has and who had an address, or which addresses a pod has and had: *wanted*."""
+    if not tenures and "/" in wanted:
+        return f"{wanted} never had an address on this node, or so long ago that it is forgotten"
     if not tenures:
-        return f"{address} was never given to a pod of this node, or so long ago that it is forgotten"
+        return f"{wanted} was never given to a pod of this node, or so long ago that it is forgotten"
+    is_of_pod = tenures[0]["pod"] == wanted
+    head = ("SINCE", "UNTIL", *(("ADDRESS",) if is_of_pod else ()), "POD", "CONTAINER", "IFNAME", "MAC")
     rows = [
         (
             when(one["since"]),
             when(one["until"]) if one["until"] else "now",
+            *((one["address"],) if is_of_pod else ()),
             _pod(one),
             one["container"],
             one["ifname"],
@@ -79,7 +84,7 @@ def history(address: str, tenures: Sequence[Document]) -> str:
         )
         for one in tenures
     ]
-    return table(("SINCE", "UNTIL", "POD", "CONTAINER", "IFNAME", "MAC"), rows)
+    return table(head, rows)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -64,11 +64,11 @@ class PodLinks:
         records = self._node.ledger.records()
         self._told = {who: told for who, told in self._told.items() if who in records}
         spare = COURTESY
-        for who in records:
+        for who, record in records.items():
             while spare > 0 and self._node.is_busy:  # who waits for an answer comes first
                 self._pause(MOMENT)
                 spare -= MOMENT
-            self._mend(who)
+            self._mend(who, record.called)
         self._followed = wiring
 
     def among(self, have: Plan, records: Mapping[Attachment, Record]) -> None:
@@ -80,7 +80,7 @@ class PodLinks:
         for who, record in records.items():
             want = {key: item for key, item in wiring.pod(record).items() if key.place == HOST}
             if parts.pop(link_name(who), {}) != want:
-                self._mend(who)
+                self._mend(who, record.called)
         for name, part in parts.items():
             self._drop(name, part)
         self._tell_strangers()
@@ -94,7 +94,7 @@ class PodLinks:
         for key in strangers:
             self._diary.fail(f"link {key.name}", _nobodys(key.name))
 
-    def _mend(self, who: Attachment) -> None:
+    def _mend(self, who: Attachment, called: str) -> None:
         wiring = self._node.wiring
         # What differs because pods are wired in another way now is nobody's doing.
         is_drift = wiring is self._followed
@@ -112,25 +112,25 @@ class PodLinks:
         except Failure as failure:
             for key in allowed if is_drift else ():
                 self._limiter.refuse((who, key), self._clock())
-            self._diary.fail(f"{OF_POD}{who}", failure)
+            self._diary.fail(f"{OF_POD}{called}", failure)
             return
         except Exception as error:
             # A bug, too, stays with the pod that brings it out: each start would meet it again and end.
-            if f"{OF_POD}{who}" not in self._diary.failing:
+            if f"{OF_POD}{called}" not in self._diary.failing:
                 log.exception("a bug")
-            self._diary.fail(f"{OF_POD}{who}", bug(error))
+            self._diary.fail(f"{OF_POD}{called}", bug(error))
             return
         for change in changes if is_drift and changes else ():
             self._limiter.made((who, change.item.key), self._clock())
         if withheld:
-            what = f"{OF_POD}{who}"
+            what = f"{OF_POD}{called}"
             self._diary.fail(what, self._diary.failing.get(what) or fought(f"{withheld[0].kind} {withheld[0].name}"))
         if changes is not None and wiring is not None:
             self._told[who] = wiring
         if is_drift:
-            self._diary.mended(f"mended {who}", changes or ())
+            self._diary.mended(f"mended {called}", changes or ())
         elif changes:
-            log.info("wired a pod anew", extra={"attachment": str(who), "difference": render(changes)})
+            log.info("wired a pod anew", extra={"attachment": str(who), "pod": called, "difference": render(changes)})
 
     def _drop(self, name: str, part: Plan) -> None:
         """A link of ours that belongs to no lease."""

@@ -112,7 +112,7 @@ def questions(around: Surroundings, records: Sequence[Record], turn: int) -> Ite
     peers = _some([one for one in others if one.name not in unserved], PEERS, turn)
     for record in records:
         link = link_name(record.lease.who)
-        name = record.pod or str(record.lease.who)
+        name = record.called
         for address in record.lease.addresses:
             pod, family = str(address), address.version
             yield from _asked(meant, f"from this node to pod {name}", Packet(pod))

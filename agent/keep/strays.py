@@ -35,7 +35,7 @@ def strays(records: Iterable[Record], site: Site, peers: Collection[Peer]) -> li
         return []
     own = site.here.pod_cidrs
     return [
-        Stray(address, record.pod or str(record.lease.who), _owner(address, peers))
+        Stray(address, record.called, _owner(address, peers))
         for record in records
         for address in record.lease.addresses
         if not any(address in cidr for cidr in own)

@@ -53,6 +53,7 @@ class Asked:
     pod: str = ""
     space: Identity | None = None
     beside: frozenset[int] = frozenset()
+    uid: str = ""
 
     def beside_of(self, lease: Lease) -> tuple[int, ...]:
         """See `ipam.store.Record.beside`."""
@@ -135,6 +136,11 @@ class Ledger:
         """Who has and who had *address*, newest first."""
         with self._lock:
             return self._store.history(address)
+
+    def history_of(self, pod: str) -> list[Tenure]:
+        """Which addresses the *pod*, "namespace/name", has and had, newest first."""
+        with self._lock:
+            return self._store.history_of(pod)
 
     def recall(self, name: str) -> str | None:
         """What the journal keeps under *name*; None when nothing."""
@@ -240,7 +246,7 @@ class Ledger:
     def _allocated(self, who: Attachment, asked: Asked, mtu: int, now: Moment) -> Record:
         lease = self._allocator.allocate(who, now.up, asked.ips)
         mac, beside = asked.mac or pod_mac(lease.addresses), asked.beside_of(lease)
-        return Record(lease, asked.netns, mac, mtu, asked.pod, now, asked.space, beside)
+        return Record(lease, asked.netns, mac, mtu, asked.pod, now, asked.space, beside, asked.uid)
 
     def _save_new(self, records: Sequence[Record]) -> None:
         try:

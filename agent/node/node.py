@@ -350,7 +350,7 @@ class Node:
         met = self._still_there(record)
         if met is None or not met.is_certain:
             self._remove([who])
-            log.warning("released the lease of a pod that is gone", extra={"attachment": str(who)})
+            log.warning("released the lease of a pod that is gone", extra={"pod": record.called})
             return []
         changes = diff({}, wiring.pod(met))
         refused = [change for change in changes if not allowed(change)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from netaddr import AddrFormatError, IPAddress
@@ -21,6 +22,9 @@ from cni import frame, result
 from cni.errors import ConfigInvalid, Failure, Undecodable, bug
 
 log = logging.getLogger(__name__)
+
+_POD: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
+"""A pod by its namespace and name (RFC 1123)."""
 
 Serve = Callable[[Incoming], Answer | None]
 
@@ -75,10 +79,13 @@ class Control:
 
     def _history(self, arguments: Any) -> object:
         text = arguments.get("address") if isinstance(arguments, dict) else None
+        if isinstance(text, str) and _POD.fullmatch(text):
+            return status.history(self._node.ledger.history_of(text))
         try:
             address = IPAddress(str(text))
         except (AddrFormatError, ValueError, TypeError) as error:
-            raise ConfigInvalid(f"{text!r} is no IP address", "for example 10.244.1.7 or 2001:db8::7") from error
+            allowed = "for example 10.244.1.7 or 2001:db8::7; or a pod's name, as default/web-0"
+            raise ConfigInvalid(f"{text!r} is no IP address", allowed) from error
         return status.history(self._node.ledger.history(address))
 
 

@@ -235,7 +235,7 @@ def added(record: Record, call: Call) -> Result:
 
 def _asked(call: Call) -> Asked:
     beside = frozenset() if call.has_default_route else frozenset((4, 6))
-    return Asked(call.netns, call.ips, call.mac, call.pod, beside=beside)
+    return Asked(call.netns, call.ips, call.mac, call.pod, beside=beside, uid=call.uid)
 
 
 def _pod_end(call: Call) -> Interface:

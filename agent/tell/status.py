@@ -198,10 +198,12 @@ def history(tenures: list[Tenure]) -> list[dict[str, Any]]:
     """Who has and who had an address, for ``routablectl ip``."""
     return [
         {
+            "address": str(one.address),
             "network": one.who.network,
             "container": one.who.container,
             "ifname": one.who.ifname,
             "pod": one.pod,
+            "uid": one.uid,
             "netns": one.netns,
             "mac": one.mac,
             "since": one.since,
@@ -277,6 +279,7 @@ def _lease(record: Record) -> Mapping[str, Any]:
         "container": who.container,
         "ifname": who.ifname,
         "pod": record.pod,
+        "uid": record.uid,
         "netns": record.netns,
         "mac": record.mac,
         "mtu": record.mtu,

@@ -307,6 +307,8 @@ def test_every_line_of_a_request_carries_its_pod(lab: Lab) -> None:
         assert "verb=ADD" in line
         assert "shop/web-0" in [lease["pod"] for lease in node.status()["leases"]]
         assert "shop/web-0" in node.ctl("ip", pod.address(4))
+        assert pod.address(4) in node.ctl("ip", "shop/web-0")
+        assert "1" in [lease["uid"] for lease in node.status()["leases"]]
     finally:
         node.delete(pod)
 

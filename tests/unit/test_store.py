@@ -58,6 +58,7 @@ def test_saved_records_are_loaded_as_they_were(path: Path) -> None:
     records = [record(pod(2), "10.1.0.9", "fd00::a"), record(pod(1), "10.1.0.5"), record(pod(3), "10.1.0.10")]
     records += [replace(record(pod(4), "10.1.0.4", "fd00::4"), beside=(6,))]
     records += [replace(record(pod(5), "10.1.0.6", "fd00::6"), beside=(4, 6))]
+    records += [replace(record(pod(6), "10.1.0.7"), uid="4f3c")]
     with closing(Store(path, "boot-1", at(0.0))) as store:
         for each in records:
             store.save(each)
@@ -118,6 +119,37 @@ def test_history_tells_who_has_and_who_had_an_address(path: Path) -> None:
             tenure("10.1.0.1", pod(1), 100.0, 200.0),
         ]
         assert store.released() == {}
+
+
+def test_history_of_a_pod(path: Path) -> None:
+    """By its name, newest first: every address of every pod that was ever called so, and which of them that was."""
+    with closing(Store(path, "boot-1", at(0.0))) as store:
+        store.save(replace(record(pod(1), "10.1.0.1", "fd00::1"), uid="first"))
+        store.save(replace(record(pod(2), "10.1.0.2"), pod="shop/web-1"))
+        store.drop([pod(1)], at(200.0))
+        store.save(replace(record(pod(3), "10.1.0.3", since=300.0), uid="second"))
+        found = [(str(one.address), one.uid, one.until) for one in store.history_of("shop/web-0")]
+        assert found == [("10.1.0.3", "second", None), ("fd00::1", "first", 200.0), ("10.1.0.1", "first", 200.0)]
+        assert store.history_of("web-0") == []
+
+
+def test_a_file_from_before_uids_is_read_and_written(path: Path) -> None:
+    """Its leases are of pods whose uid nobody knows; an agent from before, which is gone back to, knows the rest."""
+    with closing(Store(path, "boot-1", at(0.0))) as store:
+        store.save(replace(record(pod(1), "10.1.0.1"), uid="lost"))
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("ALTER TABLE tenure DROP COLUMN uid")
+    with closing(Store(path, "boot-1", at(0.0))) as store:
+        assert store.load() == [record(pod(1), "10.1.0.1")]
+        store.save(replace(record(pod(2), "10.1.0.2"), uid="known"))
+        assert [one.uid for one in store.load()] == ["", "known"]
+
+
+def test_who_a_lease_is_of_is_told_by_the_pods_name(path: Path) -> None:
+    """Which of its interfaces and sandboxes, too; without Kubernetes by the attachment."""
+    long = Attachment("pods", "0123456789abcdef" * 4, "net1")
+    assert record(long, "10.1.0.1").called == "shop/web-0 (net1 of 0123456789abc)"
+    assert replace(record(long, "10.1.0.1"), pod="").called == str(long)
 
 
 def test_prune_keeps_the_last_tenure_of_each_address(path: Path) -> None:

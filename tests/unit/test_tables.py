@@ -214,6 +214,16 @@ def test_the_history_of_an_address() -> None:
     assert "never given" in tables.history("10.0.0.1", [])
 
 
+def test_the_history_of_a_pod() -> None:
+    """Which addresses it has and had."""
+    one = {"network": "pods", "container": "c1", "ifname": "eth0", "pod": "shop/web-0", "mac": "0a:58:0a:00:00:01"}
+    assert tables.history("shop/web-0", [{**one, "address": "10.0.0.1", "since": 60.0, "until": None}]) == (
+        "SINCE                 UNTIL  ADDRESS   POD         CONTAINER  IFNAME  MAC\n"
+        "1970-01-01 00:01:00Z  now    10.0.0.1  shop/web-0  c1         eth0    0a:58:0a:00:00:01"
+    )
+    assert tables.history("shop/web-9", []).startswith("shop/web-9 never had an address on this node")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(-1.0, "0s"), (59.9, "59s"), (60.0, "1m"), (7199.0, "1h"), (86400.0, "1d"), (200_000.0, "2d")]
 )
