@@ -113,11 +113,14 @@ class Router:
 
 
 @contextmanager
-def mesh(family: Family = "dual", nodes: int = 3, settings: Mapping[str, Any] | None = None) -> Iterator[Lab]:
-    """Nodes on one segment, each with a session with each other; *settings* are added to [bgp]."""
+def mesh(
+    family: Family = "dual", nodes: int = 3, settings: Mapping[str, Any] | None = None, **built: Any
+) -> Iterator[Lab]:
+    """Nodes on one segment, each with a session with each other; *settings* are added to [bgp], *built* is told
+    `demo.lab.built`."""
     table = {"topology": "mesh", "asn": ASN, **(settings or {})}
     with ExitStack() as cleanup:
-        yield _begun(cleanup, table, family=family, nodes=nodes)
+        yield _begun(cleanup, table, family=family, nodes=nodes, **built)
 
 
 @contextmanager
@@ -164,9 +167,8 @@ def _of_router(lab: Lab) -> str:
 
 
 def _begun(cleanup: ExitStack, table: Mapping[str, Any], *, is_started: bool = True, **built: Any) -> Lab:
-    lab = cleanup.enter_context(
-        labs.built(backend="bgp", settings={"bgp": {"accept": ACCEPT, **table}}, is_started=False, **built)
-    )
+    settings = {"bgp": {"accept": ACCEPT, **table}}
+    lab = cleanup.enter_context(labs.built(**{"backend": "bgp", "settings": settings, "is_started": False, **built}))
     bird = program(lab.directory)
     for node in lab.nodes:
         own = {"bird": str(bird), "directory": str(node.directory / "bgp")}

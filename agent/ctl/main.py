@@ -92,9 +92,11 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _shown(document: dict[str, Any]) -> str:
-    """The *document* of an agent for people, with what the backend in use, or both on the way, show of themselves."""
-    used = dict.fromkeys((document["backend"], document["switch"]["to"]))
-    shown = [backends.load(name).show(document) for name in used if name in backends.BACKENDS]
+    """The *document* of an agent for people, with what the backends show of themselves: the one in use, or both on the
+    way, and one that tells something, though it was left."""
+    used = (document["backend"], document["switch"]["to"])
+    telling = (name for name, table in backends.BACKENDS.items() if name in used or table in document)
+    shown = [backends.load(name).show(document) for name in telling]
     return tables.status(document, time.time(), shown)
 
 

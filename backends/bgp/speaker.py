@@ -37,7 +37,7 @@ SHARE: Final = 20
 """What looking at all sessions may take of the time: one part in so many."""
 AGAIN_MAX: Final = 30.0
 """Seconds at most between starts of a BIRD that ends by itself, again and again; 1 at first, then twice as many."""
-LINGER: Final = 10.0
+LINGER: Final = 5.0
 """Seconds at least for which a node that was left announces what it did: its sessions may have just begun."""
 _STILL: Final = f" && !(bgp_large_community ~ [ (*, {conf.LEAVING}) ])"
 STEADY: Final = 60.0
