@@ -34,13 +34,21 @@ class Line(NamedTuple):
 
 
 class Conversation:
-    """With the BIRD at the socket *path*; use it in a ``with`` block. *clock* counts seconds.
+    """With the BIRD at the socket *path*; use it in a ``with`` block. *clock* counts seconds, *most* the bytes of an
+    answer.
 
     TryAgain, of every method: there is no answer, or none that BIRD gives; the conversation is then over.
     """
 
-    def __init__(self, path: str, patience: float = PATIENCE, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: str,
+        patience: float = PATIENCE,
+        clock: Callable[[], float] = time.monotonic,
+        most: int = ANSWER_MAX,
+    ) -> None:
         self._path = path
+        self._most = most
         self._patience = patience
         self._clock = clock
         self._buffer = b""
@@ -86,8 +94,8 @@ class Conversation:
         while True:
             raw = self._line(until)
             size += len(raw)
-            if size > ANSWER_MAX:
-                raise self._silent(f"its answer is longer than {ANSWER_MAX >> 20} MiB")
+            if size > self._most:
+                raise self._silent(f"its answer is longer than {self._most} bytes")
             if raw.startswith(b"+"):
                 continue
             found = _CODED.fullmatch(raw)
@@ -105,8 +113,8 @@ class Conversation:
             left = until - self._clock()
             if left <= 0:
                 raise self._silent(f"no whole answer within {self._patience:g} s")
-            if len(self._buffer) > ANSWER_MAX:
-                raise self._silent(f"a line of its answer is longer than {ANSWER_MAX >> 20} MiB")
+            if len(self._buffer) > self._most:
+                raise self._silent(f"a line of its answer is longer than {self._most} bytes")
             try:
                 self._socket.settimeout(left)
                 data = self._socket.recv(1 << 16)

@@ -19,6 +19,7 @@ from backends.nodeplan import families
 from backends.plainroutes import off_link
 from backends.site import Site
 from backends.wiring import Unserved
+from cluster import addresses
 from cluster.peers import Peer
 
 NAME_MAX: Final = 60
@@ -118,6 +119,11 @@ def _routers(table: BgpTable, site: Site, others: Collection[Peer]) -> Found:
         why = f"no [[bgp.router]] is for this node, which has {labels}: its pods are announced to nobody"
         yield Unserved(site.here.name, why)
     for router in chosen:
+        own = site.here.address(router.address.version)
+        if router.hops > 1 and own is None:
+            why = f"{site.here.name} has no IPv{router.address.version} address to speak with it; give it one"
+            yield Unserved(router.name or str(router.address), why)
+            continue
         name = router.name or str(router.address)
         yield Session(
             _symbol(f"{router.name}.{router.address}" if router.name else f"router.{router.address}"),
@@ -126,7 +132,7 @@ def _routers(table: BgpTable, site: Site, others: Collection[Peer]) -> Found:
             router.asn,
             site.here.asn or router.local_asn or table.asn,
             _channels(table, router.address.version, site.families),
-            source=site.here.address(router.address.version) if router.hops > 1 else None,
+            source=own if router.hops > 1 else None,
             hops=router.hops,
             password_file=router.password_file or table.password_file,
         )
@@ -161,9 +167,13 @@ def _with_node(table: BgpTable, site: Site, peer: Peer, *, is_client: bool = Fal
 def _with_reflector(table: BgpTable, site: Site, text: str) -> Found:
     """The session with a reflector that is no node."""
     try:
-        address = IPAddress(text)
+        address = addresses.address(text)
     except ValueError:
         yield Unserved(text, "bgp.reflectors names it, and it is neither a node of the list nor an address")
+        return
+    own = site.here.address(address.version)
+    if own is None:
+        yield Unserved(text, f"{site.here.name} has no IPv{address.version} address to speak with it; give it one")
         return
     yield Session(
         _symbol(f"reflector.{text}"),
@@ -172,7 +182,7 @@ def _with_reflector(table: BgpTable, site: Site, text: str) -> Found:
         table.asn,
         site.here.asn or table.asn,
         _channels(table, address.version, site.families),
-        source=site.here.address(address.version),
+        source=own,
         hops=1 if site.uplink.is_on_link(address) else table.hops,
         password_file=table.password_file,
     )

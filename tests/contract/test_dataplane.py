@@ -12,7 +12,7 @@ import pytest
 from backends.nodeplan import table
 from cni.errors import EnvironmentInvalid, KernelRefused
 from dataplane.diff import Change, diff, invert, render
-from dataplane.items import HOST, MAIN, Addr, Item, Key, Neigh, Nexthop, Route, Rule, Sysctl, plan
+from dataplane.items import HOST, LOCAL, MAIN, Addr, Item, Key, Neigh, Nexthop, Route, Rule, Sysctl, plan
 from dataplane.kernel import Kernel
 from dataplane.links import VXLAN_LINK, Fdb, Port, Veth, Vxlan
 from dataplane.netns import Netns
@@ -415,3 +415,21 @@ def test_settings_are_read_and_written(world: World) -> None:
     world.dataplane.apply(diff(other, {}))
     left = world.dataplane.observe([scope])
     assert list(left.values()) == [Sysctl(HOST, "net/ipv4/ip_forward", "1")]
+
+
+def test_an_address_may_be_the_nodes_own_by_a_route_alone(world: World) -> None:
+    """Beside the one that comes with an address on a link, whichever is first; and it goes alone, too."""
+    want = plan(
+        Route(HOST, "10.1.1.0/32", "lo", table=LOCAL, local=True),
+        Route(HOST, "2001:db8:1::/128", "lo", table=LOCAL, local=True),
+    )
+    overlay = plan(
+        Vxlan(VXLAN_LINK, 4096, 4789, "192.0.2.1", "02:52:c0:00:02:01", 1450), Addr(HOST, VXLAN_LINK, "10.1.1.0/32")
+    )
+    for first, second in ((want, overlay), (overlay, want)):
+        world.dataplane.apply(diff({}, first))
+        world.dataplane.apply(diff(first, {**first, **second}))
+        same(world.dataplane.observe([OnHost()]), {**first, **second})
+        world.dataplane.apply(diff({**first, **second}, overlay))
+        same(world.dataplane.observe([OnHost()]), overlay)
+        world.dataplane.apply(diff(overlay, {}))

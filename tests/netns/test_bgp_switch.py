@@ -52,7 +52,7 @@ def switched(node: Node, backend: str) -> None:
 def is_at(node: Node, backend: str) -> bool:
     """Whether it has arrived."""
     status = node.status()
-    return status["switch"]["phase"] == "at rest" and status["backend"] == backend
+    return (status["switch"]["phase"], status["backend"]) == ("at rest", backend)
 
 
 def learned(node: Node) -> list[str]:
