@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -59,6 +60,11 @@ class Listener:
         """Accept connections of *fresh* from now on, which is at the same path."""
         self.stream.close()
         self.stream, self._identity, self._problem = fresh, identity(self.path), None
+
+    def refuse(self) -> None:
+        """From now on nobody can connect, which the kernel tells them; those who have can still be accepted."""
+        with suppress(OSError):  # it does not listen yet
+            self.stream.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
         """Let go of it and remove it, unless something else is in its place. Nothing happens the second time."""

@@ -1,7 +1,7 @@
 """Requests are read, by one thread at a time for all connections, whoever's turn it is.
 
 What always holds: a client whose request is not whole by its deadline is told so, and room is made sooner where there
-is none; a socket that somebody removed is made anew.
+is none; a socket that somebody removed is made anew; who has connected before the end is answered.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import selectors
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -34,6 +35,8 @@ LOOK: Final = 1.0
 """Seconds between looks whether the socket is where it was, and whose time to wait is over."""
 _CHUNK: Final = 64 * 1024
 _ACCEPT_AT_ONCE: Final = 64
+LAST: Final = 0.2
+"""Seconds that those have to say what they want who connected just before the end: the executable has it ready then."""
 _PAUSE: Final = 0.1
 """Seconds between looks whether there is room again for one more connection."""
 _UCRED: Final = struct.Struct("3i")
@@ -70,6 +73,7 @@ class Reading:
         self._ready: deque[Job] = deque()
         self._is_listening = False
         self._is_stopping = False
+        self._is_over = False
 
     def start(self) -> None:
         """Listen."""
@@ -79,18 +83,16 @@ class Reading:
     def next_job(self) -> Job | None:
         """What is to be done next; None: nothing any more."""
         with self._turn:
-            while not self._ready and not self._is_stopping:
+            while not self._ready and not self._is_over:
                 self._step()
             return self._ready.popleft() if self._ready else None
 
     def stop(self) -> None:
-        """Read no more; `next_job` answers what is whole. The socket is removed."""
+        """Nobody comes any more; `next_job` answers those who came. The socket is removed."""
         self._is_stopping = True
         self._waker.send(b"x")
         with self._turn:
-            self._listener.close()
-            for client in list(self._clients.values()):
-                self._hang_up(client)
+            self._end()
 
     def close(self) -> None:
         """When nobody calls `next_job` any more."""
@@ -98,7 +100,29 @@ class Reading:
             stream.close()
         self._selector.close()
 
+    def _end(self) -> None:
+        """Whoever has the turn does it: who comes from now on finds no agent, and waits for the next one; who came is
+        read yet."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._listen(False)
+        self._listener.refuse()
+        while self._accept():
+            pass
+        self._selector.unregister(self._wake)
+        limit = time.monotonic() + LAST
+        while self._clients and (left := limit - time.monotonic()) > 0:
+            for key, _ in self._selector.select(left):
+                self._read(self._clients[key.fd])
+        self._listener.close()
+        for client in list(self._clients.values()):
+            self._hang_up(client)
+
     def _step(self) -> None:
+        if self._is_stopping:
+            self._end()
+            return
         if not self._is_listening and self._connections.has_room:
             self._listen(True)
         for key, _ in self._selector.select(self._patience()):
@@ -144,22 +168,24 @@ class Reading:
             self._selector.unregister(self._listener.stream)
         self._is_listening = wanted
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Whether there may be more."""
         for _ in range(_ACCEPT_AT_ONCE):
             if not self._connections.has_room:
                 self._listen(False)
-                return
+                return False
             try:
                 stream, _ = self._listener.stream.accept()
             except BlockingIOError:
-                return
+                return False
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
                 log.error("no more descriptors for the socket", extra={"error": str(error)})
                 self._listen(False)
-                return
+                return False
             self._welcome(stream)
+        return True
 
     def _welcome(self, stream: socket.socket) -> None:
         _, uid, _ = _UCRED.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))

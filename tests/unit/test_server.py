@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from cni.errors import ConfigInvalid
 from tests.fakes.descriptors import descriptors
 
 DEADLINE = 10.0
+WORKERS = 3
 
 
 def echo(incoming: Incoming) -> Answer:
@@ -77,7 +78,7 @@ def made(
         serve,
         arrival,
         on_death,
-        workers=3,
+        workers=WORKERS,
         together={b"DEL": together or Together(echoes)},
         is_trusted=is_trusted,
         on_wait=on_wait,
@@ -319,6 +320,49 @@ def test_stopping_answers_what_was_asked_and_removes_the_socket(path: Path) -> N
         may_go_on.set()
         assert answer(stream).stdout == b"hello"
         stopping.join(DEADLINE)
+
+
+def test_who_has_connected_before_the_end_is_answered(path: Path) -> None:
+    """Also who was not even accepted, since nobody had time to; who comes later is told by the kernel that nobody
+    listens, and waits for the next agent: of a roll nobody has a request that failed."""
+    begun, may_go_on = threading.Semaphore(0), threading.Event()
+
+    def serve(incoming: Incoming) -> Answer:
+        begun.release()
+        assert may_go_on.wait(DEADLINE)
+        return echo(incoming)
+
+    server = made(path, serve)
+    server.start()
+    with ExitStack() as held:
+        streams = [held.enter_context(connected(path)) for _ in range(3 * WORKERS)]
+        for number, stream in enumerate(streams[:-1]):
+            stream.sendall(frame.encode(frame.Request({}, b"%d" % number)))
+            if number < WORKERS:
+                assert begun.acquire(timeout=DEADLINE)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        streams[-1].sendall(frame.encode(frame.Request({}, b"at the last moment")))
+        deadline = time.monotonic() + DEADLINE
+        while path.exists():
+            assert time.monotonic() < deadline, "the socket stays"
+        may_go_on.set()
+        said = [answer(stream).stdout for stream in streams]
+        stopping.join(DEADLINE)
+    assert said == [*(b"%d" % number for number in range(len(streams) - 1)), b"at the last moment"]
+
+
+def test_nobody_can_connect_between_the_last_who_is_answered_and_the_sockets_end(path: Path) -> None:
+    """Refused by the kernel, in the same moment from which on nobody is accepted who was not there before."""
+    listener = Listener(path)
+    listener.listen()
+    with connected(path), closing(listener):
+        listener.refuse()
+        with pytest.raises(ConnectionRefusedError), connected(path):
+            pass
+        listener.stream.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            listener.stream.accept()
 
 
 def test_a_socket_that_nobody_serves_is_replaced(path: Path) -> None:
