@@ -125,10 +125,10 @@ def mesh(
 
 @contextmanager
 def rack(
-    family: Family = "dual", nodes: int = 2, settings: Mapping[str, Any] | None = None
+    family: Family = "dual", nodes: int = 2, settings: Mapping[str, Any] | None = None, said: str = ""
 ) -> Iterator[tuple[Lab, Router]]:
     """Nodes in segments of their own below one router, which is told of their pods by them alone, and which knows a way
-    to an outside machine."""
+    to an outside machine; what is *said* there besides is in its configuration. Their agents are not started."""
     families = labs.FAMILIES[family]
     routers = [
         {"address": _gateway(number, one), "asn": TOR, "where": f"number={number}"}
@@ -140,7 +140,7 @@ def rack(
         lab = _begun(cleanup, table, family=family, nodes=nodes, is_routed=True, is_started=False)
         router = Router(lab.fabric, lab.directory / "router", program(lab.directory))
         cleanup.callback(router.end)
-        router.start(_of_router(lab))
+        router.start(_of_router(lab) + said)
         yield lab, router
 
 

@@ -16,7 +16,7 @@ from backends.told import Complaint, Measure, Table, Told
 from backends.told import Shown as Printed
 from cni.errors import Failure, Limited
 
-PATIENCE: Final = 15.0
+PATIENCE: Final = 8.0
 """Seconds after a start for sessions to begin before their absence is told."""
 _NAMED: Final = 5
 _Number = Callable[[Shown], float]

@@ -19,6 +19,16 @@ from demo.stream import Datagrams
 
 PATIENCE = 60.0
 BFD = {"bfd": "graceful"}
+SAID = """
+protocol static { ipv4;
+    route 0.0.0.0/0 unreachable;
+    route 10.244.1.128/25 unreachable;
+    route 172.16.0.0/12 unreachable;
+    route 10.244.200.0/24 unreachable;
+}
+"""
+"""What the router announces besides: a default route, a part of a node's own pods, what nobody is to believe, and pods
+of another cluster."""
 
 
 def begun(lab: Lab) -> Lab:
@@ -58,7 +68,7 @@ def meshed() -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def racked() -> Iterator[tuple[Lab, Router]]:
     """Two dual-stack nodes below one router, which they tell of their pods and which tells them of each other's."""
-    with rack("dual", 2) as (lab, router):
+    with rack("dual", 2, said=SAID) as (lab, router):
         for node in lab.nodes:
             node.write_config()
             node.launch()
@@ -66,7 +76,7 @@ def racked() -> Iterator[tuple[Lab, Router]]:
             node.await_ready()
             node.add()
         for node in lab.nodes:
-            eventually(f"{node.name} has routes", lambda node=node: routes(node) == of_others(lab, node), PATIENCE)
+            eventually(f"{node.name} has routes", lambda node=node: routes(node) >= of_others(lab, node), PATIENCE)
         yield lab, router
 
 
@@ -192,3 +202,58 @@ def test_pods_below_a_router_reach_each_other(racked: tuple[Lab, Router]) -> Non
         "10.244.1.0/24",
         "10.244.2.0/24",
     }
+
+
+def test_what_a_router_must_not_announce_is_not_taken(racked: tuple[Lab, Router]) -> None:
+    """Taken are pods of other clusters and a default route, after the host's own; not what lies elsewhere, and never a
+    part of the node's own range, which is told with whom it was heard of."""
+    lab, _ = racked
+    node, other = lab.nodes
+    eventually("the default route is there", lambda: "default" in routes(node), PATIENCE)
+    assert routes(node) == {*of_others(lab, node), "default", "10.244.200.0/24"}
+    assert routes(other) == {*of_others(lab, other), "default", "10.244.200.0/24", "10.244.1.128/25"}
+    assert node.place.ip("-4 route show default").splitlines()[0].split()[:3] == ["default", "via", "198.51.1.1"]
+    eventually("it is told", lambda: "10.244.1.128/25 (by 198.51.1.1)" in told(node, "prefixes"), PATIENCE)
+    assert shown(node)[0]["filtered"] == {"ipv4": 2}
+
+
+def test_uninstall_takes_bird_and_its_routes_away(racked: tuple[Lab, Router]) -> None:
+    """The router hears of it at once, and forgets the node's pods."""
+    lab, _ = racked
+    node = lab.nodes[1]
+    path = socket_of(node)
+    pid = pid_of(path)
+    for pod in list(node.pods):
+        node.delete(pod)
+    node.stop()
+    said = node.ctl("uninstall")
+    assert f"ended BIRD, process {pid}" in said
+    assert routes(node) == set()
+    assert not path.exists()
+    fabric = lab.fabric
+    eventually("the router forgets it", lambda: "10.244.2.0/24" not in fabric.ip("route show proto 12"), PATIENCE)
+
+
+def test_one_that_hangs_is_uninstalled_too(racked: tuple[Lab, Router]) -> None:
+    """And another's BIRD at the same place is left alone."""
+    lab, _ = racked
+    node = lab.nodes[1]
+    node.start()
+    eventually("it speaks", lambda: routes(node), PATIENCE)
+    os.kill(pid_of(socket_of(node)), signal.SIGSTOP)
+    node.stop()
+    assert "removed" in node.ctl("uninstall")
+    assert routes(node) == set()
+    stranger = Router(node.place, lab.directory / "stranger", Path(node.settings["bgp"]["bird"]))
+    try:
+        stranger.start("router id 1.1.1.1; protocol device { }")
+        socket_of(node).unlink(missing_ok=True)
+        socket_of(node).symlink_to(stranger.socket)
+        assert "left alone: at" in node.ctl("uninstall")
+        node.start()
+        eventually("it is told", lambda: "it was left alone" in told(node, "speaker"), PATIENCE)
+        assert stranger.process is not None
+        assert stranger.process.poll() is None
+    finally:
+        stranger.end()
+        node.stop()
