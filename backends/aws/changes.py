@@ -147,9 +147,7 @@ class Changes:
                     if intent in self._inventory.intents:  # nothing was made
                         self._inventory.end(intent)
                     raise
-                except Refused as error:
-                    if intent not in self._inventory.intents:
-                        raise
+                except Refused as error:  # nothing was made
                     self._inventory.end(intent)
                     left = self._fewer(left, size, error, subnet.id)
                     if error.code not in FULL:
@@ -253,9 +251,8 @@ class Changes:
         if intent.kind == "create" and not intent.eni:
             try:
                 yield from self._made(instance, intent)
-            except Refused as error:
-                if intent in self._inventory.intents:
-                    self._inventory.end(intent)
+            except Refused as error:  # nothing was made
+                self._inventory.end(intent)
                 self._obstacles.refused(error, intent.subnet)
             return
         found = yield from self._leaving.described(intent.eni)
