@@ -153,15 +153,10 @@ class AliasFabric:
 
     def told(self) -> Told:
         """See `backends.told.Teller`."""
-        report, ranges = self.report(), len(self.holding.ranges)
-        gauges = (
-            ("routable_gcp_ranges", "Alias ranges of this node's interface.", ranges),
-            ("routable_gcp_ranges_max", "Alias ranges that it can have.", self._stock.most),
-        )
-        told = report.told()
+        told = self.report().told()
         return told._replace(
             sections={**told.sections, "gcp": self._section()},
-            measures=(*told.measures, *(Measure(name, text, [((), value)]) for name, text, value in gauges)),
+            measures=(*told.measures, *measures(len(self.holding.ranges), self._stock.most)),
         )
 
     def report(self) -> Report:
@@ -206,3 +201,12 @@ class AliasFabric:
         interfaces = tuple(replace(one, is_barred=one.is_barred and not is_moving) for one in pool.interfaces)
         wanted = actions(replace(pool, interfaces=interfaces, waiting=1), self._options.warm)
         return any(isinstance(one, Assign) for one in wanted)
+
+
+def measures(ranges: int, most: int) -> list[Measure]:
+    """The metrics that alias ranges alone have: how many of *most* there are."""
+    gauges = (
+        ("routable_gcp_ranges", "Alias ranges of this node's interface.", ranges),
+        ("routable_gcp_ranges_max", "Alias ranges that it can have.", most),
+    )
+    return [Measure(name, text, [((), value)]) for name, text, value in gauges]

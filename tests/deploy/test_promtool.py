@@ -14,6 +14,7 @@ PLACE: Final = Path(__file__).parents[2] / "deploy/monitoring"
 RULES: Final = [
     rule for group in yaml.safe_load((PLACE / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
 ]
+SELECTED: Final = "app.kubernetes.io/name=routable,app.kubernetes.io/component=agent"
 VARIABLES: Final = {"$__rate_interval": "5m", "$cluster": ".*", "$instance": "a"}
 
 
@@ -39,7 +40,7 @@ def test_prometheus_takes_the_rules() -> None:
 
 def test_the_alerts_say_what_their_tests_say() -> None:
     """Each fires with its labels and in its words, and is silent where it nearly fires."""
-    assert "SUCCESS" in promtool("test", "rules", PLACE / "alerts_test.yaml")
+    assert "SUCCESS" in promtool("test", "rules", PLACE / "alerts_test.yaml", PLACE / "alerts_hours_test.yaml")
 
 
 def test_prometheus_takes_each_query(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_prometheus_takes_the_scrape_configuration(tmp_path: Path) -> None:
     (job,) = document["scrape_configs"]
     assert job["job_name"] == "routable"
     (found,) = job.pop("kubernetes_sd_configs")
-    assert found == {"role": "pod", "selectors": [{"role": "pod", "label": "app.kubernetes.io/name=routable"}]}
+    assert found == {"role": "pod", "selectors": [{"role": "pod", "label": SELECTED}]}
     job["static_configs"] = [{"targets": ["192.0.2.1:9472"]}]
     (tmp_path / "alerts.yaml").symlink_to(PLACE / "alerts.yaml")
     (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(document))

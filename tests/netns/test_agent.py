@@ -283,7 +283,7 @@ def test_metrics_and_probes(lab: Lab) -> None:
     manual = (Path(__file__).parents[2] / "docs/monitoring.md").read_text()
     listed = set(re.findall(r"^\| `(routable_\w+)`", manual, re.MULTILINE))
     assert {name for name in listed if f"\n# TYPE {name.removesuffix('_total')}" not in page} == {
-        name for name in listed if name.startswith("routable_cloud_")
+        name for name in listed if name.startswith(("routable_cloud_", "routable_gcp_", "routable_bgp_"))
     }
     with closing(node.place.socket(socket.AF_INET, socket.SOCK_STREAM)) as stream:
         stream.connect(("127.0.0.1", 9472))

@@ -12,14 +12,19 @@ from typing import Any, Final
 
 import pytest
 import yaml
-from netaddr import IPNetwork
+from netaddr import IPAddress, IPNetwork
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.tell import metrics
 from agent.tell.metrics import Metrics, Snapshot
 from agent.tell.trouble import Kind
+from backends.bgp import told as speaker
+from backends.bgp.seen import Seen
+from backends.bgp.sessions import Session, Speech
+from backends.bgp.table import BgpTable
 from backends.cloud.report import Report
+from backends.gcp import fabric as gcp
 from ipam.family import Counts
 from ipam.lease import Block
 from tests.deploy.expressions import wrong
@@ -30,8 +35,9 @@ MANUAL: Final = (ROOT / "docs/monitoring.md").read_text()
 GROUPS: Final = yaml.safe_load((PLACE / "alerts.yaml").read_text())["groups"]
 RULES: Final = [rule for group in GROUPS for rule in group["rules"]]
 ALERTS: Final = {rule["alert"]: rule for rule in RULES if "alert" in rule}
-CASES: Final = yaml.safe_load((PLACE / "alerts_test.yaml").read_text())["tests"]
+CASES: Final = [case for file in PLACE.glob("*_test.yaml") for case in yaml.safe_load(file.read_text())["tests"]]
 DASHBOARD: Final = json.loads((PLACE / "dashboard.json").read_text())
+SELECTED: Final = {"app.kubernetes.io/name": "routable", "app.kubernetes.io/component": "agent"}
 PANELS: Final = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
 
@@ -44,11 +50,14 @@ def agents() -> dict[str, frozenset[str]]:
     with measured.phase("ADD", "save"):
         pass
     cloud = Report("EC2", 1, 3, (), (), {("AssignPrivateIpAddresses", ""): 1})
+    session = Session("rack1", "rack1", IPAddress("192.0.2.254"), 64512, 64513, (4,))
+    speech = Speech("a", 64513, "192.0.2.1", (session,), (), ())
+    bgp = speaker.told(BgpTable(), Seen(speech=speech), 0.0)
     now = Snapshot(
         blocks=(Counts(Block(IPNetwork("10.1.0.0/24"), "a"), total=253, used=2, cooling=1, free=250),),
         repairs={"route": 1},
         problems=dict.fromkeys(Kind, 0),
-        measures=cloud.told().measures,
+        measures=(*cloud.told().measures, *gcp.measures(1, 100), *bgp.measures),
     )
     metrics.show(registry, lambda: now, {"node": "a", "backend": "static", "version": "0"})
     text = metrics.page(registry)[1].decode()
@@ -104,7 +113,8 @@ def test_the_manual_explains_no_alert_that_there_is_not() -> None:
 
 def test_every_kind_of_problem_has_an_alert() -> None:
     """One for all that has no other: what that leaves out has an alert of its own, or is told by another metric."""
-    (left_out,) = re.findall(r'kind!~"([^"]*)"', ALERTS["RoutableOtherProblem"]["expr"])
+    every = {*map(str, Kind), *speaker.told(BgpTable(), Seen(), 0.0).complaints}
+    left_out = set("|".join(re.findall(r'kind!~"([^"]*)"', ALERTS["RoutableOtherProblem"]["expr"])).split("|"))
     asked = "|".join(kinds for rule in RULES for kinds in re.findall(r'kind=~?"([^"]*)"', rule["expr"]))
     own = set(asked.split("|"))
     otherwise = {
@@ -114,8 +124,8 @@ def test_every_kind_of_problem_has_an_alert() -> None:
         Kind.PEERS: "routable_peers_unserved",
         Kind.METRICS: "up",
     }
-    assert set(left_out.split("|")) == own | {str(kind) for kind in otherwise}
-    assert set(left_out.split("|")) <= {str(kind) for kind in Kind}
+    assert left_out == own | {str(kind) for kind in otherwise}
+    assert left_out <= every
     assert all(any(name in rule["expr"] for rule in ALERTS.values()) for name in otherwise.values())
 
 
@@ -181,8 +191,12 @@ def test_nodes_are_chosen_by_name_though_they_are_asked_for_by_address() -> None
 def test_the_operator_is_told_the_same() -> None:
     """The pods, the name of the job, and the node's name."""
     spec = yaml.safe_load((PLACE / "podmonitor.yaml").read_text())["spec"]
-    assert spec["selector"]["matchLabels"] == {"app.kubernetes.io/name": "routable"}
+    assert spec["selector"]["matchLabels"] == SELECTED
     (endpoint,) = spec["podMetricsEndpoints"]
+    template = yaml.safe_load((ROOT / "deploy/base/daemonset.yaml").read_text())["spec"]["template"]
+    assert template["metadata"]["labels"].items() >= SELECTED.items()
+    (container,) = template["spec"]["containers"]
+    assert endpoint["port"] in [port["name"] for port in container["ports"] if port["containerPort"] == 9472]
     given = {one["targetLabel"]: one.get("replacement") or one["sourceLabels"] for one in endpoint["relabelings"]}
     assert given == {"job": "routable", "node": ["__meta_kubernetes_pod_node_name"]}
 
