@@ -44,6 +44,7 @@ _THROTTLES: Final = frozenset(
 )
 _FULL: Final = frozenset(("ipspaceexhausted", "ipspaceexhaustedwithdetails", "ipresourceexhausted"))
 _TAKEN: Final = frozenset(("ipinusebyanotherresource", "resourceinusebyanotherresource", "resourcenotready"))
+_TOO_MANY_RANGES: Final = "too many alias ip ranges"
 _LIMITED: Final = frozenset(("limitexceeded", "quotaexceeded", "aliasiprangelimitexceeded"))
 _CREDENTIALS: Final = frozenset(
     (
@@ -83,12 +84,17 @@ def is_full(error: CloudError) -> bool:
 
 def is_limited(error: CloudError) -> bool:
     """Whether the interface takes no more ranges."""
-    return word(error.code) in _LIMITED
+    return word(error.code) in _LIMITED or (word(error.code) == "invalid" and _TOO_MANY_RANGES in error.message.lower())
 
 
 def is_taken(error: CloudError) -> bool:
     """Whether somebody else was faster: the API chose what another was given meanwhile, or the machine is busy."""
     return word(error.code) in _TAKEN
+
+
+def is_plain(error: CloudError) -> bool:
+    """Whether an operation that failed by it has done nothing: any other error may be of after the change."""
+    return is_stale(error) or is_full(error) or is_limited(error) or is_taken(error)
 
 
 def is_about_credentials(error: CloudError) -> bool:

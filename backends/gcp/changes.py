@@ -35,9 +35,10 @@ from backends.gcp.calls import (
     is_full,
     is_limited,
     is_missing,
+    is_plain,
     is_stale,
 )
-from backends.gcp.holding import STALE, Holding, Intent, rest
+from backends.gcp.holding import STALE, Holding, Intent
 from backends.gcp.model import NIC, Interface, Operation, Room, Seen, body, interface, operation, room, subnet_of
 from backends.gcp.options import AliasOptions, length
 from backends.gcp.refusals import GROW, Refusals
@@ -84,14 +85,16 @@ class Changes:
         """Ranges that are not offered, because it is being found out whether they can go."""
         return self._withholding.now
 
-    def read(self, here: Seen, shows: Callable[[Interface], bool] = lambda found: False) -> Steps[Interface]:
-        """What the API says of the interface. Later: that is older than what is known, unless it *shows* the last."""
+    def read(self, here: Seen) -> Steps[Interface]:
+        """What the API says of the interface. Later: that is older than what is known."""
         answer = yield from self._cloud.ask(GET, **here.where)
         try:
             found = interface(answer)
         except LookupError as error:
-            raise self._noticed(Refused(GET, "NotFound", str(error))) from error
-        if self._holding.is_old(found) and not shows(found):
+            refused = Refused(GET, "NotFound", str(error))
+            self._obstacles.noticed(refused, "")
+            raise refused from error
+        if self._holding.is_old(found):
             self._retries.later(_READ)
             raise Later(GET, self._retries.left(_READ))
         self._retries.now(_READ)
@@ -112,8 +115,9 @@ class Changes:
         if self._clock() < until and size > most:
             size = max(most, self._options.warm.prefix_size)
         chunks = self._scarcity.most(self._options.range, size, chunks)
-        intent = Intent("grow", self._clock(), self._token(), found.fingerprint, chunks, size)
-        yield from self._begun(here, intent, found)
+        intent = Intent("grow", self._clock(), self._token(), found.fingerprint, chunks, size, kept=found.but(()))
+        self._holding.begin(intent)
+        yield from self._first(here, intent)
 
     # --- less ---------------------------------------------------------------------------------------------------
 
@@ -124,20 +128,23 @@ class Changes:
             raise Later(UPDATE, min(left, KEPT))
         self._ready()
 
-        def begin(found: Interface) -> tuple[Intent, Interface] | None:
+        def begin(found: Interface) -> Intent | None:
             self._holding.described(found)
             free = sorted(found.blocks & frozenset(blocks) - self._used(blocks))
-            free = free[1:] if not rest(found, free) else free
+            free = free if found.but(free) else free[1:]
             if not free:
                 self._stays_until = self._clock() + KEPT
                 return None
-            intent = Intent("shrink", self._clock(), self._token(), found.fingerprint, blocks=_texts(free))
+            request, kept = self._token(), found.but(free)
+            intent = Intent(
+                "shrink", self._clock(), request, found.fingerprint, blocks=tuple(map(str, free)), kept=kept
+            )
             self._holding.begin(intent)
-            return intent, found
+            return intent
 
         pairs = frozenset((NIC, block) for block in blocks)
-        if (begun := (yield from self._withholding.begun(pairs, self.read(here), begin))) is not None:
-            yield from self._begun(here, *begun)
+        if (intent := (yield from self._withholding.begun(pairs, self.read(here), begin))) is not None:
+            yield from self._first(here, intent)
 
     # --- what is under way ----------------------------------------------------------------------------------------
 
@@ -148,11 +155,13 @@ class Changes:
             if left := self._retries.left(intent.request):
                 raise Later(intent.kind, left)
             self._retries.later(intent.request)
-            if intent.operation:
+            if intent.over:
+                yield from self._seen(here, intent)
+            elif intent.operation:
                 yield from self._followed(here, intent)
             else:
                 yield from self._again(here, intent)
-            if intent.request not in {one.request for one in self._holding.intents}:
+            if self._now(intent) is None:
                 return True
             raise Later(intent.kind, self._retries.left(intent.request))
         return False
@@ -162,34 +171,49 @@ class Changes:
         for intent in self._holding.intents:
             self._retries.now(intent.request)
 
-    def _begun(self, here: Seen, intent: Intent, found: Interface) -> Steps[None]:
+    def _first(self, here: Seen, intent: Intent) -> Steps[None]:
         """The first time that it is asked for: what is refused was not done."""
-        if intent not in self._holding.intents:
-            self._holding.begin(intent)
         self._retries.later(intent.request)
         try:
-            yield from self._asked(here, intent, found)
+            yield from self._asked(here, intent)
         except Later:
             yield from self._ended(intent)
             raise
         except Refused as error:
             yield from self._ended(intent)
-            yield from self._refused(here, intent, error)
+            yield from self._refused(intent, error)
 
-    def _asked(self, here: Seen, intent: Intent, found: Interface) -> Steps[None]:
-        kept = rest(found, frozenset(map(IPNetwork, intent.blocks)))
+    def _asked(self, here: Seen, intent: Intent) -> Steps[None]:
+        """However often, it is the same: the API knows it by the request's id, and the interface by its fingerprint."""
         more = [(f"/{length(intent.size)}", self._options.range)] * intent.chunks
         answer = yield from self._cloud.ask(
             UPDATE,
             **here.where,
             network_interface=NIC,
             request_id=intent.request,
-            network_interface_resource=body(intent.fingerprint, kept, more),
+            network_interface_resource=body(intent.fingerprint, intent.ranges, more),
         )
-        self._holding.change(intent, intent._replace(operation=operation(answer).name, since=self._clock()))
+        self._holding.change(intent, intent._replace(operation=operation(answer).name))
         self._retries.now(intent.request)
         for _ in range(2):  # it takes seconds, and the metadata may show sooner that it is done
             self._retries.later(intent.request)
+
+    def _again(self, here: Seen, intent: Intent) -> Steps[None]:
+        """Nobody answered."""
+        if used := self._used(map(IPNetwork, intent.blocks)):  # nobody was given an address of them since
+            log.error("ranges that are used are not given back", extra={"ranges": _texts(used)})
+            self._over(intent)
+            return
+        try:
+            yield from self._asked(here, intent)
+        except Refused as error:
+            if is_stale(error):
+                self._over(intent)
+            elif intent.kind == "grow":
+                yield from self._ended(intent)
+                yield from self._refused(intent, error)
+            else:
+                raise  # the first may still be done: until the interface has changed nothing is offered again
 
     def _followed(self, here: Seen, intent: Intent) -> Steps[None]:
         """From what the operation says now."""
@@ -197,74 +221,66 @@ class Changes:
         try:
             found = operation((yield from self._cloud.ask(OPERATION, **where, operation=intent.operation)))
         except Refused as error:
-            if is_missing(error):  # it was so long ago that it was forgotten
-                self._holding.change(intent, intent._replace(operation=""))
-                return
-            raise
+            if not is_missing(error):
+                raise
+            # It is not known everywhere yet, or was forgotten: whoever is asked again by the same id knows.
+            self._holding.change(intent, intent._replace(operation=""))
+            return
         if not found.is_done:
             return
         if found.code:
-            yield from self._ended(intent)
-            yield from self._failed(here, intent, found)
-            return
-        seen = yield from self.read(here, lambda found: self._shows(found, intent))
-        is_new = seen.fingerprint != intent.fingerprint or self._shows(seen, intent)
-        if is_new or self._clock() - intent.since >= STALE:
-            yield from self._done(intent, seen)
+            yield from self._failed(intent, found)
+        else:
+            self._over(intent)
+        if (now := self._now(intent)) is not None and now.over:
+            yield from self._seen(here, now)
 
-    def _again(self, here: Seen, intent: Intent) -> Steps[None]:
-        """Nobody answered: the interface says whether it was done, or can still be."""
+    def _over(self, intent: Intent) -> None:
+        """It will not be made any more: it was, or never will be."""
+        self._holding.change(intent, intent._replace(over=self._clock()))
+        self._retries.now(intent.request)
+        self._retries.later(intent.request)
+
+    def _seen(self, here: Seen, intent: Intent) -> Steps[None]:
+        """Whether it was made: by an answer that shows it, or cannot be older than its end."""
+        is_late = self._clock() - intent.over >= STALE
         found = yield from self.read(here)
-        if found.fingerprint != intent.fingerprint:
-            yield from self._done(intent, found)
-            return
-        if used := self._used(map(IPNetwork, intent.blocks)):
-            log.error("ranges that are used are kept", extra={"ranges": _texts(used)})
-            if self._clock() - intent.since >= STALE:
-                yield from self._ended(intent)
-            return
-        try:
-            yield from self._asked(here, intent, found)
-        except Refused as error:
-            if is_stale(error):
-                self._retries.now(intent.request)  # the next look shows what was done
-            elif intent.kind == "grow":
-                yield from self._ended(intent)
-                yield from self._refused(here, intent, error)
-            else:
-                raise  # the first may still be done: until the interface has changed nothing is offered again
-
-    def _shows(self, found: Interface, intent: Intent) -> bool:
-        """Whether *found* is of after the change, by what it has."""
-        if intent.blocks:
-            return found.blocks.isdisjoint(map(IPNetwork, intent.blocks))
-        return found.blocks > frozenset(self._holding.ranges)
-
-    def _done(self, intent: Intent, found: Interface) -> Steps[None]:
-        before = frozenset(self._holding.ranges)
-        self._holding.done(intent, found)
-        gained, lost = _texts(found.blocks - before), _texts(before - found.blocks)
-        log.info("ranges changed", extra={"gained": " ".join(gained), "lost": " ".join(lost)})
-        yield Settle()
+        if is_late or _shows(found, intent):
+            before = frozenset(self._holding.ranges)
+            self._holding.done(intent, found)
+            gained, lost = _texts(found.blocks - before), _texts(before - found.blocks)
+            log.info("ranges changed", extra={"gained": " ".join(gained), "lost": " ".join(lost)})
+            yield Settle()
 
     def _ended(self, intent: Intent) -> Steps[None]:
         """Nothing has come of it: what was to go is offered again."""
-        self._holding.end(next(one for one in self._holding.intents if one.request == intent.request))
+        if (now := self._now(intent)) is not None:
+            self._holding.end(now)
         if intent.blocks:
             yield Settle()
 
+    def _now(self, intent: Intent) -> Intent | None:
+        """As it is in the journal now; None: it has ended."""
+        return next((one for one in self._holding.intents if one.request == intent.request), None)
+
     # --- what is refused ------------------------------------------------------------------------------------------
 
-    def _failed(self, here: Seen, intent: Intent, found: Operation) -> Steps[None]:
-        """An operation has an error."""
+    def _failed(self, intent: Intent, found: Operation) -> Steps[None]:
+        """An operation has an error: one that says why has done nothing; one that does not may have done all."""
         error = failed(UPDATE, found.code, found.message)
         self._cloud.calls[UPDATE, found.code] += 1
         if isinstance(error, Throttled):
             self._obstacles.busy(error)
+            yield from self._ended(intent)
         elif isinstance(error, Refused):
-            yield from self._refused(here, intent, self._noticed(error))
+            self._obstacles.noticed(error, "")
+            if is_plain(error):
+                yield from self._ended(intent)
+            else:
+                self._over(intent)
+            yield from self._refused(intent, error)
 
-    def _refused(self, here: Seen, intent: Intent, error: Refused) -> Steps[None]:
+    def _refused(self, intent: Intent, error: Refused) -> Steps[None]:
         """It was refused, by the API or in the operation: what else may do?"""
         if is_stale(error):
             self._holding.unclear()
@@ -291,10 +307,6 @@ class Changes:
             return None
         return room(answer, self._options.range)
 
-    def _noticed(self, error: Refused) -> Refused:
-        self._obstacles.noticed(error, "")
-        return error
-
     def _ready(self) -> None:
         """Later: not now."""
         if left := self._retries.left(_STALE):
@@ -304,6 +316,13 @@ class Changes:
 
     def _used(self, blocks: Any) -> frozenset[IPNetwork]:
         return frozenset(filter(self._usage.busy, blocks))
+
+
+def _shows(found: Interface, intent: Intent) -> bool:
+    """Whether *found* is of after the change, by what it has."""
+    if intent.blocks:
+        return found.blocks.isdisjoint(map(IPNetwork, intent.blocks))
+    return len(set(found.but(())).difference(intent.kept)) >= intent.chunks
 
 
 def _texts(blocks: Collection[IPNetwork]) -> tuple[str, ...]:

@@ -26,8 +26,12 @@ log = logging.getLogger(__name__)
 
 JOURNAL: Final = "gcp-alias"
 """The name of all this in the journal."""
-STALE: Final = 60.0
-"""Seconds by which the API's own answers may lag behind its changes."""
+STALE: Final = 30.0
+"""Seconds by which the API's own answers may lag behind its changes. Nobody promises a number: an operation that is
+done is usually seen at once."""
+
+LAGS: Final = 60.0
+"""Seconds after a change here for which a difference of the metadata's says nothing."""
 
 Kind = Literal["grow", "shrink"]
 
@@ -36,8 +40,10 @@ class Intent(NamedTuple):
     """A change that may be under way: it is entered before the call, and struck out when its end is known.
 
     *since* is in seconds since the boot. It was asked for with the id *request*, of an interface with that
-    *fingerprint*: once that has another one, the change was made or never will be. *chunks* ranges of *size* more, or
-    *blocks* less; *operation* is what it is followed by, '' while nobody has told.
+    *fingerprint*: once that has another one, the change was made or never will be. It had *kept* ("CIDR name") besides
+    the *blocks* that are to go; *chunks* ranges of *size* more are wanted. *operation* is what it is followed by, ''
+    while nobody has told. From *over* on, if that is not 0, it will not be made any more: what is left is to see
+    whether it was.
     """
 
     kind: Kind
@@ -47,7 +53,14 @@ class Intent(NamedTuple):
     chunks: int = 0
     size: int = 0
     blocks: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     operation: str = ""
+    over: float = 0.0
+
+    @property
+    def ranges(self) -> list[Range]:
+        """What it had, and keeps."""
+        return [Range(IPNetwork(cidr), name) for cidr, _, name in (one.partition(" ") for one in self.kept)]
 
 
 class Holding:
@@ -64,9 +77,7 @@ class Holding:
     ) -> None:
         self._options = options
         self._clock = clock
-        self._changed = clock() - STALE
-        self._left: dict[str, float] = {}
-        """Fingerprints that were changed from here, and when."""
+        self._changed = clock() - LAGS
         self._intents = Intents(journal, JOURNAL, read=_intent, clock=clock, boot=boot, held=held)
         self.ranges: dict[IPNetwork, str] = {}
         """Every range of the interface, and the name of what it is of."""
@@ -94,13 +105,12 @@ class Holding:
 
     def is_old(self, found: Interface) -> bool:
         """Whether an answer is from before a change made here."""
-        when = self._left.get(found.fingerprint)
-        return when is not None and abs(self._clock() - when) < STALE
+        return self._intents.gone.has_whole(_left(found.fingerprint), STALE)
 
     def differences(self, seen: Seen) -> frozenset[str]:
         """Ranges that the metadata shows and this does not, or the reverse; none after a change made here, while it
         lags behind."""
-        if self.intents or abs(self._clock() - self._changed) < STALE:
+        if self.intents or abs(self._clock() - self._changed) < LAGS:
             return frozenset()
         return frozenset(map(str, self._shown(seen) ^ self.ranges.keys()))
 
@@ -121,9 +131,8 @@ class Holding:
     def done(self, intent: Intent, found: Interface) -> None:
         """Strike out an intent that has brought, or taken, what the API shows now."""
         self._changed = self._clock()
-        self._left = {name: when for name, when in self._left.items() if abs(self._clock() - when) < STALE}
         if found.fingerprint != intent.fingerprint:
-            self._left[intent.fingerprint] = self._clock()
+            self._intents.gone.add(_left(intent.fingerprint), is_whole=True)
         self._intents.gone.add(NIC, [block for block in intent.blocks if IPNetwork(block) not in found.blocks])
         self._know(found)
         self._intents.strike(intent)
@@ -170,7 +179,7 @@ class Holding:
         self.interface = found
         self.ranges = {one.cidr: one.name for one in found.ranges}
         self.doubted = frozenset()
-        self._left.pop(found.fingerprint, None)
+        self._intents.gone.forget(_left(found.fingerprint), ())
         self._intents.gone.forget(NIC, self.ranges)
         self._intents.made = frozenset(f"{block} {name}".rstrip() for block, name in self.ranges.items())
 
@@ -182,11 +191,11 @@ class Holding:
             log.warning("a range is on the interface no more", extra={"range": str(block)})
 
 
-def rest(found: Interface, blocks: Collection[IPNetwork]) -> list[Range]:
-    """The ranges of an interface but for *blocks*."""
-    return [one for one in found.ranges if one.cidr not in blocks]
+def _left(fingerprint: str) -> str:
+    """What was changed from, as something that went."""
+    return f"fingerprint {fingerprint}"
 
 
 def _intent(kept: dict[str, Any], is_rebooted: bool) -> Intent:
-    fields = {**kept, "blocks": tuple(kept["blocks"])}
-    return Intent(**{**fields, "since": 0.0} if is_rebooted else fields)
+    fields = {**kept, "blocks": tuple(kept["blocks"]), "kept": tuple(kept["kept"])}
+    return Intent(**{**fields, "since": 0.0, "over": min(kept["over"], 1.0)} if is_rebooted else fields)

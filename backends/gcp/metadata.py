@@ -11,7 +11,7 @@ import http.client
 import re
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from netaddr import AddrFormatError, IPAddress, IPNetwork
@@ -19,6 +19,7 @@ from netaddr import AddrFormatError, IPAddress, IPNetwork
 from backends.cloud.failures import Lost
 from backends.cloud.web import Web, fit
 from backends.gcp.model import NIC, Seen
+from backends.threads import OnDeath, thread
 from backends.told import Told
 
 HOST: Final = "169.254.169.254"
@@ -104,14 +105,11 @@ class Waiting:
 
     name: Final = "metadata"
 
-    def __init__(
-        self, metadata: Metadata, on_change: Callable[[], Any], on_death: Callable[[str, BaseException], None]
-    ) -> None:
+    def __init__(self, metadata: Metadata, on_change: Callable[[], object], on_death: OnDeath) -> None:
         self._metadata = metadata
         self._on_change = on_change
-        self._on_death = on_death
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread = thread(self.name, self._wait, on_death)
 
     def start(self) -> None:
         """Begin."""
@@ -127,12 +125,6 @@ class Waiting:
     def told(self) -> Told:
         """Nothing: what is seen, the fabric tells."""
         return Told()
-
-    def _run(self) -> None:
-        try:
-            self._wait()
-        except BaseException as error:  # noqa: BLE001 (the top of a thread)
-            self._on_death(self.name, error)
 
     def _wait(self) -> None:
         tag = ""

@@ -5,7 +5,7 @@ The shapes read here are the API's own JSON.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +35,10 @@ class Interface:
     def blocks(self) -> frozenset[IPNetwork]:
         """The ranges alone."""
         return frozenset(one.cidr for one in self.ranges)
+
+    def but(self, blocks: Collection[IPNetwork]) -> tuple[str, ...]:
+        """The ranges that are not of *blocks*, each as "CIDR name"."""
+        return tuple(f"{one.cidr} {one.name}" for one in self.ranges if one.cidr not in blocks)
 
 
 class Operation(NamedTuple):

@@ -29,7 +29,9 @@ LIMITED: Final = 600.0
 """Seconds until more ranges are tried again, where the interface took no more."""
 _OF_THE_REQUEST: Final = frozenset(("badrequest", "invalid", "invalidfieldvalue", "invalidusage", "resourcenotready"))
 """What says that this call was wrong, or came at the wrong moment: another may do."""
-_FORBIDDEN: Final = frozenset(("403", "forbidden", "permissiondenied", "accessnotconfigured"))
+_FORBIDDEN: Final = frozenset(
+    ("403", "accessnotconfigured", "forbidden", "insufficientpermissions", "permissiondenied")
+)
 
 
 class Refusals(Obstacles):

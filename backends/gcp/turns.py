@@ -20,7 +20,7 @@ from backends.cloud.turns import TICK, turn
 from backends.cloud.usage import Usage
 from backends.cloud.watch import Watch
 from backends.gcp.changes import Changes
-from backends.gcp.holding import Holding
+from backends.gcp.holding import STALE, Holding
 from backends.gcp.model import Seen
 from backends.gcp.options import AliasOptions
 from backends.gcp.refusals import Refusals
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 AGAIN: Final = 3.0
 """Seconds until the metadata is read again, where it could not be read."""
+AGAIN_TOO: Final = 2
+"""How often the API is asked again, where its answer is not what the metadata shows."""
+NEVER: Final = float("inf")
 PATIENCE: Final = 30.0
 """Seconds for which a restarted agent waits for the API's word, before it gives addresses by what the metadata shows:
 the library alone takes some to load."""
@@ -62,7 +65,9 @@ class Turns:
         self._holding = parts.holding
         self._clock = clock
         self._has_news = False
-        self._is_due = False
+        self._shown: frozenset[IPNetwork] = frozenset()
+        self._due = NEVER
+        self._left = 0
         self._trust_at = 0.0
         self.is_growing = False
         """Whether more is being asked for at this moment."""
@@ -96,8 +101,10 @@ class Turns:
                 yield Wait(AGAIN, AGAIN)
                 continue
             self._holding.arrived(seen)
+            self._shown = seen.blocks
             self._trust_at = self._clock() + PATIENCE
-            self._is_due = self._parts.stock.is_unsure
+            if self._parts.stock.is_unsure:
+                self.ask()
             self._parts.watch.started()
             self._look_around()
             self.nodes = frozenset({Peer(self._node, (seen.address,), ())})
@@ -117,7 +124,8 @@ class Turns:
 
     def ask(self) -> None:
         """The API is asked what there is as soon as it may be."""
-        self._is_due = not self._parts.options.is_fixed
+        if not self._parts.options.is_fixed:
+            self._due, self._left = min(self._due, self._clock()), AGAIN_TOO
 
     def _resume(self) -> Steps[bool]:
         return (yield from self._parts.changes.resume(self._here))
@@ -131,6 +139,7 @@ class Turns:
         if seen is None:
             return False
         self._look_around()
+        self._shown = seen.blocks
         if self._parts.options.is_fixed:
             is_other, self.seen = self._holding.seen(seen), seen
             if is_other:
@@ -155,10 +164,12 @@ class Turns:
             self._trust_at = float("inf")
             self._holding.trust()
             yield Settle()
-        if not self._is_due or self._holding.intents:
+        if self._clock() < self._due or self._holding.intents:
             return False
         found = yield from self._parts.changes.read(self._here)
-        self._is_due = False
+        # The answer may be older than what the metadata shows: then the next will say more, or the one after that.
+        self._due = self._clock() + STALE if found.blocks != self._shown and self._left else NEVER
+        self._left -= 1
         if self._holding.described(found):
             yield Settle()
             return True

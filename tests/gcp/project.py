@@ -137,10 +137,10 @@ class Project(Estate, Answering[Unkind]):
         return rendering.operation(self, found)
 
     def _get_subnetwork(self, p: Parameters) -> dict[str, Any]:
-        region, name = p.pop("region"), p.pop("subnetwork")
+        region, name, views = p.pop("region"), p.pop("subnetwork"), p.pop("views", "")
         if region != REGION or name not in self.subnetworks:
             raise not_found(f"projects/{self.host}/regions/{region}/subnetworks/{name}")
-        return rendering.subnetwork(self, self.subnetworks[name])
+        return rendering.subnetwork(self, self.subnetworks[name], has_utilization=views == "WITH_UTILIZATION")
 
     def _get_operation(self, p: Parameters) -> dict[str, Any]:
         zone, name = p.pop("zone"), p.pop("operation")

@@ -59,8 +59,8 @@ def _alias(one: Alias) -> dict[str, str]:
     return {**found, "subnetworkRangeName": one.name} if one.name else found
 
 
-def subnetwork(project: Project, one: Subnetwork) -> dict[str, Any]:
-    """As subnetworks.get has it."""
+def subnetwork(project: Project, one: Subnetwork, *, has_utilization: bool = False) -> dict[str, Any]:
+    """As subnetworks.get has it; with the view WITH_UTILIZATION, if it *has_utilization*."""
     base = f"{BASE}/{project.host}"
     found: dict[str, Any] = {
         "kind": "compute#subnetwork",
@@ -79,6 +79,13 @@ def subnetwork(project: Project, one: Subnetwork) -> dict[str, Any]:
         found["secondaryIpRanges"] = [
             {"rangeName": name, "ipCidrRange": str(each.cidr)} for name, each in one.secondary.items()
         ]
+    if has_utilization:
+        named = [("", one.primary), *one.secondary.items()]
+        found["utilizationDetails"] = {
+            "ipv4Utilizations": [
+                {**({"rangeName": name} if name else {}), "totalFreeIp": str(each.free)} for name, each in named
+            ]
+        }
     return found
 
 

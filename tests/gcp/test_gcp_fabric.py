@@ -1,4 +1,4 @@
-"""The fabric of ``gcp-alias`` on a small VPC: more and less, stale fingerprints, faults, death at every step."""
+"""The fabric of ``gcp-alias`` on the emulated project: more and less, stale fingerprints, faults, death everywhere."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from backends.gcp.calls import GET, OPERATION, SUBNET, UPDATE
 from backends.gcp.options import AliasOptions
 from cni.errors import Exhausted, FabricRefused, TryAgain
 from ipam.warmpool import Targets
-from tests.fakes.alias import AliasNode, Vpc
 from tests.fakes.kernel import Killed
 from tests.fakes.living import Clock, together
+from tests.gcp.estate import Alias
+from tests.gcp.node import AliasNode, ranges
+from tests.gcp.operations import Failed
+from tests.gcp.project import Project
+from tests.gcp.strangers import Hands
 
 REST = 1200.0
 """Seconds after which everything that is under way has ended, and what is spare was given back."""
@@ -20,16 +24,37 @@ NO_ADDRESS = Exhausted("no address")
 
 
 class Place:
-    """A VPC with one subnet."""
+    """A project with one subnet; changes take three seconds, and the metadata shows them two later."""
 
-    def __init__(self, cidr: str = "10.4.0.0/20") -> None:
+    def __init__(self, pods: str = "10.4.0.0/20") -> None:
         self.clock = Clock()
-        self.vpc = Vpc(self.clock, cidr)
+        self.project = Project(self.clock)
+        self.project.add_subnetwork("nodes", "10.0.0.0/20", pods=pods, services="10.9.0.0/20")
+        self.project.operations.running, self.project.lag = 3.0, 2.0
+        self.hands = Hands(self.project)
 
     def node(
-        self, options: AliasOptions | None = None, seed: int = 0, ranges: tuple[tuple[str, str], ...] = ()
+        self, options: AliasOptions | None = None, seed: int = 0, started: tuple[tuple[str, str], ...] = ()
     ) -> AliasNode:
-        return AliasNode(self.vpc, self.clock, self.vpc.run_instance(ranges), options, seed)
+        """A new machine with an agent; *started* with ranges of these lengths, of these names."""
+        name = f"node-{len(self.project.instances) + 1}"
+        self.project.run_instance(name, "nodes", started)
+        return AliasNode(self.project, self.clock, name, options, seed)
+
+    def calls(self, action: str = "") -> int:
+        """How many there were."""
+        return sum(count for (one, _), count in self.project.calls.items() if action in ("", one))
+
+    def add(self, node: AliasNode, cidr: str, name: str) -> None:
+        """Somebody gives that very range to it."""
+        instance = self.project.instances[node.instance]
+        (new,) = self.project.taken(instance.nic.subnetwork, [(IPNetwork(cidr), name)])
+        assert isinstance(new, Alias)
+        self.project.change(instance, [*instance.nic.aliases, new], self.clock())
+
+    def rows(self, node: AliasNode) -> set[tuple[str, str]]:
+        """Its ranges, and what they are of."""
+        return {(str(one.network), one.name) for one in self.project.instances[node.instance].nic.aliases}
 
 
 @pytest.fixture
@@ -50,6 +75,13 @@ def well(node: AliasNode) -> None:
     assert not node.parked
 
 
+def under_way(node: AliasNode) -> str:
+    """The operation of a change that was taken on a moment ago."""
+    while not node.fabric.holding.intents or not node.fabric.holding.intents[0].operation:
+        node.run(0.1)
+    return node.fabric.holding.intents[0].operation
+
+
 # --- more, and less -----------------------------------------------------------------------------------------------
 
 
@@ -57,9 +89,9 @@ def test_a_node_starts_with_one_change(place: Place) -> None:
     """A range, asked for by its length alone; the interface is read before and after."""
     node = place.node()
     node.run(20)
-    assert place.vpc.calls[UPDATE] == 1
-    assert place.vpc.calls[GET] == 2
-    assert place.vpc.nics[node.instance].ranges == [(IPNetwork("10.4.0.0/28"), "pods")]
+    assert place.calls(UPDATE) == 1
+    assert place.calls(GET) == 2
+    assert place.rows(node) == {("10.4.0.0/28", "pods")}
     node.add(16)
     assert not node.parked
     well(node)
@@ -71,7 +103,7 @@ def test_a_burst_is_met_with_one_change(place: Place) -> None:
     node.run(20)
     node.add(100)
     node.run(15)
-    assert place.vpc.calls[UPDATE] == 2
+    assert place.calls(UPDATE) == 2
     assert len(node.pods) == 100
     assert max(node.waits) < 10
     well(node)
@@ -95,11 +127,11 @@ def test_what_is_idle_is_given_back_after_a_while(place: Place) -> None:
     node.add(100)
     node.run(20)
     node.delete(100)
-    before = place.vpc.blocks(node.instance)
+    before = ranges(node)
     node.run(200)
-    assert place.vpc.blocks(node.instance) == before
+    assert ranges(node) == before
     node.run(REST)
-    assert len(place.vpc.blocks(node.instance)) == 1
+    assert len(ranges(node)) == 1
     well(node)
 
 
@@ -124,40 +156,42 @@ def test_the_last_range_stays(place: Place) -> None:
     node.run(20)
     node.delete(1)
     node.run(REST)
-    calls = place.vpc.calls.total()
-    assert len(place.vpc.blocks(node.instance)) == 1
+    calls = place.calls()
+    assert len(ranges(node)) == 1
     node.run(REST)
-    assert place.vpc.calls.total() == calls
+    assert place.calls() == calls
     well(node)
 
 
 def test_larger_ranges_where_the_interface_takes_few(place: Place) -> None:
     """Ten ranges are not enough for 110 and more pods by sixteens: the later ones are larger, none above the limit."""
-    place.vpc.most = 10
+    place.project.most_ranges = 10
     chosen = AliasOptions(range="pods", warm=Targets(largest_size=128), most=10)
     node = place.node(chosen)
     for _ in range(40):
         node.add(10)
         node.run(15)
     assert len(node.pods) == 400
-    assert len(place.vpc.blocks(node.instance)) <= 10
-    assert max(block.size for block in place.vpc.blocks(node.instance)) == 128
+    assert len(ranges(node)) <= 10
+    assert max(block.size for block in ranges(node)) == 128
     well(node)
 
 
 def test_what_others_have_on_the_interface_is_left_alone(place: Place) -> None:
     """A range of another name, one that is smaller than ours ever are, and one that the operator named: no pod gets an
     address of them, they are not given back, and every change keeps them."""
-    others = (("10.9.0.0/24", "services"), ("10.4.15.255/32", "pods"), ("10.4.8.0/28", "pods"))
     chosen = AliasOptions(range="pods", foreign=(IPNetwork("10.4.8.0/28"),))
-    node = place.node(chosen, ranges=others)
+    node = place.node(chosen)
+    others = (("10.9.0.0/24", "services"), ("10.4.15.255/32", "pods"), ("10.4.8.0/28", "pods"))
+    for cidr, name in others:
+        place.add(node, cidr, name)
     node.run(30)
     node.add(100)
     node.run(30)
     node.delete(100)
     node.run(REST)
-    assert set(others) < {(str(cidr), name) for cidr, name in place.vpc.truth(node.instance)}
-    assert len(place.vpc.blocks(node.instance)) == 4
+    assert set(others) < place.rows(node)
+    assert len(ranges(node)) == 4
     section = node.fabric.told().sections["gcp"]
     assert section["not_for_pods"] == ["10.4.8.0/28", "10.4.15.255/32", "10.9.0.0/24"]
     well(node)
@@ -165,12 +199,12 @@ def test_what_others_have_on_the_interface_is_left_alone(place: Place) -> None:
 
 def test_ranges_that_a_machine_was_started_with_are_used(place: Place) -> None:
     """After the API has said of which range they are."""
-    node = place.node(options(minimum_addresses=64), ranges=(("10.4.1.0/26", "pods"),))
+    node = place.node(options(minimum_addresses=64), started=(("/26", "pods"),))
     node.run(5)
     node.add(64)
     node.run(1)
     assert not node.parked
-    assert place.vpc.calls == {GET: 1}
+    assert (place.calls(), place.calls(GET)) == (1, 1)
     well(node)
 
 
@@ -179,17 +213,17 @@ def test_ranges_that_a_machine_was_started_with_are_used(place: Place) -> None:
 
 def test_fixed_ranges_need_nothing_but_the_metadata(place: Place) -> None:
     """Whatever the interface has is the pods'; when it has more, so have they; nothing is ever asked of the API."""
-    node = place.node(AliasOptions(is_fixed=True), ranges=(("10.4.1.0/28", "pods"),))
+    node = place.node(AliasOptions(is_fixed=True), started=(("/28", "pods"),))
     node.run(5)
     node.add(20)
     assert len(node.parked) == 4
     told = node.fabric.shortage(NO_ADDRESS)
     assert not told.may_end
     assert "assigned by others (gcp.fixed)" in str(told.failure)
-    place.vpc.replace(node.instance, [*place.vpc.nics[node.instance].ranges, (IPNetwork("10.4.2.0/30"), "x")])
+    place.add(node, "10.9.2.0/30", "services")
     node.run(70)
     assert not node.parked
-    assert place.vpc.calls.total() == 0
+    assert place.calls() == 0
     well(node)
 
 
@@ -197,7 +231,7 @@ def test_the_metadatas_word_makes_the_next_look_come_at_once(place: Place) -> No
     """Not up to a minute later."""
     node = place.node(AliasOptions(is_fixed=True))
     node.run(5)
-    place.vpc.replace(node.instance, [(IPNetwork("10.4.2.0/28"), "pods")])
+    place.add(node, "10.4.2.0/28", "pods")
     node.run(3)
     node.add(1)
     assert node.parked
@@ -213,12 +247,11 @@ def test_a_stale_fingerprint_is_read_again(place: Place) -> None:
     """Somebody changed the interface between the look and the change: nothing was done; both have what they want."""
     node = place.node()
     node.run(20)
-    extra = (IPNetwork("10.9.0.7/32"), "vips")
-    place.vpc.replace(node.instance, [*place.vpc.nics[node.instance].ranges, extra])
+    place.add(node, "10.9.0.7/32", "services")
     node.add(20)
     node.run(20)
     assert len(node.pods) == 20
-    assert extra in place.vpc.truth(node.instance)
+    assert ("10.9.0.7/32", "services") in place.rows(node)
     well(node)
 
 
@@ -227,13 +260,11 @@ def test_a_fingerprint_that_is_stale_in_the_operation_is_read_again(place: Place
     node = place.node()
     node.run(20)
     node.add(20)
-    while not node.fabric.holding.intents or not node.fabric.holding.intents[0].operation:
-        node.run(0.1)
-    extra = (IPNetwork("10.9.0.7/32"), "vips")
-    place.vpc.replace(node.instance, [*place.vpc.nics[node.instance].ranges, extra])
+    under_way(node)
+    place.add(node, "10.9.0.7/32", "services")
     node.run(30)
     assert len(node.pods) == 20
-    assert extra in place.vpc.truth(node.instance)
+    assert ("10.9.0.7/32", "services") in place.rows(node)
     well(node)
 
 
@@ -242,9 +273,9 @@ def test_a_range_taken_by_hand_is_told_with_its_pods(place: Place) -> None:
     node = place.node()
     node.run(20)
     node.add(3)
-    (block,) = place.vpc.blocks(node.instance)
+    (block,) = ranges(node)
     node.run(120)
-    place.vpc.take(node.instance, block)
+    place.hands.take(node.instance, block)
     node.run(120)
     assert set(node.fabric.report().undelivered) == set(map(str, node.addresses()))
     complaint = node.fabric.told().complaints["undelivered"][0]
@@ -258,12 +289,12 @@ def test_a_range_that_somebody_gives_is_used(place: Place) -> None:
     """The metadata shows it; the API is asked once."""
     node = place.node(options(delay=300.0))
     node.run(200)
-    asked = place.vpc.calls[GET]
-    place.vpc.replace(node.instance, [*place.vpc.nics[node.instance].ranges, (IPNetwork("10.4.3.0/28"), "pods")])
+    asked = place.calls(GET)
+    place.add(node, "10.4.3.0/28", "pods")
     node.run(70)
     node.add(32)
     assert not node.parked
-    assert place.vpc.calls[GET] == asked + 1
+    assert place.calls(GET) == asked + 1
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
@@ -283,9 +314,9 @@ def test_a_full_range_is_told_with_its_name_and_what_is_left() -> None:
     assert not told.may_end
     text = str(told.failure)
     assert "no /28 is left in secondary range pods (10.4.0.0/26, 64 addresses, of which 0 are free)" in text
-    calls = place.vpc.calls.total()
+    calls = place.calls()
     node.run(30)
-    assert place.vpc.calls.total() <= calls + 4
+    assert place.calls() <= calls + 4
 
 
 def test_a_full_range_is_told_without_numbers_where_nobody_may_see_them() -> None:
@@ -293,7 +324,7 @@ def test_a_full_range_is_told_without_numbers_where_nobody_may_see_them() -> Non
     place = Place("10.4.0.0/28")
     node = place.node()
     node.run(20)
-    place.vpc.refusals[SUBNET] = [Refused(SUBNET, "forbidden", "no")] * 9
+    node.refusals[SUBNET] = [Refused(SUBNET, "forbidden", "no")] * 9
     node.add(17)
     node.run(30)
     assert "no /28 is left in secondary range pods; " not in str(node.fabric.shortage(NO_ADDRESS).failure)
@@ -308,12 +339,12 @@ def test_large_ranges_give_way_to_small_ones_where_there_are_none_left() -> None
     chosen = AliasOptions(range="pods", warm=Targets(warm_addresses=33, prefix_size=16, largest_size=64), most=2)
     node = place.node(chosen)
     node.run(60)
-    assert {block.prefixlen for block in place.vpc.blocks(node.instance)} == {27, 28}
+    assert {block.prefixlen for block in ranges(node)} == {27, 28}
 
 
 def test_an_interface_that_takes_no_more_is_believed(place: Place) -> None:
     """Some projects allow fewer ranges: pods are told, and what to set."""
-    place.vpc.most = 2
+    place.project.most_ranges = 2
     node = place.node()
     node.run(20)
     node.add(40)
@@ -334,10 +365,10 @@ def test_what_is_refused_is_told_and_tried_again(place: Place, error: CloudError
     """In words for whoever has to act; it ends when the API does it."""
     node = place.node()
     node.run(20)
-    place.vpc.refusals[UPDATE] = [error, error, error]
+    node.refusals[UPDATE] = [error, error, error]
     node.add(20)
     while words not in "; ".join(node.fabric.report().obstacles):
-        assert place.vpc.refusals[UPDATE]
+        assert node.refusals[UPDATE]
         node.run(0.1)
     node.run(1200)
     assert len(node.pods) == 20
@@ -349,7 +380,7 @@ def test_too_many_calls_are_answered_by_waiting(place: Place) -> None:
     node = place.node()
     node.run(20)
     throttled = Throttled(UPDATE, "rateLimitExceeded", "slow down")
-    place.vpc.refusals[UPDATE] = [throttled] * 4
+    node.refusals[UPDATE] = [throttled] * 4
     node.add(20)
     assert len(node.pods) == 16
     node.run(90)
@@ -366,9 +397,8 @@ def test_an_error_in_the_operation_is_told_and_tried_again(place: Place, code: s
     node = place.node()
     node.run(20)
     node.add(20)
-    while not node.fabric.holding.intents or not node.fabric.holding.intents[0].operation:
-        node.run(0.1)
-    place.vpc.operations[node.fabric.holding.intents[0].operation].act = lambda: (code, "not now")
+    operation = place.project.operations.by_name[under_way(node)]
+    operation.wanted, operation.error = None, Failed(code, "not now")
     while node.fabric.holding.intents:
         node.run(0.1)
     assert code in "; ".join(node.fabric.report().obstacles)
@@ -382,13 +412,13 @@ def test_a_silent_api_is_told(place: Place) -> None:
     node = place.node()
     node.run(20)
     for action in (GET, UPDATE, OPERATION):
-        place.vpc.refusals[action] = [Lost(action, "ConnectionError", "no route")] * 100
+        node.refusals[action] = [Lost(action, "ConnectionError", "no route")] * 100
     node.add(17)
     node.run(60)
     told = node.fabric.shortage(NO_ADDRESS)
     assert not told.may_end
     assert "GCP gives no answers" in str(told.failure)
-    place.vpc.refusals.clear()
+    node.refusals.clear()
     node.run(200)
     assert not node.parked
     well(node)
@@ -396,8 +426,8 @@ def test_a_silent_api_is_told(place: Place) -> None:
 
 def test_an_unknown_refusal_of_the_look_is_told(place: Place) -> None:
     """The instance may not even be looked at."""
-    place.vpc.refusals[GET] = [Refused(GET, "forbidden", "no")] * 3
     node = place.node()
+    node.refusals[GET] = [Refused(GET, "forbidden", "no")] * 3
     node.add(1)
     node.run(10)
     told = node.fabric.shortage(NO_ADDRESS)
@@ -412,17 +442,61 @@ def test_an_unknown_refusal_of_the_look_is_told(place: Place) -> None:
 def test_a_lost_answer_neither_leaks_nor_doubles(place: Place, action: str) -> None:
     """The same change is asked for by the same id, and is one."""
     node = place.node()
-    place.vpc.lose_answers.add(action)
+    place.project.fail(action, 1, "lost_after")
     node.run(60)
-    assert len(place.vpc.blocks(node.instance)) == 1
-    place.vpc.lose_answers.add(action)
+    assert len(ranges(node)) == 1
+    place.project.fail(action, 1, "lost_after")
     node.add(20)
     node.run(60)
-    assert len(place.vpc.blocks(node.instance)) == 3
-    place.vpc.lose_answers.add(action)
+    assert len(ranges(node)) == 3
+    place.project.fail(action, 1, "lost_after")
     node.delete(20)
     node.run(REST)
-    assert len(place.vpc.blocks(node.instance)) == 1
+    assert len(ranges(node)) == 1
+    well(node)
+
+
+def shrinking(place: Place) -> AliasNode:
+    """A node that is about to give back four ranges, and has lots of pods a moment later."""
+    node = place.node(options(delay=60.0))
+    node.run(20)
+    node.add(60)
+    node.run(20)
+    node.delete(60)
+    node.run(60)
+    return node
+
+
+def test_a_pod_that_comes_while_a_range_is_about_to_go_keeps_it(place: Place) -> None:
+    """The policy has decided, the range is still offered; then it is withdrawn, and found to be used."""
+    node = shrinking(place)
+    before = ranges(node)
+
+    def arrive() -> None:
+        node.add(80)
+        node.on_settle = lambda: None
+
+    node.on_settle = arrive
+    node.run(40)
+    assert len(node.pods) == 80
+    assert ranges(node) >= before
+    well(node)
+
+
+@pytest.mark.parametrize("code", ["forbidden", "resourceNotReady", "RefreshError"])
+def test_what_may_still_go_is_not_offered(place: Place, code: str) -> None:
+    """The answer to a change was lost, and it is refused when it is asked for again: the first may be under way."""
+    node = shrinking(place)
+    place.project.operations.running = 30.0
+    place.project.fail(UPDATE, 1, "lost_after")
+    while not node.fabric.holding.intents:
+        node.run(0.1)
+    node.refusals[UPDATE] = [Refused(UPDATE, code, "not now")] * 3
+    node.run(5)
+    assert len(node.refusals[UPDATE]) < 3
+    node.add(60)
+    node.run(REST)
+    assert len(node.pods) == 60
     well(node)
 
 
@@ -447,7 +521,7 @@ def test_death_at_every_step_of_growing_and_shrinking(nth: int, is_after: bool) 
     node.run(REST)
     assert node.addresses() >= kept
     assert len(node.pods) + len(node.parked) >= 2
-    assert len(place.vpc.blocks(node.instance)) <= 3
+    assert len(ranges(node)) <= 3
     assert node.blows.nth == 0, "the blow did not come"
     well(node)
 
@@ -457,13 +531,13 @@ def test_a_restart_asks_nobody_where_journal_and_metadata_agree(place: Place) ->
     node = place.node()
     node.add(5)
     node.run(100)
-    calls = place.vpc.calls.total()
+    calls = place.calls()
     node.crash()
     node.run(1)
     node.add(5)
     assert not node.parked
     node.run(200)
-    assert place.vpc.calls.total() == calls
+    assert place.calls() == calls
 
 
 def test_what_the_metadata_alone_shows_is_doubted_after_a_restart(place: Place) -> None:
@@ -473,10 +547,10 @@ def test_what_the_metadata_alone_shows_is_doubted_after_a_restart(place: Place) 
     node.add(20)
     node.run(20)
     node.delete(20)
-    place.vpc.lag = 10_000.0  # it shows what was for ever
-    place.vpc.shown[node.instance][-1] = (0.0, place.vpc.shown[node.instance][-1][1])
+    place.project.lag = 10_000.0
     node.run(REST)
-    (block,) = place.vpc.blocks(node.instance)
+    (block,) = ranges(node)
+    assert len(place.project.told(node.instance).aliases) == 3
     node.crash()
     node.run(60)
     node.add(16)
@@ -486,17 +560,39 @@ def test_what_the_metadata_alone_shows_is_doubted_after_a_restart(place: Place) 
 
 def test_an_answer_that_is_older_than_the_change_is_not_believed(place: Place) -> None:
     """A range that was given back is not offered again because some server still shows it."""
-    place.vpc.stale = 20.0
+    place.project.become(get_lag=(0.0, 20.0))
+    node = place.node(options(delay=10.0))
+    node.run(60)
+    for _ in range(4):
+        node.add(40)
+        node.run(60)
+        node.delete(40)
+        for _ in range(30):
+            node.run(5)
+            node.add(1)
+            assert not node.unserved()
+            node.delete(1)
+    node.run(REST)
+    well(node)
+
+
+@pytest.mark.parametrize("nth", range(1, 12))
+def test_a_restart_while_answers_are_old(nth: int) -> None:
+    """What a process knew of its last change the next one knows, too."""
+    place = Place()
+    place.project.become(get_lag=(0.0, 20.0), seed=nth)
     node = place.node(options(delay=10.0))
     node.run(60)
     node.add(40)
     node.run(60)
     node.delete(40)
-    for _ in range(100):
-        node.run(5)
-        node.add(1)
+    node.run(30 + 3 * nth)
+    for _ in range(10):
+        node.crash()
+        node.add(20)
+        node.run(7)
         assert not node.unserved()
-        node.delete(1)
+        node.delete(20)
     node.run(REST)
     well(node)
 
@@ -512,7 +608,7 @@ def test_another_machines_journal_is_not_gone_on_with(place: Place) -> None:
     other.start()
     other.run(60)
     node.run(60)
-    assert not place.vpc.blocks(node.instance) & place.vpc.blocks(other.instance)
+    assert not ranges(node) & ranges(other)
     well(other)
     well(node)
 
@@ -523,7 +619,7 @@ def test_many_nodes_share_a_range(place: Place) -> None:
     for node in nodes:
         node.add(30)
     together(nodes, 60, place.clock)
-    blocks = [block for node in nodes for block in place.vpc.blocks(node.instance)]
+    blocks = [block for node in nodes for block in ranges(node)]
     assert len(blocks) == len(set(blocks))
     for node in nodes:
         well(node)
