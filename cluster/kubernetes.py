@@ -13,12 +13,10 @@ import threading
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-import msgspec
-from netaddr import IPAddress, IPNetwork
-
 from cluster.apiserver import Api, Connection, Gone, Unanswered, refused
 from cluster.claims import settled
 from cluster.kept import Kept
+from cluster.keptpeers import recalled, written
 from cluster.nodeobjects import Described, Event, NodeObject, Page, StatusObject, decoded, described
 from cluster.ownnode import Said, said
 from cluster.ownnode import found as own_in
@@ -91,7 +89,7 @@ class KubernetesNodes:
         self._version = ""
         """What was heard of last; '': all must be listed."""
         self._page = pace.page
-        self._nodes = _recalled(kept)
+        self._nodes = recalled(kept)
         self._texts: dict[Peer, bytes] = {}
         """What is on disk, by whom it is of: of thousands mostly one is another."""
         self._error: Failure | None = None
@@ -120,7 +118,7 @@ class KubernetesNodes:
             self._nodes = settled(heard)
         if self._kept is not None and self._nodes != before:
             # Before anything is changed by it: an agent that is started anew goes on from there.
-            self._texts = {one: self._texts.get(one) or _written(one) for one in self._nodes}
+            self._texts = {one: self._texts.get(one) or written(one) for one in self._nodes}
             self._kept.save(b"[" + b",\n".join(self._texts.values()) + b"]")
         self._error = None
         if failure is not None and not self._nodes:
@@ -272,39 +270,3 @@ class KubernetesNodes:
 
 def _garbled(origin: str, what: str, why: object) -> Unanswered:
     return Unanswered(TryAgain(f"{origin} answers {what} of Nodes with something else", f"{why}; is it an API server?"))
-
-
-class _Written(msgspec.Struct, frozen=True):
-    """A peer on disk."""
-
-    name: str
-    addresses: list[str]
-    pod_cidrs: list[str]
-    flaws: list[str]
-    asn: int = 0
-    labels: tuple[tuple[str, str], ...] = ()
-
-
-def _written(one: Peer) -> bytes:
-    addresses, pod_cidrs = list(map(str, one.addresses)), list(map(str, one.pod_cidrs))
-    return msgspec.json.encode(_Written(one.name, addresses, pod_cidrs, list(one.flaws), one.asn, one.labels))
-
-
-def _recalled(kept: Kept | None) -> frozenset[Peer]:
-    raw = kept.load() if kept is not None else None
-    try:
-        written = msgspec.json.decode(raw, type=list[_Written]) if raw is not None else []
-        return frozenset(
-            Peer(
-                one.name,
-                tuple(map(IPAddress, one.addresses)),
-                tuple(map(IPNetwork, one.pod_cidrs)),
-                tuple(one.flaws),
-                one.asn,
-                one.labels,
-            )
-            for one in written
-        )
-    except ValueError as error:  # msgspec's and netaddr's errors are such
-        log.warning("the copy of the last list of nodes cannot be used", extra={"error": str(error)})
-        return frozenset()

@@ -113,7 +113,7 @@ class Directories:
         if self._table.conflist:
             path = Path(self._table.conflist)
             try:
-                yield from self._configured(path, self._made())
+                yield from self._configured(path, wanted(self._table))
             except Failure as failure:
                 yield failure
             except OSError as error:
@@ -141,26 +141,15 @@ class Directories:
 
     # --- the network configuration ----------------------------------------------------------------------------------
 
-    def _made(self) -> Conflist:
-        """What is to be there. Failure: the template makes none; what is there stays."""
-        name = self._table.template
-        if not name:
-            return conflist()
-        try:
-            _, raw = tomlfile.read(Path(name))
-        except OSError as error:
-            raise ConfigInvalid(f"{name}: cannot be read", f"{error.strerror}; see cni.template") from error
-        return conflist(raw, name)
-
     def _configured(self, path: Path, made: Conflist) -> Iterator[Failure]:
-        have = _content(path)
-        missing = self._missing(made)
+        have = content(path)
+        lacking = missing(self._table, made)
         if have is not None and not is_ours(have):
             why = "it has no mark of the agent's and was left alone; take it away, or set cni.conflist to another name"
             yield ConfigInvalid(f"{path} is not the agent's", why)
         elif have == made.content:
             self._right[path] = made
-        elif missing - {LOOPBACK}:
+        elif lacking.keys() - {LOOPBACK}:
             pass  # pods' ADDs would fail: what is there is better, and if it is nothing, pods are better off elsewhere
         elif self._can_serve():
             if self._may_be_put_right(path, made):
@@ -169,16 +158,8 @@ class Directories:
                 log.info("the network configuration was written", extra={"file": str(path)})
             else:
                 yield fought(str(path))
-        for one in sorted(missing):
-            yield _lacking(one, self._table.executables)
-        yield from _before(path)
-
-    def _missing(self, made: Conflist) -> set[str]:
-        """Executables that the runtime will look for in vain, as far as is known where it does."""
-        if not self._table.executables:
-            return set()
-        directory = Path(self._table.executables)
-        return {one for one in (*made.types, LOOPBACK) if not os.access(directory / one, os.X_OK)}
+        yield from lacking.values()
+        yield from before(path)
 
     def _may_be_put_right(self, path: Path, wanted: object) -> bool:
         """Whether it may be written now: not as often as somebody else changes it. If that was somebody, it is told."""
@@ -195,7 +176,7 @@ def remove_conflist(table: CniTable) -> str:
     """For the end: take the network configuration away, if it is ours. The answer says what was done; '' is nothing."""
     path = Path(table.conflist) if table.conflist else None
     try:
-        have = _content(path) if path is not None else None
+        have = content(path) if path is not None else None
         if path is None or have is None:
             return ""
         if not is_ours(have):
@@ -206,7 +187,27 @@ def remove_conflist(table: CniTable) -> str:
     return f"- {path}"
 
 
-def _content(path: Path) -> bytes | None:
+def wanted(table: CniTable) -> Conflist:
+    """What is to be there. ConfigInvalid: the template makes none; what is there stays."""
+    if not table.template:
+        return conflist()
+    try:
+        _, raw = tomlfile.read(Path(table.template))
+    except OSError as error:
+        raise ConfigInvalid(f"{table.template}: cannot be read", f"{error.strerror}; see cni.template") from error
+    return conflist(raw, table.template)
+
+
+def missing(table: CniTable, made: Conflist) -> dict[str, Failure]:
+    """Executables that the runtime will look for in vain, as far as is known where it does."""
+    if not table.executables:
+        return {}
+    names = sorted({*made.types, LOOPBACK})
+    lacking = [one for one in names if not os.access(Path(table.executables) / one, os.X_OK)]
+    return {one: _lacking(one, table.executables) for one in lacking}
+
+
+def content(path: Path) -> bytes | None:
     """What is there, None: nothing. ConfigInvalid: it is no file of its own."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -235,7 +236,7 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
-def _before(path: Path) -> Iterator[Failure]:
+def before(path: Path) -> Iterator[Failure]:
     """Another configuration that the runtime takes instead: it takes the first by name."""
     others = path.parent.iterdir() if path.parent.is_dir() else ()
     first = min((one.name for one in others if one.suffix in _EXTENSIONS), default=path.name)

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import backends
 from agent import commands
+from agent.announce import check as announcements
 from agent.config import chosen
 from agent.config import load as configuration
 from agent.config.schema import Config, PathsTable
@@ -28,10 +29,11 @@ from agent.keep.spool import Spool
 from agent.keep.survey import Surroundings, Survey
 from agent.process.machine import boot_id, holder, hostname, identity, moment
 from agent.serve import listener
-from agent.start import nodes, restore
+from agent.start import nodes, restore, voices
 from backends import nodeplan
 from backends.podcidrs import PodCidrs
 from backends.verdict import Mark, Verdict
+from cluster.apiserver import Api
 from cluster.kubernetes import KubernetesNodes
 from cni.errors import ConfigInvalid, Failure
 from dataplane import host, preflight, uplink
@@ -77,6 +79,7 @@ def verdicts(path: str) -> Iterator[Verdict]:
     running = yield from _agent(config)
     yield from _paths(config, running)
     yield from _port(config, is_running=running is not None)
+    yield from _voices(config)
 
 
 # --- what is around the node ------------------------------------------------------------------------------------------
@@ -238,6 +241,17 @@ def _opened(path: Path, copy: Path, backend: str) -> str:
     except Damaged:
         restore.refuse_file_of_others(path)
         return "is damaged: it will be set aside, and built anew from what the kernel knows"
+
+
+def _voices(config: Config) -> Iterator[Verdict]:
+    """What the agent is to say to others."""
+    yield from announcements.directories(config.cni)
+    if config.kubernetes.announce:
+        try:
+            credentials, origin = voices.reached(config, os.environ)
+            yield from announcements.node(Api(credentials), origin, config.node)
+        except Failure as failure:
+            yield Verdict(Mark.WRONG, "Node", str(failure))
 
 
 def _port(config: Config, *, is_running: bool) -> Iterator[Verdict]:

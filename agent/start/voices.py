@@ -21,6 +21,7 @@ from agent.process.life import Living
 from agent.start import nodes
 from agent.tell.status import Status
 from agent.tell.trouble import Kind, Trouble
+from cluster.access import Credentials
 from cluster.apiserver import Api
 from cluster.kubernetes import KubernetesNodes
 from cluster.ownnode import Said
@@ -63,7 +64,7 @@ def voices(
         directories = Directories(
             config.cni,
             can_serve=lambda: status().unable() is None,
-            source=cache(partial(executable, Path(config.paths.state).parent / "bin")),
+            source=cache(partial(executable, Path(sys.executable).parent, Path(config.paths.state).parent / "bin")),
             journal=ledger,
             tell=tell,
             on_death=on_death,
@@ -72,9 +73,8 @@ def voices(
         parts.append(directories)
         problems.append((Kind.RUNTIME, lambda: directories.problems))
     if config.kubernetes.announce:
-        table, wanted = config.kubernetes, config.nodes
-        path, server = table.kubeconfig or wanted.kubeconfig, table.server or wanted.server
-        credentials, origin = nodes.reached(path, server, environment)
+        table = config.kubernetes
+        credentials, origin = reached(config, environment)
         own = source
         if not isinstance(own, KubernetesNodes):
             clock = time.monotonic
@@ -95,6 +95,12 @@ def voices(
     return Voices(parts, problems)
 
 
+def reached(config: Config, environment: Mapping[str, str]) -> tuple[Credentials, str]:
+    """How the API server is reached for what is said, and what it is called. ConfigInvalid: nothing says that."""
+    table, other = config.kubernetes, config.nodes
+    return nodes.reached(table.kubeconfig or other.kubeconfig, table.server or other.server, environment)
+
+
 def _own(source: KubernetesNodes) -> Said | None:
     return source.own
 
@@ -108,13 +114,11 @@ def _unheard(source: KubernetesNodes, name: str) -> list[Failure]:
     return [missing] if source.own is None else []
 
 
-def executable(scratch: Path) -> Path:
-    """An executable of this version: the one that lies beside the agent, as in an image; else it is made in *scratch*.
-
-    ConfigInvalid: it cannot be made."""
-    beside = Path(sys.executable).parent / install.NAME
-    if beside.is_file():
-        return beside
+def executable(beside: Path, scratch: Path) -> Path:
+    """An executable of this version: the one that lies *beside* the agent's Python, as in an image; else it is made in
+    *scratch*. ConfigInvalid: it cannot be made."""
+    if (beside / install.NAME).is_file():
+        return beside / install.NAME
     python = Path(getattr(sys, "_base_executable", sys.executable))
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
     return install.install(scratch, python, compiler).path

@@ -130,6 +130,7 @@ def test_a_node_that_becomes_ready(api: ApiServer, speaking: Callable[..., Any],
         assert voice.node["spec"]["taints"] == [OTHER]
         assert [path for path, _ in api.patches] == ["n1/status", "n1"]
         before = len(api.requests)
+        voice.announcer.look()
         for number in range(5):
             api.store.touch("n1", number=str(number))
             assert voice.look() == ""

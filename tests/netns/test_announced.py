@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from demo.cluster import Cluster, cluster, do_meet
-from demo.lab import eventually
+from demo.lab import Node, eventually
 from tests.cluster import rbac
 from tests.cluster.store import node
 from tests.fakes.mortal import ARMED
@@ -41,6 +43,7 @@ def test_a_node_that_is_not_heard_of_and_may_not_speak() -> None:
             return next((one for one in found if "has not answered yet" not in one["details"]), None)
 
         problem = eventually("it is told", told)
+        assert 'WRONG Node: the API server https://192.0.2.100:6443 does not answer now: 404 NotFound' in checked(first)
         assert problem["msg"] == f"the Kubernetes API ({here.kubeconfig}) has no Node node-a"
         assert not problem["by_status"]
         here.api.store.put(here.told(first))
@@ -49,11 +52,18 @@ def test_a_node_that_is_not_heard_of_and_may_not_speak() -> None:
         here.api.rules = rbac.ALL
         eventually("it is said", lambda: here.takes_pods(first) == "RoutableIsUp")
         eventually("nothing is wrong", lambda: not first.status()["problems"])
+        assert "ok Node: node-a says NetworkUnavailable=False (RoutableIsUp); taints: none" in checked(first)
         here.api.store.put(here.told(first))
         eventually("it is said again", lambda: here.takes_pods(first) == "RoutableIsUp")
         assert all("fieldSelector=metadata.name%3Dnode-" in one for one in here.api.requests if "watch" in one)
         assert first.stop() == 0
         assert here.takes_pods(first) == "RoutableIsUp"
+
+
+def checked(node: Node) -> str:
+    """What `routable-agent --check` says there."""
+    line = node.place.enter(sys.executable, "-m", "agent.main", "--check", "--config", str(node.config))
+    return " ".join(subprocess.run(line, capture_output=True, text=True, check=False).stdout.split())
 
 
 def test_what_it_says_of_addresses() -> None:

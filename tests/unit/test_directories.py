@@ -13,6 +13,7 @@ import pytest
 from agent.announce.conflist import conflist
 from agent.announce.directories import EXECUTABLE, Directories, remove_conflist
 from agent.config.schema import CniTable
+from agent.start.voices import executable
 from cni import install
 from cni.errors import ConfigInvalid
 from demo.lab import eventually
@@ -173,6 +174,38 @@ def test_another_version_replaces_the_executable_while_it_runs(place: Place, tmp
         assert b"supportedVersions" in called(place.bin / "routable", {b"CNI_COMMAND": b"VERSION"}).out
         assert process.poll() is None
         process.kill()
+
+
+def test_an_executable_that_is_fought_over(place: Place) -> None:
+    """Ten times within a minute, then it is told, and left for the rest of it."""
+    place.look()
+    for _ in range(10):
+        (place.bin / "routable").unlink()
+        place.look()
+    (place.bin / "routable").unlink()
+    assert f"{place.bin / 'routable'} is fought over" in place.look()
+    place.now += 61.0
+    assert place.look() == ""
+
+
+def test_where_the_executables_are_nobodys_business(place: Place, tmp_path: Path) -> None:
+    """Without that directory nothing is known of what is missing there: the configuration is written."""
+    place.table = CniTable(conflist=str(place.conflist))
+    place.begin()
+    assert place.look() == ""
+    assert place.conflist.exists()
+    assert not (place.bin / "routable").exists()
+
+
+def test_the_executable_of_an_image_or_of_the_node(tmp_path: Path) -> None:
+    """The one beside the agent's Python; where there is none, it is made."""
+    beside, scratch = tmp_path / "beside", tmp_path / "scratch"
+    beside.mkdir()
+    found = executable(beside, scratch)
+    assert found == scratch / "routable"
+    assert b"supportedVersions" in called(found, {b"CNI_COMMAND": b"VERSION"}).out
+    found.rename(beside / "routable")
+    assert executable(beside, scratch) == beside / "routable"
 
 
 def test_one_that_does_not_run_replaces_none(place: Place) -> None:
