@@ -44,7 +44,7 @@ def test_every_backend_has_an_overlay_of_its_name() -> None:
     assert set(OVERLAYS) == set(backends.BACKENDS)
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, "monitoring"])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_kubernetes_accepts_every_object(folder: str, version: str) -> None:
     """By its own schemas, unknown fields refused."""
@@ -148,3 +148,12 @@ def test_uninstalling_runs_once_and_then_says_that_it_is_done() -> None:
     assert first["securityContext"] == agents.agent["securityContext"]
     ours, theirs = tomllib.loads(one.config), tomllib.loads(agents.config)
     assert (ours["paths"], ours["cni"]) == (theirs["paths"], theirs["cni"])
+
+
+def test_the_rules_and_the_dashboard_come_as_they_are() -> None:
+    """In ConfigMaps of fixed names; Grafana's sidecar knows the dashboard by its label."""
+    rules, dashboard = sorted(rendered("monitoring").of("ConfigMap"), key=lambda one: str(one["metadata"]["name"]))
+    assert rules["metadata"]["name"] == "routable-alerts"
+    assert rules["data"] == {"alerts.yaml": (DEPLOY / "monitoring/alerts.yaml").read_text()}
+    assert dashboard["metadata"] == {"name": "routable-dashboard", "labels": {"grafana_dashboard": "1"}}
+    assert dashboard["data"] == {"dashboard.json": (DEPLOY / "monitoring/dashboard.json").read_text()}
