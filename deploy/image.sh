@@ -73,7 +73,7 @@ cd "$(dirname "$0")/.."
 BUILD_OPTIONS=${BUILD_OPTIONS:---network=none}
 case $verb in
 fetch)
-	base "$directory/base.tar" $PYTHON nftables iptables
+	base "$directory/base.tar" $PYTHON nftables iptables bird2
 	base "$directory/build.tar" $PYTHON gcc libc6-dev
 	wheels "$directory/wheels" "$@"
 	;;

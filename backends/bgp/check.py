@@ -7,7 +7,6 @@ ends with BIRD tells the other end that there is nobody any more, unless that ta
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,19 +14,18 @@ from backends.bgp.control import Conversation
 from backends.bgp.files import files
 from backends.bgp.replies import Shown, sessions
 from backends.bgp.table import BgpTable
-from backends.descriptor import Command
 from backends.verdict import Mark, Verdict
 
+_RECOVERING: Final = 24
+"""BIRD's code for a restart that is under way."""
 
-def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("what", choices=["check"], help="whether BIRD can be restarted without a packet lost")
 
-
-def check(options: Namespace, table: BgpTable, cooldown: float) -> int:
+def check(table: BgpTable) -> int:
     """Print a line per session and family; 1: something would be lost."""
     with Conversation(str(files(table).socket)) as bird:
         shown = sessions(bird.ask("show protocols all"))
-    found = list(verdicts(table, shown))
+        is_recovering = any(one.code == _RECOVERING for one in bird.ask("show status"))
+    found = list(verdicts(table, shown, is_recovering=is_recovering))
     for one in found:
         print(one)  # noqa: T201
     wrong = sum(one.mark is Mark.WRONG for one in found)
@@ -35,8 +33,11 @@ def check(options: Namespace, table: BgpTable, cooldown: float) -> int:
     return 1 if wrong else 0
 
 
-def verdicts(table: BgpTable, shown: dict[str, Shown]) -> Iterator[Verdict]:
-    """What would become of each session, by family."""
+def verdicts(table: BgpTable, shown: dict[str, Shown], *, is_recovering: bool = False) -> Iterator[Verdict]:
+    """What would become of each session, by family. *is_recovering*: BIRD was just restarted, and has not heard all."""
+    if is_recovering or any(one.is_restarting for one in shown.values()):
+        why = "is under way, here or there: one that is ended again before it is over takes its routes along; wait"
+        yield Verdict(Mark.WRONG, "a restart", why)
     if not shown:
         yield Verdict(Mark.WRONG, "sessions", "there are none")
     for name, one in sorted(shown.items()):
@@ -75,13 +76,3 @@ def _of_bfd(table: BgpTable) -> Iterator[Verdict]:
         yield Verdict(Mark.NOTE, "bfd", why)
     else:
         yield Verdict(Mark.GOOD, "bfd", "its end is taken for a restart, here and on the other nodes")
-
-
-BGP: Final = Command(
-    name="bgp",
-    help="whether BIRD can be restarted without a packet lost",
-    description="With backend bgp. check: whether graceful restart was negotiated, by both ends and for each family, "
-    "and whether BFD would defeat it. Exit code 1 where packets would be lost.",
-    arguments=_arguments,
-    run=check,
-)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from backends.bgp.check import BGP
+from backends.bgp.command import BGP
 from backends.bgp.drain import DRAIN
 from backends.bgp.table import BgpTable, contradictions
 from backends.descriptor import Backend, Handles, Means, Part, Provision

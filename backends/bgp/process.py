@@ -102,7 +102,7 @@ class Bird:
                 pidfd = os.pidfd_open(pid) if pid else -1
             except OSError:
                 return -1
-        if pidfd >= 0 and not _is_started_as(pid, self._line()[1:]):
+        if pidfd >= 0 and not _is_started_as(pid, line(self._table)[1:]):
             os.close(pidfd)
             return -1
         return pidfd
@@ -166,7 +166,7 @@ class Bird:
         be."""
         if not os.access(self._table.bird, os.X_OK):
             raise self._missing(FileNotFoundError(2, os.strerror(2)))
-        words = [sys.executable, "-I", "-S", "-c", _UNBLOCKED, *self._line(), *(["-R"] if is_restart else [])]
+        words = [sys.executable, "-I", "-S", "-c", _UNBLOCKED, *line(self._table), *(["-R"] if is_restart else [])]
         try:
             with self._files.errors.open("wb") as errors:
                 self._child = subprocess.Popen(
@@ -194,9 +194,6 @@ class Bird:
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 
-    def _line(self) -> list[str]:
-        return [self._table.bird, "-f", "-c", str(self._files.configuration), "-s", str(self._files.socket)]
-
     def _conversation(self, patience: float = PATIENCE) -> Conversation:
         return Conversation(str(self._files.socket), patience)
 
@@ -210,6 +207,12 @@ class Bird:
         if self._pidfd >= 0:
             os.close(self._pidfd)
         self._pidfd = -1
+
+
+def line(table: BgpTable) -> list[str]:
+    """BIRD's command line, but for ``-R``."""
+    place = files(table)
+    return [table.bird, "-f", "-c", str(place.configuration), "-s", str(place.socket)]
 
 
 def _is_started_as(pid: int, words: Sequence[str]) -> bool:

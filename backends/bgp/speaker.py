@@ -186,15 +186,16 @@ class Speaker:
         try:
             found = self._bird.mark()
         except TryAgain as failure:
+            has_ended = self._bird.has_ended()
+            if not has_ended and self._clock() - self._answered > HUNG:
+                log.error("BIRD does not answer any more, and is ended", extra={"pid": self._bird.pid})
+                self._bird.kill()
+                has_ended, self._answered = True, self._clock()
+            if has_ended and self._table.start_bird:
+                self._restart()
             if not self._table.start_bird:
                 why = "it is started elsewhere (bgp.start_bird = false): see there"
                 raise Limited(failure.message, why) from failure
-            if self._bird.has_ended():
-                self._restart()
-            elif self._clock() - self._answered > HUNG:
-                log.error("BIRD does not answer any more, and is ended", extra={"pid": self._bird.pid})
-                self._bird.kill()
-                self._restart()
             raise
         self._answered = self._clock()
         return found

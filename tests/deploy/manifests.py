@@ -40,8 +40,8 @@ class Rendered:
 
     @property
     def agent(self) -> dict[str, Any]:
-        """Their only container."""
-        (found,) = self.pod["containers"]
+        """Their container of the agent, or the only one."""
+        (found,) = [one for one in self.pod["containers"] if one["name"] == "agent" or len(self.pod["containers"]) == 1]
         return dict(found)
 
     @property

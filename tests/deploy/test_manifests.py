@@ -157,3 +157,14 @@ def test_the_rules_and_the_dashboard_come_as_they_are() -> None:
     assert rules["data"] == {"alerts.yaml": (DEPLOY / "monitoring/alerts.yaml").read_text()}
     assert dashboard["metadata"] == {"name": "routable-dashboard", "labels": {"grafana_dashboard": "1"}}
     assert dashboard["data"] == {"dashboard.json": (DEPLOY / "monitoring/dashboard.json").read_text()}
+
+
+def test_bird_has_a_container_of_its_own() -> None:
+    """Of the agent's image, with the directory that the agent writes to; started by nobody else."""
+    one = rendered("overlays/bgp")
+    agent, bird = sorted(one.pod["containers"], key=lambda one: str(one["name"]))
+    assert (bird["image"], bird["imagePullPolicy"]) == (agent["image"], agent["imagePullPolicy"])
+    assert bird["command"] == ["routablectl", "bgp", "run"]
+    assert tomllib.loads(one.config)["bgp"]["start_bird"] is False
+    assert {"name": "run", "mountPath": "/run/routable"} in bird["volumeMounts"]
+    assert one.pod["hostPID"] is True  # by its number the agent knows whom it speaks with

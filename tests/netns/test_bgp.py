@@ -47,6 +47,11 @@ def has_all(lab: Lab, node: Node) -> bool:
     return are_up(socket_of(node), len(lab.families) * (len(lab.nodes) - 1))
 
 
+def is_waiting(node: Node) -> bool:
+    """Whether a neighbour of its restarts."""
+    return any(one.is_restarting for one in sessions(socket_of(node)).values())
+
+
 def routes(node: Node) -> set[str]:
     """What BIRD has in the kernel of *node*."""
     found = (line.split() for family in (4, 6) for line in node.place.ip(f"-{family} route show proto 12").splitlines())
@@ -170,6 +175,31 @@ def test_a_bird_that_hangs_is_started_again(meshed: Lab) -> None:
         eventually("it is told", lambda: "does not answer" in told(node, "speaker"), PATIENCE)
         eventually("another BIRD has its sessions", lambda: are_up(socket_of(node), 2), PATIENCE)
     assert pid_of(socket_of(node)) != before
+
+
+def test_bird_may_be_started_by_another(meshed: Lab) -> None:
+    """As in a container of its own, beside the agent's: it is told what the agent says; ended, it is not told to end,
+    so that its neighbours wait for the next one, and not a packet is lost."""
+    node = meshed.nodes[1]
+    node.stop()
+    node.settings["bgp"]["start_bird"] = False
+    node.start()
+    with flowing(meshed):
+        os.kill(pid_of(socket_of(node)), signal.SIGKILL)
+        eventually("it is missed", lambda: "started elsewhere" in told(node, "speaker"), PATIENCE)
+        for _ in range(2):
+            beside = node.ctl_begun("bgp", "run")
+            eventually("it has its sessions", lambda: has_all(meshed, node), PATIENCE)
+            eventually("status knows", lambda: not told(node, "speaker"), PATIENCE)
+            # One that is ended again before it has said all takes its routes along, by the book (RFC 4724, 4.2).
+            eventually("the other has heard all", lambda: not is_waiting(meshed.nodes[0]), PATIENCE)
+            beside.terminate()
+            beside.communicate()
+            assert beside.returncode == 0
+        node.settings["bgp"]["start_bird"] = True
+        node.stop()
+        node.start()
+        eventually("the agent has started one", lambda: has_all(meshed, node), PATIENCE)
 
 
 def test_the_file_is_for_root_alone(meshed: Lab) -> None:

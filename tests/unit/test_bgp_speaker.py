@@ -240,12 +240,18 @@ def test_a_stranger_is_left_alone() -> None:
 
 
 def test_one_that_is_started_elsewhere_is_waited_for() -> None:
-    """It is neither started nor ended here."""
+    """It is not started here; one that hangs is ended, for who started it to do so again."""
     world = World()
     speaker = world.speaker(BgpTable(asn=64512, accept=TABLE.accept, start_bird=False))
     world.pass_by(speaker, 30)
     assert world.bird.did == []
     assert "it is started elsewhere" in str(speaker.seen.problem)
+    world.bird.lives, world.bird.mark_ = True, conf.mark_of(world.bird.file)
+    world.pass_by(speaker, 2)
+    assert speaker.seen.problem is None
+    world.bird.answers = False
+    world.pass_by(speaker, int(HUNG) + 3)
+    assert world.bird.did == ["kill"]
 
 
 def test_nothing_is_done_while_nothing_is_known() -> None:
@@ -416,6 +422,13 @@ def test_a_restart_is_judged_by_session_and_family(shown: Shown, line: str) -> N
     """By what both ends said of themselves."""
     (found,) = verdicts(TABLE, {"s": shown})
     assert str(found).startswith(line)
+
+
+@pytest.mark.parametrize(("is_here", "is_there"), [(True, False), (False, True)])
+def test_a_restart_that_is_under_way_is_waited_for(is_here: bool, is_there: bool) -> None:
+    """A second one within the first loses the routes (RFC 4724, section 4.2)."""
+    shown = {"s": up("s", local=BOTH, neighbour=BOTH, is_restarting=is_there)}
+    assert "WRONG a restart:     is under way" in str(next(iter(verdicts(TABLE, shown, is_recovering=is_here))))
 
 
 @pytest.mark.parametrize(
