@@ -17,8 +17,10 @@ from typing import Final, NoReturn
 MARK: Final = "ROUTABLE_ISOLATED"
 """Set in the environment of what runs isolated."""
 
+# A /run/netns of the machine's own would be hidden, but first among the mounts, where containerd looks.
 # The tmpfs is where `ip netns` keeps its names, podman what it knows, and temporary files are: all vanishes with it.
 _PREPARE: Final = (
+    "while umount --lazy /run/netns 2>/dev/null; do :; done; "
     "mount -t tmpfs -o mode=0755 tmpfs /run && mkdir -p /run/netns /run/lock /run/tmp && export TMPDIR=/run/tmp && "
     'ip link set lo up && exec "$@"'
 )

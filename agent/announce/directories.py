@@ -203,7 +203,7 @@ def missing(table: CniTable, made: Conflist) -> dict[str, Failure]:
     if not table.executables:
         return {}
     names = sorted({*made.types, LOOPBACK})
-    lacking = [one for one in names if not os.access(Path(table.executables) / one, os.X_OK)]
+    lacking = [one for one in names if _is_missing(Path(table.executables) / one)]
     return {one: _lacking(one, table.executables) for one in lacking}
 
 
@@ -253,6 +253,14 @@ def _state(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode
+
+
+def _is_missing(executable: Path) -> bool:
+    """Whether it is known not to be there. A link may lead to where only the runtime can look: an agent in a container
+    sees the directory, and not what is beside it on the node (k3s has such links)."""
+    if os.access(executable, os.X_OK):
+        return False
+    return not executable.is_symlink() or Path(os.path.realpath(executable)).parent.exists()
 
 
 def _lacking(name: str, directory: str) -> Failure:

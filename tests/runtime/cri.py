@@ -27,14 +27,16 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What kubelet tells of a pod. *ports*: host port to the container's."""
+    """What kubelet tells of a pod. *ports*: host port to the container's; *namespaces*: those of the node's that it has
+    instead of its own; *logs*: the directory for its containers' logs."""
 
     name: str
     uid: str
     namespace: str = "default"
     attempt: int = 0
     ports: Mapping[int, int] = field(default_factory=dict)
-    is_on_host_network: bool = False
+    namespaces: tuple[str, ...] = ()
+    logs: str = ""
 
     def again(self) -> Pod:
         """The same pod in a new sandbox, as kubelet asks for it where the last one failed or is gone."""
@@ -43,7 +45,6 @@ class Pod:
     @property
     def config(self) -> dict[str, Any]:
         """As PodSandboxConfig."""
-        mode = NODE if self.is_on_host_network else 0
         return {
             "metadata": {
                 "name": self.name,
@@ -51,9 +52,10 @@ class Pod:
                 "namespace": self.namespace,
                 "attempt": self.attempt,
             },
-            "hostname": self.name,
+            "hostname": "" if "network" in self.namespaces else self.name,
+            "log_directory": self.logs,
             "port_mappings": [{"container_port": inner, "host_port": outer} for outer, inner in self.ports.items()],
-            "linux": {"security_context": {"namespace_options": {"network": mode}}},
+            "linux": {"security_context": {"namespace_options": dict.fromkeys(self.namespaces, NODE)}},
         }
 
 

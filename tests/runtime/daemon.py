@@ -1,8 +1,8 @@
 """A real containerd with its CRI plugin for one node of a lab, apart from any containerd of the machine's own.
 
-It is Debian's, unpacked and not installed. All of it is below the node's directory, but what it keeps below /run and
-/var/lib, which are the test run's own. Its network namespace is the node's; its processes live in a pid namespace and
-its mounts in a mount namespace, see `tests.conformance.podman.namespaces`, and end with one process.
+It is Debian's, unpacked and not installed. Its network namespace is the node's; its processes live in a pid namespace
+and its mounts in a mount namespace, see `tests.conformance.podman.namespaces`, and end with one process. To them the
+machine's usual paths (/etc/cni/net.d, /opt/cni/bin, /run/routable, …) are the node's own: below its directory.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ TOOLS: Final = "localhost/tools:1"
 """The image of all containers and sandboxes: see `tests.conformance.podman.image`."""
 CONFLIST: Final = "10-routable.conflist"
 BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+# /etc is the machine's, with room for more; /opt is empty.
+_ROOM: Final = """
+mkdir -p {upper} {upper}.work
+mount -t overlay -o lowerdir=/etc,upperdir={upper},workdir={upper}.work overlay /etc
+mount -t tmpfs tmpfs /opt
+"""
 
 # containerd gives every container a cgroup, and its release 2 cannot do without. The machine's cgroups are not the
 # tests' to use: runc leaves them alone where it is asked for none, may have none and is told that it may not.
@@ -55,8 +61,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.devmapper", "io.containerd.nri
   disable_apparmor = true
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{directory}/plugins"
-    conf_dir = "{directory}/net.d"
+    bin_dir = "/opt/cni/bin"  # Debian's looks into /usr/lib/cni first
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
@@ -113,11 +118,12 @@ class Machine:
         self._power.callback(self._reap)  # after its namespaces are gone
         self.enter = self._power.enter_context(namespaces(self.node.place.path))
         run(*self.enter, "mount", "--bind", str(self.boot_id), BOOT_ID)
-        results = self.directory / "results"  # libcni's cache, which lasts from boot to boot
-        results.mkdir(exist_ok=True)
-        run(*self.enter, "sh", "-c", f"mkdir /var/lib/cni && mount --bind {results} /var/lib/cni")
+        run(*self.enter, "sh", "-ec", _ROOM.format(upper=self.directory / "etc"))
+        for path, own in self.paths.items():
+            own.mkdir(parents=True, exist_ok=True)
+            run(*self.enter, "sh", "-ec", f"mkdir -p {path}; mount --bind {own} {path}")
         command = [*self.enter, "containerd", "--config", str(self.directory / "config.toml")]
-        environment = {"PATH": self.release.path, **self.environment}
+        environment = {"PATH": self.release.path}
         with (self.directory / "containerd.log").open("ab") as log:
             self._daemon = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         self.cri = Cri(self.directory / "containerd.sock")
@@ -147,6 +153,17 @@ class Machine:
         """Give containerd the images of an archive."""
         ctr = ["ctr", "--address", str(self.directory / "containerd.sock"), "--namespace", "k8s.io"]
         run(*self.enter, *ctr, "images", "import", str(image), environment={"PATH": self.release.path})
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Directories of the machine, and where they are for this node. libcni's cache lasts from boot to boot."""
+        return {
+            "/etc/cni/net.d": self.networks,
+            "/opt/cni/bin": self.plugins,
+            "/var/lib/cni": self.directory / "results",
+            "/run/routable": self.node.runtime.socket.parent,
+            "/var/lib/routable": self.node.runtime.spool.parent,
+        }
 
     @property
     def plugins(self) -> Path:
@@ -190,8 +207,8 @@ NOTHING: Final[Mapping[str, Any]] = {"leases": [], "links": [], "spool": []}
 
 
 @contextmanager
-def machine(node: lab.Node, release: Release, tools: Path) -> Iterator[Machine]:
-    """*node* with a containerd that has the images of the archive *tools*. Its agent, not started yet, is to keep the
+def machine(node: lab.Node, release: Release, *images: Path) -> Iterator[Machine]:
+    """*node* with a containerd that has the images of these archives. Its agent, not started yet, is to keep the
     executable and the network configuration in containerd's directories."""
     directory = node.directory / "containerd"
     for name in ("plugins", "net.d"):
@@ -207,7 +224,8 @@ def machine(node: lab.Node, release: Release, tools: Path) -> Iterator[Machine]:
     node.launcher += [f'mount --bind "$0" {BOOT_ID} && exec "$@"', str(made.boot_id)]
     made.power_on("11111111-1111-4111-8111-111111111111")
     try:
-        made.load(tools)
+        for image in images:
+            made.load(image)
         yield made
     finally:
         made.power_off()

@@ -33,8 +33,8 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "NamespaceOption": "network:1:number pid:2:number ipc:3:number",
     "LinuxSandboxSecurityContext": "namespace_options:1:NamespaceOption",
     "LinuxPodSandboxConfig": "security_context:2:LinuxSandboxSecurityContext",
-    "PodSandboxConfig": "metadata:1:PodSandboxMetadata hostname:2:string port_mappings:5:*PortMapping"
-    " linux:8:LinuxPodSandboxConfig",
+    "PodSandboxConfig": "metadata:1:PodSandboxMetadata hostname:2:string log_directory:3:string"
+    " port_mappings:5:*PortMapping linux:8:LinuxPodSandboxConfig",
     "RunPodSandboxRequest": "config:1:PodSandboxConfig",
     "RunPodSandboxResponse": "pod_sandbox_id:1:string",
     "PodSandboxRequest": "pod_sandbox_id:1:string",
@@ -49,11 +49,14 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "KeyValue": "key:1:string value:2:string",
     "Mount": "container_path:1:string host_path:2:string readonly:3:bool propagation:5:number",
     "Capability": "add_capabilities:1:*string drop_capabilities:2:*string",
+    "SecurityProfile": "profile_type:1:number",
     "LinuxContainerSecurityContext": "capabilities:1:Capability privileged:2:bool namespace_options:3:NamespaceOption"
-    " readonly_rootfs:7:bool masked_paths:13:*string readonly_paths:14:*string",
+    " run_as_user:5:Int64Value readonly_rootfs:7:bool masked_paths:13:*string readonly_paths:14:*string"
+    " seccomp:15:SecurityProfile",
+    "Int64Value": "value:1:number",
     "LinuxContainerConfig": "security_context:2:LinuxContainerSecurityContext",
     "ContainerConfig": "metadata:1:ContainerMetadata image:2:ImageSpec command:3:*string args:4:*string"
-    " envs:6:*KeyValue mounts:7:*Mount linux:15:LinuxContainerConfig",
+    " envs:6:*KeyValue mounts:7:*Mount log_path:11:string linux:15:LinuxContainerConfig",
     "CreateContainerRequest": "pod_sandbox_id:1:string config:2:ContainerConfig sandbox_config:3:PodSandboxConfig",
     "ContainerResponse": "container_id:1:string",
     "ContainerRequest": "container_id:1:string",

@@ -10,7 +10,8 @@ import pytest
 from demo.lab import eventually
 from tests.fakes.gocni import GoCni, kubelet
 from tests.runtime.conftest import running
-from tests.runtime.daemon import CONFLIST, RELEASES, Machine
+from tests.runtime.cri import CallFailed, Pod
+from tests.runtime.daemon import CONFLIST, NOTHING, RELEASES, Machine
 
 pytestmark = pytest.mark.runtime
 
@@ -46,7 +47,7 @@ def said(machine: Machine) -> str:
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(fake(machine).network)
         answer = machine.cri.network()
-        assert other.result() == answer
+        assert other.result().replace(str(machine.node.runtime.socket), "/run/routable/agent.sock") == answer
     return answer
 
 
@@ -73,6 +74,21 @@ def test_the_configuration_is_taken_and_missed(machine: Machine) -> None:
     eventually("it is read", lambda: machine.cri.network() == missing)
     assert said(machine) == missing
     before.unlink()
+
+
+def test_a_pod_cannot_end_without_a_configuration(machine: Machine) -> None:
+    """containerd calls no DEL while it has none: kubelet tries again, and once it is back nothing is left."""
+    sandbox = machine.cri.run(Pod("late", "late"))
+    machine.node.stop()
+    (machine.networks / CONFLIST).unlink()
+    eventually("it is missed", machine.cri.network)
+    with pytest.raises(CallFailed, match="cni plugin not initialized"):
+        machine.cri.stop(sandbox.id)
+    machine.node.start()
+    assert machine.left()["leases"] == [sandbox.id]
+    eventually("it is back", lambda: not machine.cri.network())
+    machine.delete(sandbox)
+    assert machine.left() == NOTHING
 
 
 def test_an_older_plugin_in_the_list_is_asked_too(machine: Machine) -> None:

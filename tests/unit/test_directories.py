@@ -260,6 +260,20 @@ def test_a_configuration_whose_executables_are_missing_is_not_written(place: Pla
     assert place.conflist.exists()
 
 
+def test_executables_that_are_links_to_what_a_container_does_not_see(place: Place, tmp_path: Path) -> None:
+    """They count as there, since nobody can tell; what leads nowhere in a directory that can be seen does not."""
+    for one in ("portmap", "loopback"):
+        (place.bin / one).unlink()
+        (place.bin / one).symlink_to(tmp_path / "on-the-node" / "bin" / "cni")
+    assert place.look() == ""
+    assert place.conflist.exists()
+    (tmp_path / "on-the-node" / "bin").mkdir(parents=True)
+    assert "no executable portmap" in place.look()
+    (tmp_path / "on-the-node" / "bin" / "cni").write_text("#!/bin/sh\n")
+    (tmp_path / "on-the-node" / "bin" / "cni").chmod(0o755)
+    assert place.look() == ""
+
+
 def test_a_template_is_followed(place: Place, tmp_path: Path) -> None:
     """What it makes is written when it changes; one that is wrong, or gone, is told and changes nothing."""
     template = tmp_path / "template.conflist"
