@@ -49,7 +49,7 @@ def _supply(aws: AwsTable, means: Means) -> Provision:
         perform = live.Live(fabric, means.environment).perform
         return [Errands(fabric.life(), perform, CloudError, handles.settle, handles.on_death)]
 
-    return Provision(fabric, fabric, parts)
+    return Provision(fabric, fabric.source, parts)
 
 
 def _show(sections: Mapping[str, Any]) -> Shown:

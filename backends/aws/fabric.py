@@ -15,6 +15,7 @@ from backends.aws.parts import assembled
 from backends.aws.turns import Turns
 from backends.cloud import short
 from backends.cloud.intents import Journal
+from backends.cloud.ownnode import OwnNode
 from backends.cloud.report import Report
 from backends.cloud.steps import Steps
 from backends.cloud.usage import Usage
@@ -27,7 +28,7 @@ from ipam.warmpool import Assign, Create, Pool, actions, shortfall
 
 
 class EniFabric:
-    """`backends.fabric.Fabric` and `cluster.peers.Source` on the node *node*. One thread runs `life`; any may read.
+    """`backends.fabric.Fabric` on the node *node*; its *source* is that of nodes. One thread runs `life`; any may read.
 
     *devices* answers the names of the machine's links by hardware address, *clock* seconds since the boot *boot*, and
     *wall* those since the epoch, *random* numbers from 0 to 1, *token* a new ClientToken.
@@ -62,8 +63,8 @@ class EniFabric:
         self._usage = usage
         self._stock = parts.stock
         self._obstacles = parts.obstacles
-        self._turns = Turns(node, parts, clock, random)
-        self._told: frozenset[Peer] = frozenset()
+        self.source = OwnNode(node)
+        self._turns = Turns(self.source, parts, clock, random)
         self.cloud = parts.cloud
         self.inventory = parts.inventory
 
@@ -72,26 +73,6 @@ class EniFabric:
         return self._turns.life()
 
     # --- what others read -------------------------------------------------------------------------------------
-
-    @property
-    def nodes(self) -> frozenset[Peer]:
-        """See `cluster.peers.Source.nodes`."""
-        return self._turns.nodes
-
-    @property
-    def origin(self) -> str:
-        """See `cluster.peers.Source.origin`."""
-        return "the instance metadata"
-
-    @property
-    def error(self) -> Failure | None:
-        """See `cluster.peers.Source.error`."""
-        return None if self.nodes else self._turns.problem
-
-    def refresh(self) -> bool:
-        """See `cluster.peers.Source.refresh`."""
-        is_new, self._told = self.nodes != self._told, self.nodes
-        return is_new
 
     def supplied(self, here: Peer) -> Supplied:
         """See `backends.fabric.Fabric.supplied`."""
@@ -107,7 +88,7 @@ class EniFabric:
         """See `backends.fabric.Fabric.shortage`: how many there are, and what is waited for or stands in the way."""
         pool, most = self._stock.pool(), self._stock.most
         if self._turns.seen is None:
-            return Shortage(self._turns.problem, may_end=True)
+            return Shortage(self.source.problem, may_end=True)
         if pool is None:
             unknown = f"how many addresses a {self._turns.seen.type} can have is not known yet"
             return Shortage(TryAgain(unknown, "EC2 (DescribeInstanceTypes) has not answered"), may_end=True)

@@ -17,17 +17,14 @@ from backends.aws.model import Seen
 from backends.aws.parts import Parts
 from backends.cloud.asking import Later
 from backends.cloud.failures import Lost, Refused
-from backends.cloud.steps import Look, Settle, Steps, Wait
+from backends.cloud.ownnode import OwnNode
+from backends.cloud.steps import Settle, Steps, Wait
 from backends.cloud.turns import TICK, turn
-from cluster.peers import Peer
-from cni.errors import Failure, TryAgain
 
 log = logging.getLogger(__name__)
 
 REFRESH: Final = 600.0
 """Seconds between EC2's words on what there is, at most; at least half as many, so that nodes do not ask together."""
-AGAIN: Final = 3.0
-"""Seconds until the instance metadata is read again, where it could not be read."""
 PATIENCE: Final = 10.0
 """Seconds for which a restarted agent waits for EC2's word, before it gives addresses by what the metadata shows."""
 LOOK: Final = 0.5
@@ -35,10 +32,10 @@ LOOK: Final = 0.5
 
 
 class Turns:
-    """The life of the fabric on the node *node*. One thread goes through `life`; any may read."""
+    """The life of the fabric of the node that *source* tells of. One thread goes through `life`; any may read."""
 
-    def __init__(self, node: str, parts: Parts, clock: Callable[[], float], random: Callable[[], float]) -> None:
-        self._node = node
+    def __init__(self, source: OwnNode, parts: Parts, clock: Callable[[], float], random: Callable[[], float]) -> None:
+        self._source = source
         self._parts = parts
         self._stock = parts.stock
         self._cloud = parts.cloud
@@ -53,10 +50,6 @@ class Turns:
         self._awaited: frozenset[str] = frozenset()
         self.seen: Seen | None = None
         """What the instance metadata said."""
-        self.nodes: frozenset[Peer] = frozenset()
-        """This node, as soon as it is known."""
-        self.problem: Failure = TryAgain("the agent is starting", "it has not read the instance metadata yet")
-        """Why it is not."""
 
     def life(self) -> Steps[None]:
         """Never ends."""
@@ -66,26 +59,19 @@ class Turns:
             yield Wait(min(TICK, pause), pause)
 
     def _arrive(self) -> Steps[None]:
-        while self.seen is None:
-            try:
-                seen: Seen = yield Look()
-            except Lost as error:
-                self.problem = TryAgain("the instance metadata cannot be read", str(error))
-                log.error("the instance metadata cannot be read", extra={"error": str(error)})
-                yield Wait(AGAIN, AGAIN)
-                continue
-            self._stock.subnets = dict(seen.subnets)
-            self._inventory.arrived(seen.instance)
-            # Where no agent was before, what the metadata shows is there, and nobody's but ours.
-            is_fresh = self._inventory.is_new and all(one.is_primary for one in seen.enis)
-            is_fresh = is_fresh and not self._parts.usage.addresses()
-            if is_fresh:
-                self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
-            self._inventory.seen(seen.enis, is_doubted=not is_fresh)
-            self._trust_at = self._clock() + PATIENCE
-            self._parts.watch.started()
-            self.nodes = frozenset({Peer(self._node, (seen.address,), ())})
-            self.seen = seen
+        seen: Seen = yield from self._source.read()
+        self._stock.subnets = dict(seen.subnets)
+        self._inventory.arrived(seen.instance)
+        # Where no agent was before, what the metadata shows is there, and nobody's but ours.
+        is_fresh = self._inventory.is_new and all(one.is_primary for one in seen.enis)
+        is_fresh = is_fresh and not self._parts.usage.addresses()
+        if is_fresh:
+            self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
+        self._inventory.seen(seen.enis, is_doubted=not is_fresh)
+        self._trust_at = self._clock() + PATIENCE
+        self._parts.watch.started()
+        self._source.is_at(seen.address)
+        self.seen = seen
         yield Settle()
 
     @property

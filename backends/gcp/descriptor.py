@@ -57,7 +57,7 @@ def _supply(gcp: GcpTable, means: Means) -> Provision:
 
         return [errands, Waiting(metadata, changed, handles.on_death)]
 
-    return Provision(fabric, fabric, parts)
+    return Provision(fabric, fabric.source, parts)
 
 
 def _show(sections: Mapping[str, Any]) -> Shown:

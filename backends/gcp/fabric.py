@@ -15,6 +15,7 @@ from netaddr import IPNetwork
 from backends.cloud import short
 from backends.cloud.asking import Cloud
 from backends.cloud.intents import Journal
+from backends.cloud.ownnode import OwnNode
 from backends.cloud.pacing import Pacer
 from backends.cloud.report import Report
 from backends.cloud.steps import Steps
@@ -37,7 +38,7 @@ from ipam.warmpool import Assign, Pool, actions
 
 
 class AliasFabric:
-    """`backends.fabric.Fabric` and `cluster.peers.Source` on the node *node*. One thread runs `life`; any may read.
+    """`backends.fabric.Fabric` on the node *node*; its *source* is that of nodes. One thread runs `life`; any may read.
 
     *devices* answers the names of the machine's links by hardware address, *answered* the ranges for which another
     program has the host itself answer; *clock* seconds since the boot *boot*, *random* numbers from 0 to 1, *token* a
@@ -85,8 +86,8 @@ class AliasFabric:
         parts = Parts(
             options, usage, self._obstacles, self.cloud, self.holding, changes, self._stock, watch, answered
         )
-        self._turns = Turns(node, parts, clock)
-        self._told: frozenset[Peer] = frozenset()
+        self.source = OwnNode(node)
+        self._turns = Turns(self.source, parts, clock)
         self._is_absent = False
 
     def life(self) -> Steps[None]:
@@ -98,26 +99,6 @@ class AliasFabric:
         self._turns.news()
 
     # --- what others read -------------------------------------------------------------------------------------
-
-    @property
-    def nodes(self) -> frozenset[Peer]:
-        """See `cluster.peers.Source.nodes`."""
-        return self._turns.nodes
-
-    @property
-    def origin(self) -> str:
-        """See `cluster.peers.Source.origin`."""
-        return "the instance metadata"
-
-    @property
-    def error(self) -> Failure | None:
-        """See `cluster.peers.Source.error`."""
-        return None if self.nodes else self._turns.problem
-
-    def refresh(self) -> bool:
-        """See `cluster.peers.Source.refresh`."""
-        is_new, self._told = self.nodes != self._told, self.nodes
-        return is_new
 
     def supplied(self, here: Peer) -> Supplied:
         """See `backends.fabric.Fabric.supplied`."""
@@ -132,7 +113,7 @@ class AliasFabric:
     def shortage(self, failure: Failure) -> Shortage:
         """See `backends.fabric.Fabric.shortage`: how many there are, and what is waited for or stands in the way."""
         if self._turns.seen is None:
-            return Shortage(self._turns.problem, may_end=True)
+            return Shortage(self.source.problem, may_end=True)
         if self._stock.is_unsure:
             asked = "which addresses this node has is not certain yet"
             return Shortage(TryAgain(asked, "GCP is being asked, since the agent was restarted"), may_end=True)

@@ -14,8 +14,8 @@ from typing import Final
 from netaddr import IPNetwork
 
 from backends.cloud.asking import Cloud
-from backends.cloud.failures import Lost
-from backends.cloud.steps import Look, Settle, Steps, Wait
+from backends.cloud.ownnode import OwnNode
+from backends.cloud.steps import Settle, Steps, Wait
 from backends.cloud.turns import TICK, turn
 from backends.cloud.usage import Usage
 from backends.cloud.watch import Watch
@@ -25,14 +25,11 @@ from backends.gcp.model import Seen
 from backends.gcp.options import AliasOptions
 from backends.gcp.refusals import Refusals
 from backends.gcp.stock import Stock
-from cluster.peers import Peer
-from cni.errors import Failure, TryAgain
+from cni.errors import Failure
 from ipam.warmpool import Assign, Unassign, actions
 
 log = logging.getLogger(__name__)
 
-AGAIN: Final = 3.0
-"""Seconds until the metadata is read again, where it could not be read."""
 AGAIN_TOO: Final = 2
 """How often the API is asked again, where its answer is not what the metadata shows."""
 NEVER: Final = float("inf")
@@ -57,10 +54,10 @@ class Parts:
 
 
 class Turns:
-    """The life of the fabric on the node *node*. One thread goes through `life`; any may read."""
+    """The life of the fabric of the node that *source* tells of. One thread goes through `life`; any may read."""
 
-    def __init__(self, node: str, parts: Parts, clock: Callable[[], float]) -> None:
-        self._node = node
+    def __init__(self, source: OwnNode, parts: Parts, clock: Callable[[], float]) -> None:
+        self._source = source
         self._parts = parts
         self._holding = parts.holding
         self._clock = clock
@@ -73,10 +70,6 @@ class Turns:
         """Whether more is being asked for at this moment."""
         self.seen: Seen | None = None
         """What the metadata said."""
-        self.nodes: frozenset[Peer] = frozenset()
-        """This node, as soon as it is known."""
-        self.problem: Failure = TryAgain("the agent is starting", "it has not read the instance metadata yet")
-        """Why it is not."""
         self.answered: frozenset[IPNetwork] = frozenset()
         """Ranges for which another program has the host itself answer."""
 
@@ -92,23 +85,16 @@ class Turns:
         self._has_news = True
 
     def _arrive(self) -> Steps[None]:
-        while self.seen is None:
-            try:
-                seen: Seen = yield Look()
-            except Lost as error:
-                self.problem = TryAgain("the instance metadata cannot be read", str(error))
-                log.error("the instance metadata cannot be read", extra={"error": str(error)})
-                yield Wait(AGAIN, AGAIN)
-                continue
-            self._holding.arrived(seen)
-            self._shown = seen.blocks
-            self._trust_at = self._clock() + PATIENCE
-            if self._parts.stock.is_unsure:
-                self.ask()
-            self._parts.watch.started()
-            self._look_around()
-            self.nodes = frozenset({Peer(self._node, (seen.address,), ())})
-            self.seen = seen
+        seen: Seen = yield from self._source.read()
+        self._holding.arrived(seen)
+        self._shown = seen.blocks
+        self._trust_at = self._clock() + PATIENCE
+        if self._parts.stock.is_unsure:
+            self.ask()
+        self._parts.watch.started()
+        self._look_around()
+        self._source.is_at(seen.address)
+        self.seen = seen
         yield Settle()
 
     @property

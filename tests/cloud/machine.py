@@ -42,7 +42,7 @@ class Machine(Living):
             random=self._random.random,
             token=lambda: f"{self._random.getrandbits(128):032x}",
         )
-        return self.fabric, self.fabric.life()
+        return self.fabric.source, self.fabric.life()
 
     def offered(self) -> None:
         self.allocator.offer(self.fabric.supplied(self.here).blocks)

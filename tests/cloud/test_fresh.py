@@ -28,7 +28,7 @@ def test_a_fresh_start_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
         node=machine.instance,
         uplink="",
         options=Options(),
-        source=fabric,
+        source=fabric.source,
         fabric=fabric,
         find_uplink=lambda name, addresses, others: Uplink("ens5", 9001, ()),
         wire=Way(restored(None, "aws-eni", "boot"), chosen.wirings(Config(backend="aws-eni"))).wiring,

@@ -57,7 +57,7 @@ class AliasNode(Living):
             random=self._random.random,
             token=lambda: str(uuid.UUID(int=self._random.getrandbits(128), version=4)),
         )
-        return self.fabric, self.fabric.life()
+        return self.fabric.source, self.fabric.life()
 
     def offered(self) -> None:
         self.allocator.offer(self.fabric.supplied(self.here).blocks)
