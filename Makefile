@@ -1,6 +1,7 @@
 # make demo | make test | make bench: each sets up what it needs by itself, on a fresh Debian 12 as root or not.
 #
 #   make demo [BACKEND=static|vxlan] [FAMILY=v4|v6|dual]     the main job before one's eyes
+#   make demo BACKEND=bgp [FAMILY=…]                         a rack that announces its pods to its router
 #   make demo BACKEND=aws-eni                                the same on an emulated VPC
 #   make demo K8S=1                                          nodes from an API server: they come and go, it is away
 #   make demo SWITCH=1                                       the backend changes under running pods
@@ -15,7 +16,7 @@ export BACKEND FAMILY SWITCH K8S
 
 .PHONY: demo test coverage lint bench setup setup-test clean
 
-demo: $(if $(K8S),setup-test,setup)
+demo: $(if $(K8S)$(filter bgp,$(BACKEND)),setup-test,setup)
 	@$(BIN)/python -m demo
 
 test: setup-test lint

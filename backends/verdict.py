@@ -23,4 +23,4 @@ class Verdict(NamedTuple):
     said: str
 
     def __str__(self) -> str:
-        return f"{self.mark:<6}{self.what + ':':<15}{self.said}"
+        return f"{self.mark:<6}{self.what + ': ':<15}{self.said}"

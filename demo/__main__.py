@@ -1,6 +1,6 @@
 """``make demo``: the main job on a cluster of three nodes, before one's eyes. Exit code 1 if a claim did not hold.
 
-BACKEND=static|vxlan|aws-eni and FAMILY=v4|v6|dual choose what is shown; SWITCH=1 changes the backend under running
+BACKEND=static|vxlan|bgp|aws-eni and FAMILY=v4|v6|dual choose what is shown; SWITCH=1 changes the backend under running
 pods, between the first two; K8S=1 has the nodes of an API server, which come, go, and are not always told of.
 """
 
@@ -19,7 +19,7 @@ from demo.place import Failed
 from demo.runtime import Refused
 from demo.text import Printer
 
-BACKENDS = ("static", "vxlan", "aws-eni")
+BACKENDS = ("static", "vxlan", "bgp", "aws-eni")
 PODS = 2
 
 
@@ -36,12 +36,19 @@ def main(environment: Mapping[str, str]) -> int:
     if environment.get("K8S") and (backend == "aws-eni" or environment.get("SWITCH")):
         print("K8S=1 goes with neither BACKEND=aws-eni, which needs no list of nodes, nor SWITCH", file=sys.stderr)
         return 2
+    if backend == "bgp" and (environment.get("SWITCH") or environment.get("K8S")):
+        print("BACKEND=bgp goes with neither SWITCH nor K8S: it shows a rack and its router", file=sys.stderr)
+        return 2
     if not isolate.is_isolated():
         isolate.execute([sys.executable, "-m", "demo"])
     try:
         out = Printer()
         if backend == "aws-eni":
             Aws(out).run()
+        elif backend == "bgp":
+            from demo.bgp import Bgp
+
+            Bgp(families, out).run()
         elif environment.get("K8S"):
             from demo.joining import Joining  # what its API server needs is among the packages for the tests
 

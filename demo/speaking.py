@@ -137,7 +137,7 @@ def rack(
     ]
     table = {"topology": "tor", "asn": ASN, "accept_own_asn": True, "router": routers, **(settings or {})}
     with ExitStack() as cleanup:
-        lab = _begun(cleanup, table, family=family, nodes=nodes, is_routed=True, is_started=False)
+        lab = _begun(cleanup, table, family=family, nodes=nodes, is_routed=True, is_started=False, has_routes=False)
         router = Router(lab.fabric, lab.directory / "router", program(lab.directory))
         cleanup.callback(router.end)
         router.start(_of_router(lab) + said)
