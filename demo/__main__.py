@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from demo import isolate, show
 from demo.aws import Aws
 from demo.change import Change
-from demo.lab import FAMILIES, Family, Lab, built
+from demo.lab import FAMILIES, Lab, built
 from demo.place import Failed
+from demo.run import Run
 from demo.runtime import Refused
 from demo.text import Printer
 
@@ -66,20 +67,15 @@ def main(environment: Mapping[str, str]) -> int:
         return 130
 
 
-class Demo:
+class Demo(Run):
     """One run, from the building of the lab to the proof that nothing is left of it."""
-
-    def __init__(self, backend: str, family: Family, out: Printer) -> None:
-        self._backend = backend
-        self._family: Family = family
-        self._out = out
 
     def run(self) -> None:
         """Everything in order."""
-        out = self._out
-        out.step(f"three nodes on one segment and an outside machine, backend {self._backend}, {self._family}")
+        out = self.out
+        out.step(f"three nodes on one segment and an outside machine, backend {self.backend}, {self.family}")
         out.line("each a network namespace of this machine; every node runs its own agent")
-        with built(backend=self._backend, family=self._family, is_started=False) as lab:
+        with built(backend=self.backend, family=self.family, is_started=False) as lab:
             before = [show.census(node) for node in lab.nodes]
             for node in lab.nodes:
                 node.start()
@@ -93,7 +89,7 @@ class Demo:
             self._delete(lab, before, wired)
 
     def _add(self, lab: Lab) -> None:
-        self._out.step(f"ADD: {PODS} pods per node, as a runtime does (CNI_* and a configuration on stdin)")
+        self.out.step(f"ADD: {PODS} pods per node, as a runtime does (CNI_* and a configuration on stdin)")
         rows = []
         for node in lab.nodes:
             for number in range(1, PODS + 1):
@@ -113,23 +109,23 @@ class Demo:
                         f"{took * 1e3:.1f} ms",
                     )
                 )
-        self._out.table(("NODE", "POD", "ADDRESSES", "HOST LINK", "MTU", "TOOK"), rows)
+        self.out.table(("NODE", "POD", "ADDRESSES", "HOST LINK", "MTU", "TOOK"), rows)
 
     def _reach(self, lab: Lab, family: int) -> None:
-        self._out.step(f"reachability, IPv{family}, TCP and UDP: who sends (rows) to which pod (columns)")
-        faults = show.matrix(self._out, *show.ends(lab, family), show.reachability(lab, family))
-        self._out.claim("every pod is reached by its own address and sees the sender's own: no NAT, no proxy", faults)
+        self.out.step(f"reachability, IPv{family}, TCP and UDP: who sends (rows) to which pod (columns)")
+        faults = show.matrix(self.out, *show.ends(lab, family), show.reachability(lab, family))
+        self.out.claim("every pod is reached by its own address and sees the sender's own: no NAT, no proxy", faults)
 
     def _path(self, lab: Lab) -> None:
         first, last = lab.nodes[0], lab.nodes[-1]
         family = lab.families[0]
         source, target = (first, first.pods[0]), (last, last.pods[-1])
-        self._out.step(f"one packet's way: {first.name}/pod1 to {last.name}/pod{len(last.pods)}")
+        self.out.step(f"one packet's way: {first.name}/pod1 to {last.name}/pod{len(last.pods)}")
         for where, what in show.hops(source, target, family):
-            self._out.line(f"{where:8} {what}")
+            self.out.line(f"{where:8} {what}")
 
     def _delete(self, lab: Lab, before: list[dict[str, int]], wired: list[dict[str, int]]) -> None:
-        self._out.step("DEL of every pod, then routablectl uninstall: what is left")
+        self.out.step("DEL of every pod, then routablectl uninstall: what is left")
         full = [show.census(node) for node in lab.nodes]
         for node in lab.nodes:
             for pod in list(node.pods):
@@ -148,9 +144,9 @@ class Demo:
             ("after uninstall", gone),
         ):
             rows.append((label, *("/".join(str(one[kind]) for one in counts) for kind in show.KINDS)))
-        self._out.table(("OBJECTS ON EACH NODE", *(kind.upper() for kind in show.KINDS)), rows)
-        self._out.claim("DEL leaves what was there without pods", _differences(lab, wired, empty))
-        self._out.claim("uninstall leaves what was there before the agents", _differences(lab, before, gone))
+        self.out.table(("OBJECTS ON EACH NODE", *(kind.upper() for kind in show.KINDS)), rows)
+        self.out.claim("DEL leaves what was there without pods", _differences(lab, wired, empty))
+        self.out.claim("uninstall leaves what was there before the agents", _differences(lab, before, gone))
 
 
 def _differences(lab: Lab, wanted: list[dict[str, int]], found: list[dict[str, int]]) -> list[str]:

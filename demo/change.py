@@ -7,28 +7,26 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from agent.commands import AT_REST, NOT_READY
-from demo.lab import Family, Lab, Node, built, eventually
+from demo.lab import Lab, Node, built, eventually
+from demo.run import Run
 from demo.stream import RATE, Datagrams, Transfer
-from demo.text import Printer
 
 _ARRIVAL = 180.0
 """Seconds for the nodes to find out that all have switched."""
 
 
-class Change:
+class Change(Run):
     """One run; *backend* is where it begins and ends."""
 
-    def __init__(self, backend: str, family: Family, out: Printer) -> None:
-        self._backend = backend
-        self._other = {"static": "vxlan", "vxlan": "static"}[backend]
-        self._family: Family = family
-        self._out = out
+    @property
+    def _other(self) -> str:
+        return {"static": "vxlan", "vxlan": "static"}[self.backend]
 
     def run(self) -> None:
         """There and back."""
-        out = self._out
-        out.step(f"three nodes with a pod each, backend {self._backend}, {self._family}")
-        with built(backend=self._backend, family=self._family) as lab:
+        out = self.out
+        out.step(f"three nodes with a pod each, backend {self.backend}, {self.family}")
+        with built(backend=self.backend, family=self.family) as lab:
             for node in lab.nodes:
                 node.add()
                 out.line(f"{node.name}  {' '.join(node.addresses)}  pod {' '.join(node.pods[0].addresses)}")
@@ -40,13 +38,13 @@ class Change:
                 streams, transfers = self._traffic(lab, running)
                 out.step(f"from here on: {RATE} datagrams a second both ways between all pods, small and full-size")
                 out.line(f"and {len(transfers)} TCP transfer from the first pod to the last")
-                for backend in (self._other, self._backend):
+                for backend in (self._other, self.backend):
                     for node in lab.nodes:
                         self._switch(lab, node, backend, streams)
                     self._arrive(lab, backend)
             self._tell(streams, transfers)
             stayed = [] if [pod.addresses for _, pod in lab.pods] == addresses else ["they changed"]
-            self._out.claim("every pod kept its addresses and its link", stayed)
+            self.out.claim("every pod kept its addresses and its link", stayed)
 
     def _traffic(self, lab: Lab, running: ExitStack) -> tuple[list[Datagrams], list[Transfer]]:
         pods = [pod for _, pod in lab.pods]
@@ -60,18 +58,18 @@ class Change:
         return streams, [running.enter_context(Transfer(pods[0], pods[-1], lab.families[0]))]
 
     def _switch(self, lab: Lab, node: Node, backend: str, streams: Sequence[Datagrams]) -> None:
-        self._out.step(f"routablectl switch {backend} on {node.name}")
+        self.out.step(f"routablectl switch {backend} on {node.name}")
         begun = node.ctl_begun("switch", backend)
         assert begun.stdout is not None
         for line in begun.stdout:
-            self._out.line(line.rstrip())
+            self.out.line(line.rstrip())
         complaint = begun.stderr.read() if begun.stderr else ""
-        self._out.claim("it is on its way", [] if begun.wait() in (0, NOT_READY) else [complaint])
+        self.out.claim("it is on its way", [] if begun.wait() in (0, NOT_READY) else [complaint])
         self._ways(lab)
-        self._out.line(f"{sum(stream.sent for stream in streams)} datagrams sent so far")
+        self.out.line(f"{sum(stream.sent for stream in streams)} datagrams sent so far")
 
     def _arrive(self, lab: Lab, backend: str) -> None:
-        self._out.step(f"all nodes find that all have moved: {backend} alone")
+        self.out.step(f"all nodes find that all have moved: {backend} alone")
         for node in lab.nodes:
             done = f"{node.name} has arrived"
             eventually(done, lambda node=node: node.status()["switch"]["phase"] == AT_REST, _ARRIVAL)
@@ -89,15 +87,15 @@ class Change:
             switch = node.status()["switch"]
             state = switch["phase"] if switch["phase"] != AT_REST else f"at rest: {switch['to']}"
             rows.append((node.name, *cells, state))
-        self._out.table(("REACHES BY", *(node.name for node in lab.nodes), "STATE"), rows)
+        self.out.table(("REACHES BY", *(node.name for node in lab.nodes), "STATE"), rows)
 
     def _tell(self, streams: Sequence[Datagrams], transfers: Sequence[Transfer]) -> None:
-        self._out.step("what was lost")
+        self.out.step("what was lost")
         rows = [
             (f"datagrams of {one.size} bytes", str(one.sent), str(one.back + one.overrun), str(one.lost))
             for one in streams
         ]
         rows += [("TCP, MB", str(one.sent >> 20), str(one.received >> 20), one.fault or "0") for one in transfers]
-        self._out.table(("TRAFFIC", "SENT", "ARRIVED (AND BACK)", "LOST"), rows)
-        self._out.claim("no packet was lost", [one.losses() for one in streams if one.lost])
-        self._out.claim("no connection broke", [one.fault for one in transfers if one.fault])
+        self.out.table(("TRAFFIC", "SENT", "ARRIVED (AND BACK)", "LOST"), rows)
+        self.out.claim("no packet was lost", [one.losses() for one in streams if one.lost])
+        self.out.claim("no connection broke", [one.fault for one in transfers if one.fault])

@@ -9,9 +9,9 @@ from functools import partial
 
 from demo import show
 from demo.cluster import Cluster, cluster, do_meet
-from demo.lab import Family, Node, eventually
+from demo.lab import Node, eventually
+from demo.run import Run
 from demo.stream import RATE, Datagrams
-from demo.text import Printer
 
 
 def _is_routed(node: Node, other: Node) -> bool:
@@ -24,19 +24,14 @@ def _is_told(node: Node, others: Sequence[Node]) -> bool:
     return names == {one.name for one in others} and all(_is_routed(node, one) for one in others)
 
 
-class Joining:
+class Joining(Run):
     """One run."""
-
-    def __init__(self, backend: str, family: Family, out: Printer) -> None:
-        self._backend = backend
-        self._family: Family = family
-        self._out = out
 
     def run(self) -> None:
         """Everything in order."""
-        out = self._out
-        out.step(f"three machines and an API server, backend {self._backend}, {self._family}; two are nodes")
-        with cluster(self._backend, self._family, 3) as here, ExitStack() as running:
+        out = self.out
+        out.step(f"three machines and an API server, backend {self.backend}, {self.family}; two are nodes")
+        with cluster(self.backend, self.family, 3) as here, ExitStack() as running:
             *nodes, late = here.lab.nodes
             for node in nodes:
                 here.api.store.put(here.told(node))
@@ -62,9 +57,9 @@ class Joining:
     def _start(self, here: Cluster, node: Node) -> None:
         node.start()
         eventually(f"{node.name} has addresses", lambda: node.status()["pool"])
-        self._out.line(f"{node.name}  {' '.join(node.addresses)}  pods {' '.join(node.pod_cidrs)}  agent ready")
+        self.out.line(f"{node.name}  {' '.join(node.addresses)}  pods {' '.join(node.pod_cidrs)}  agent ready")
         reason = eventually("its Node says so", lambda: here.takes_pods(node))
-        self._out.line(f"{node.name}  its Node says NetworkUnavailable=False ({reason}), and has no taint any more")
+        self.out.line(f"{node.name}  its Node says NetworkUnavailable=False ({reason}), and has no taint any more")
 
     def _know(self, nodes: Sequence[Node]) -> None:
         """Wait until these nodes, and no others, know each other, and have routes to each other's pods."""
@@ -73,12 +68,12 @@ class Joining:
             eventually(f"{node.name} knows the others", partial(_is_told, node, others))
 
     def _join(self, here: Cluster, late: Node) -> None:
-        self._out.step(f"{late.name} joins: kubelet registers it, the controller manager gives it pod CIDRs later")
+        self.out.step(f"{late.name} joins: kubelet registers it, the controller manager gives it pod CIDRs later")
         whole = here.told(late)
         here.api.store.put({**whole, "spec": {}})
         first = here.lab.nodes[0]
         told = eventually("it is told", lambda: first.status()["problems"])
-        self._out.line(f"{first.name} says: {told[0]['msg']}: {told[0]['details']}")
+        self.out.line(f"{first.name} says: {told[0]['msg']}: {told[0]['details']}")
         here.api.store.put(whole)
         self._start(here, late)
         self._know(here.lab.nodes)
@@ -89,30 +84,30 @@ class Joining:
 
     def _away(self, here: Cluster) -> None:
         first = here.lab.nodes[0]
-        self._out.step(f"the API server goes away; {first.name}'s agent is killed and started anew meanwhile")
+        self.out.step(f"the API server goes away; {first.name}'s agent is killed and started anew meanwhile")
         here.api.leave()
         first.stop(signal.SIGKILL)
         first.launch()
         first.await_ready()
         first.add()
-        self._out.line(f"a pod was added on {first.name}: its agent goes on with the list that it knew last")
+        self.out.line(f"a pod was added on {first.name}: its agent goes on with the list that it knew last")
         self._reach(here)
-        self._out.step("it comes back, and takes another token only")
+        self.out.step("it comes back, and takes another token only")
         here.rotate(2)
         before = here.api.watching
         here.api.come_back()
         eventually("all watch again", lambda: here.api.watching >= before + len(here.lab.nodes))
-        self._out.line("all agents watch again")
+        self.out.line("all agents watch again")
 
     def _leave(self, here: Cluster, late: Node, nodes: Sequence[Node]) -> None:
-        self._out.step(f"{late.name} leaves: kubectl delete node")
+        self.out.step(f"{late.name} leaves: kubectl delete node")
         here.api.store.delete(late.name)
         self._know(nodes)
         for node in nodes:
             eventually(f"{node.name} has no route to its pods", lambda node=node: not _is_routed(node, late))
-        self._out.line("the others have no route to its pods any more")
+        self.out.line("the others have no route to its pods any more")
 
     def _reach(self, here: Cluster) -> None:
         for family in here.lab.families:
-            faults = show.matrix(self._out, *show.ends(here.lab, family), show.reachability(here.lab, family))
-            self._out.claim(f"every pod is reached by its own address, IPv{family}", faults)
+            faults = show.matrix(self.out, *show.ends(here.lab, family), show.reachability(here.lab, family))
+            self.out.claim(f"every pod is reached by its own address, IPv{family}", faults)

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,3 +253,12 @@ class World:
     def pods_links(self) -> int:
         """How many links of pods there are."""
         return sum(isinstance(item, Veth) for item in self.kernel.ours().values())
+
+
+@contextmanager
+def lived_in(directory: Path, who: Attachment, netns: str) -> Iterator[World]:
+    """A node with a pod."""
+    with closing(World(directory)) as made:
+        made.kernel.add_netns(netns)
+        made.add(who, netns)
+        yield made

@@ -14,7 +14,7 @@ from cni.errors import InterfaceExists
 from cni.spec import Attachment
 from dataplane.items import MAIN, Item, Route
 from dataplane.links import Port
-from tests.fakes.world import World
+from tests.fakes.world import World, lived_in
 
 WHO = Attachment("pods", "c1", "eth0")
 NETNS = "/run/netns/a"
@@ -24,12 +24,9 @@ WANTED = IPAddress("10.1.1.7")
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """A node that was started anew after an ADD."""
-    made = World(tmp_path)
-    made.kernel.add_netns(NETNS)
-    made.add(WHO, NETNS)
-    made.restart()
-    yield made
-    made.close()
+    with lived_in(tmp_path, WHO, NETNS) as made:
+        made.restart()
+        yield made
 
 
 def macs(world: World) -> list[str]:

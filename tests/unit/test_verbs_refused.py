@@ -23,7 +23,7 @@ from cni import frame
 from cni.errors import KernelRefused
 from cni.spec import Attachment
 from demo.lab import eventually
-from tests.fakes.world import World
+from tests.fakes.world import World, lived_in
 
 POD, NETNS = Attachment("pods", "c1", "eth0"), "/run/netns/a"
 REFUSED = KernelRefused("the kernel refused: - link", "Operation not permitted (EPERM)", errno.EPERM)
@@ -32,12 +32,9 @@ REFUSED = KernelRefused("the kernel refused: - link", "Operation not permitted (
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """A node with a pod."""
-    made = World(tmp_path)
-    made.kernel.add_netns(NETNS)
-    made.add(POD, NETNS)
-    made.reconcile()
-    yield made
-    made.close()
+    with lived_in(tmp_path, POD, NETNS) as made:
+        made.reconcile()
+        yield made
 
 
 def no_trouble() -> Shortage | None:
