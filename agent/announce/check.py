@@ -33,7 +33,7 @@ def directories(table: CniTable) -> Iterator[Verdict]:
         elif have is None:
             yield _writable("conflist", path)
         else:
-            yield Verdict(Mark.GOOD, "conflist", f"{path} is an agent's{'' if have == made.content else ', and old'}")
+            yield Verdict(Mark.GOOD, "conflist", f"{path} is an agent's")
         lacking = missing(table, made)
         lacking.pop(NAME, None)  # the agent puts it there
         yield from (Verdict(Mark.WRONG, "conflist", str(one)) for one in (*lacking.values(), *before(path)))

@@ -7,7 +7,7 @@ bears our mark. A file without that is another's, or was made ours by hand to st
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,6 +43,19 @@ class Conflist:
 
     content: bytes
     types: tuple[str, ...]
+    versions: tuple[str, ...] = ()
+    """Of which a runtime may choose; () where it has no choice."""
+
+    def without(self, versions: Collection[str]) -> Conflist:
+        """The same with no choice of these *versions*, if there are others."""
+        whole = json.loads(self.content)
+        rest = tuple(one for one in self.versions if one not in versions)
+        if rest in ((), self.versions):
+            return self
+        whole["cniVersions"] = rest
+        if whole["cniVersion"] not in rest:
+            whole["cniVersion"] = rest[-1]
+        return Conflist(_written(whole), self.types, rest)
 
 
 def conflist(template: bytes | None = None, origin: str = "") -> Conflist:
@@ -50,7 +63,11 @@ def conflist(template: bytes | None = None, origin: str = "") -> Conflist:
     wanted = DEFAULT if template is None else _read(template, origin)
     whole = {MARK: _KEEPER, **({} if "cniVersion" in wanted else _VERSIONED), **wanted}
     types = tuple(str(plugin["type"]) for plugin in whole["plugins"])
-    return Conflist(json.dumps(whole, indent=2).encode() + b"\n", types)
+    return Conflist(_written(whole), types, tuple(whole.get("cniVersions", ())))
+
+
+def _written(whole: Mapping[str, Any]) -> bytes:
+    return json.dumps(whole, indent=2).encode() + b"\n"
 
 
 def is_ours(raw: bytes) -> bool:
@@ -72,7 +89,9 @@ def _read(raw: bytes, origin: str) -> Mapping[str, Any]:
     if not isinstance(found.get("name"), str) or not NAME.fullmatch(found["name"]):
         raise ConfigInvalid(f"{origin}: name", "is needed; allowed: letters, digits, '_', '.', '-', as \"routable\"")
     listed = found.get("cniVersions", [])
-    for version in [found.get("cniVersion", VERSIONS[-1]), *(listed if isinstance(listed, list) else [listed])]:
+    if not isinstance(listed, list):
+        raise ConfigInvalid(f"{origin}: cniVersions", "is not a list")
+    for version in [found.get("cniVersion", VERSIONS[-1]), *listed]:
         if version not in VERSIONS:
             raise ConfigInvalid(f"{origin}: cniVersion(s) {version!r}", f"allowed: {', '.join(VERSIONS)}")
     plugins = found.get("plugins")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from agent.announce.conflist import SIZE_MAX, Conflist, conflist, is_ours
+from agent.announce.plugins import Plugins
 from agent.config.schema import CniTable
 from agent.keep.limiter import AGAIN, BURST, PERIOD, Limiter, fought
 from backends.threads import OnDeath, thread
@@ -76,6 +77,7 @@ class Directories:
         self._clock = clock
         self._every = every
         self._limiter = Limiter(BURST, PERIOD, AGAIN)
+        self._plugins = Plugins()
         self._right: dict[Path, object] = {}
         """What was as it should be, and how: who finds it otherwise, and wants it so still, finds another's doing."""
         self._placed: tuple[int, ...] = ()
@@ -144,6 +146,8 @@ class Directories:
     def _configured(self, path: Path, made: Conflist) -> Iterator[Failure]:
         have = content(path)
         lacking = missing(self._table, made)
+        made, unspoken = self._speakable(made)
+        yield from unspoken
         if have is not None and not is_ours(have):
             why = "it has no mark of the agent's and was left alone; take it away, or set cni.conflist to another name"
             yield ConfigInvalid(f"{path} is not the agent's", why)
@@ -160,6 +164,18 @@ class Directories:
                 yield fought(str(path))
         yield from lacking.values()
         yield from before(path)
+
+    def _speakable(self, made: Conflist) -> tuple[Conflist, list[Failure]]:
+        """What all its plugins speak, and what that costs."""
+        directory = Path(self._table.executables)
+        unspoken = {}
+        for one in made.types if self._table.executables else ():
+            spoken = self._plugins.spoken(directory / one) if one != NAME else None
+            beyond = [version for version in made.versions if spoken is not None and version not in spoken]
+            if beyond:
+                unspoken[one] = beyond
+        found = [_unspoken(f"{directory}/{one}", versions) for one, versions in unspoken.items()]
+        return made.without({version for versions in unspoken.values() for version in versions}), found
 
     def _may_be_put_right(self, path: Path, wanted: object) -> bool:
         """Whether it may be written now: not as often as somebody else changes it. If that was somebody, it is told."""
@@ -266,6 +282,12 @@ def _is_missing(executable: Path) -> bool:
 def _lacking(name: str, directory: str) -> Failure:
     every = "every pod needs it: " if name == LOOPBACK else "it is in the network configuration: "
     return ConfigInvalid(f"{directory} has no executable {name}", f"{every}install the CNI reference plugins there")
+
+
+def _unspoken(path: str, versions: list[str]) -> Failure:
+    what = f"{path} does not speak CNI {', '.join(versions)}"
+    cost = "so the network configuration does not offer that" + (", nor STATUS with it" if "1.1.0" in versions else "")
+    return ConfigInvalid(what, f"{cost}: install a newer one (of the reference plugins release 1.6.0)")
 
 
 def _unusable(path: Path | None, error: OSError) -> Failure:

@@ -42,8 +42,6 @@ def test_what_can_be_written_is_good(table: CniTable, tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(conflist().content)
     assert told(table)[1:] == [f"ok conflist: {path} is an agent's"]
-    path.write_bytes(conflist().content.replace(b"portmap", b"firewall"))
-    assert told(table)[1:] == [f"ok conflist: {path} is an agent's, and old"]
 
 
 def test_what_will_not_be_is_wrong(table: CniTable, tmp_path: Path) -> None:

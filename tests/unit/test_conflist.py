@@ -63,7 +63,7 @@ def test_versions_that_old_and_new_runtimes_take_are_added() -> None:
         (b'{"name": "a", "plugins": [{"type": "ptp"}]}', 't: plugins: has 0 of type "routable"; allowed: one'),
         (b'{"name": "a", "plugins": [{"type": "routable", "mtu": 1400}]}', "t: mtu is 1400, which this plugin"),
         (b'{"name": "a", "cniVersion": "2", "plugins": []}', "t: cniVersion(s) '2': allowed: 0.3.0"),
-        (b'{"name": "a", "cniVersions": "1", "plugins": []}', "t: cniVersion(s) '1': allowed: 0.3.0"),
+        (b'{"name": "a", "cniVersions": "1", "plugins": []}', "t: cniVersions: is not a list"),
         (b'{"name": "a", "cniVersions": [{}], "plugins": []}', "t: cniVersion(s) {}: allowed: 0.3.0"),
     ],
 )

@@ -274,6 +274,30 @@ def test_executables_that_are_links_to_what_a_container_does_not_see(place: Plac
     assert place.look() == ""
 
 
+def test_versions_that_a_chained_plugin_does_not_speak_are_not_offered(place: Place) -> None:
+    """A runtime would choose the highest, and every ADD would fail in that plugin. Told, and offered when a newer one
+    is there; what a plugin does not say is not judged."""
+    old = '#!/bin/sh\n[ "$CNI_COMMAND" = VERSION ] && echo \'{"supportedVersions": ["0.4.0", "1.0.0"]}\'\n'
+    (place.bin / "portmap").write_text(old)
+    assert place.look() == (
+        f"{place.bin}/portmap does not speak CNI 1.1.0: so the network configuration does not offer that, nor STATUS "
+        "with it: install a newer one (of the reference plugins release 1.6.0)"
+    )
+    found = json.loads(place.conflist.read_text())
+    assert (found["cniVersion"], found["cniVersions"]) == ("1.0.0", ["0.4.0", "1.0.0"])
+    assert place.look()
+    (place.bin / "portmap").write_text(old.replace('"1.0.0"]', '"1.1.0"]'))
+    assert "portmap does not speak CNI 1.0.0" in place.look()
+    found = json.loads(place.conflist.read_text())
+    assert (found["cniVersion"], found["cniVersions"]) == ("1.1.0", ["0.4.0", "1.1.0"])
+    (place.bin / "portmap").write_text(old.replace('"0.4.0", "1.0.0"', '"9.9.9"'))
+    assert "does not speak CNI 0.4.0, 1.0.0, 1.1.0" in place.look()
+    assert json.loads(place.conflist.read_text())["cniVersions"] == ["0.4.0", "1.0.0", "1.1.0"]
+    (place.bin / "portmap").write_text("#!/nonexistent\n")
+    assert place.look() == ""
+    assert not place.told
+
+
 def test_a_template_is_followed(place: Place, tmp_path: Path) -> None:
     """What it makes is written when it changes; one that is wrong, or gone, is told and changes nothing."""
     template = tmp_path / "template.conflist"
