@@ -28,9 +28,8 @@ class Rendered:
 
     @property
     def daemonset(self) -> dict[str, Any]:
-        """The only one."""
-        (found,) = self.of("DaemonSet")
-        return found
+        """The agent's."""
+        return next(one for one in self.of("DaemonSet") if one["metadata"]["name"].startswith("routable-agent"))
 
     @property
     def pod(self) -> dict[str, Any]:

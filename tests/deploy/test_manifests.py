@@ -126,12 +126,13 @@ def test_where_the_image_is_from_is_one_patch(overlay: str) -> None:
     setup.read(ROOT / "setup.cfg")
     table = backends.BACKENDS[overlay]
     extra = table if table in asked((ROOT / "setup.cfg").read_text()) else ""
-    agent = rendered(f"overlays/{overlay}").agent
-    assert agent["image"] == f"localhost/routable:{setup['metadata']['version']}{extra and f'-{extra}'}"
-    assert agent["imagePullPolicy"] == "IfNotPresent"
-    assert text.count(agent["image"]) == text.count("imagePullPolicy: IfNotPresent") == 1
-    base = (DEPLOY / "base" / "daemonset.yaml").read_text()
-    assert "imagePullPolicy" not in base
+    image = f"localhost/routable:{setup['metadata']['version']}{extra and f'-{extra}'}"
+    for one in rendered(f"overlays/{overlay}").of("DaemonSet"):
+        (container,) = one["spec"]["template"]["spec"]["containers"]
+        assert (container["image"], container["imagePullPolicy"]) == (image, "IfNotPresent")
+    assert text.count(image) == text.count("IfNotPresent") == 1
+    others = [one.read_text() for one in DEPLOY.rglob("*.yaml") if one.name != "image.yaml"]
+    assert not any("imagePullPolicy" in one or "localhost/" in one for one in others)
 
 
 def test_uninstalling_runs_once_and_then_says_that_it_is_done() -> None:
@@ -146,6 +147,7 @@ def test_uninstalling_runs_once_and_then_says_that_it_is_done() -> None:
     assert one.daemonset["metadata"]["name"] != agents.daemonset["metadata"]["name"]
     assert first["volumeMounts"] == agents.agent["volumeMounts"]
     assert first["securityContext"] == agents.agent["securityContext"]
+    assert not one.of("ClusterRole") and not one.of("ClusterRoleBinding")
     ours, theirs = tomllib.loads(one.config), tomllib.loads(agents.config)
     assert (ours["paths"], ours["cni"]) == (theirs["paths"], theirs["cni"])
 
@@ -159,12 +161,15 @@ def test_the_rules_and_the_dashboard_come_as_they_are() -> None:
     assert dashboard["data"] == {"dashboard.json": (DEPLOY / "monitoring/dashboard.json").read_text()}
 
 
-def test_bird_has_a_container_of_its_own() -> None:
-    """Of the agent's image, with the directory that the agent writes to; started by nobody else."""
+def test_bird_has_pods_of_its_own() -> None:
+    """So that a new agent ends no session; of the agent's image, with its configuration and the directory that it
+    writes to; started by nobody else."""
     one = rendered("overlays/bgp")
-    agent, bird = sorted(one.pod["containers"], key=lambda one: str(one["name"]))
+    agent, bird = one.agent, one.pods("routable-bird").container
     assert (bird["image"], bird["imagePullPolicy"]) == (agent["image"], agent["imagePullPolicy"])
     assert bird["command"] == ["routablectl", "bgp", "run"]
     assert tomllib.loads(one.config)["bgp"]["start_bird"] is False
-    assert {"name": "run", "mountPath": "/run/routable"} in bird["volumeMounts"]
+    assert all(mount in agent["volumeMounts"] for mount in bird["volumeMounts"])
+    assert [mount["name"] for mount in bird["volumeMounts"]] == ["config", "run"]
+    assert one.daemonset()["spec"]["selector"] != one.daemonset("routable-bird")["spec"]["selector"]
     assert one.pod["hostPID"] is True  # by its number the agent knows whom it speaks with
