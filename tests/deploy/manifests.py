@@ -17,6 +17,24 @@ OVERLAYS: Final = sorted(one.name for one in (DEPLOY / "overlays").iterdir())
 
 
 @dataclass(frozen=True, slots=True)
+class Pods:
+    """What a DaemonSet makes: *spec* is a pod's."""
+
+    spec: dict[str, Any]
+
+    @property
+    def container(self) -> dict[str, Any]:
+        """The only one."""
+        (found,) = self.spec["containers"]
+        return dict(found)
+
+    def mounted(self) -> dict[str, dict[str, Any]]:
+        """What is mounted in the container, by path: the mount and its volume, in one."""
+        volumes = {one["name"]: one for one in self.spec["volumes"]}
+        return {one["mountPath"]: {**volumes[one["name"]], **one} for one in self.container["volumeMounts"]}
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """All objects of one folder."""
 
@@ -26,22 +44,23 @@ class Rendered:
         """Those of a *kind*."""
         return [one for one in self.objects if one["kind"] == kind]
 
-    @property
-    def daemonset(self) -> dict[str, Any]:
-        """The agent's."""
-        return next(one for one in self.of("DaemonSet") if one["metadata"]["name"].startswith("routable-agent"))
+    def daemonset(self, name: str = "routable-agent") -> dict[str, Any]:
+        """The one whose name begins so."""
+        return next(one for one in self.of("DaemonSet") if one["metadata"]["name"].startswith(name))
+
+    def pods(self, name: str = "routable-agent") -> Pods:
+        """What that makes."""
+        return Pods(self.daemonset(name)["spec"]["template"]["spec"])
 
     @property
     def pod(self) -> dict[str, Any]:
-        """The spec of its pods."""
-        found: dict[str, Any] = self.daemonset["spec"]["template"]["spec"]
-        return found
+        """The spec of the agents' pods."""
+        return self.pods().spec
 
     @property
     def agent(self) -> dict[str, Any]:
-        """Their container of the agent, or the only one."""
-        (found,) = [one for one in self.pod["containers"] if one["name"] == "agent" or len(self.pod["containers"]) == 1]
-        return dict(found)
+        """Their only container."""
+        return self.pods().container
 
     @property
     def config(self) -> str:
@@ -49,11 +68,6 @@ class Rendered:
         name = next(one["configMap"]["name"] for one in self.pod["volumes"] if "configMap" in one)
         (found,) = (one for one in self.of("ConfigMap") if one["metadata"]["name"] == name)
         return str(found["data"]["agent.toml"])
-
-    def mounted(self) -> dict[str, dict[str, Any]]:
-        """What is mounted in the container, by path: the mount and its volume, in one."""
-        volumes = {one["name"]: one for one in self.pod["volumes"]}
-        return {one["mountPath"]: {**volumes[one["name"]], **one} for one in self.agent["volumeMounts"]}
 
 
 @cache

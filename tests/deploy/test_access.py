@@ -28,8 +28,8 @@ def test_the_role_is_of_the_agents_account_in_every_overlay_alike(overlay: str) 
 
 
 def test_agents_ask_for_just_what_the_role_permits() -> None:
-    """Two of them, with the API server judging by that role: each comes to know the other, is ready, says so on its Node
-    and takes its taint away; and every verb of the role was needed for it."""
+    """Two of them, with the API server judging by that role: each comes to know the other, is ready, says so on its
+    Node and takes its taint away; and every verb of the role was needed for it."""
     (role,) = rendered("overlays/static").of("ClusterRole")
     with cluster("static") as here:
         here.api.rules = role["rules"]

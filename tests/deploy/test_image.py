@@ -16,10 +16,11 @@ import pytest
 
 from demo import traffic
 from demo.lab import Node, built, eventually, toml
+from demo.place import Failed
 from tests.conformance.conftest import REFERENCE
 from tests.conformance.podman import Podman, is_root, prepare
 from tests.deploy.image import NAME, ROOT, archive
-from tests.deploy.manifests import rendered
+from tests.deploy.manifests import Pods, rendered
 
 pytestmark = [
     pytest.mark.runtime,
@@ -27,6 +28,7 @@ pytestmark = [
     pytest.mark.skipif(not is_root(), reason="podman needs real root"),
 ]
 OVERLAY = rendered("overlays/static")
+AGENT, BIRD = OVERLAY.pods(), rendered("overlays/bgp").pods("routable-bird")
 CONFLIST = tomllib.loads(OVERLAY.config)["cni"]["conflist"]
 SHARED = ("/run/netns", "/proc/sys/net")
 """What of the machine is the node's here, too; all else is below a directory of the node's own."""
@@ -37,28 +39,28 @@ def on_host(node: Node, path: str) -> Path:
     return Path(path) if path in SHARED else node.directory / "host" / path.lstrip("/")
 
 
-def options(node: Node) -> list[str]:
-    """What the manifest says of the agent's container, in podman's words, but for its mounts, and for ``hostPID``:
+def options(node: Node, pods: Pods = AGENT) -> list[str]:
+    """What the manifest says of the container of *pods*, in podman's words, but for its mounts, and for ``hostPID``:
     where podman makes no control groups, as in these tests, it wants each container to have processes of its own."""
-    context, pod = OVERLAY.agent["securityContext"], OVERLAY.pod
+    context, pod = pods.container["securityContext"], pods.spec
     words = ["--network=host"] if pod["hostNetwork"] else []
     words += ["--read-only", "--read-only-tmpfs=false"] if context["readOnlyRootFilesystem"] else []
     words += [f"--cap-drop={one}" for one in context["capabilities"]["drop"]]
     words += [f"--cap-add={one}" for one in context["capabilities"]["add"]]
-    words += [f"--env={one['name']}={node.name}" for one in OVERLAY.agent["env"]]
+    words += [f"--env={one['name']}={node.name}" for one in pods.container.get("env", ())]
     return words
 
 
-def mounts(node: Node) -> list[str]:
-    """The same of its mounts, and what kubelet makes of those that are not there."""
+def mounts(node: Node, pods: Pods = AGENT, config: str = "config") -> list[str]:
+    """The same of its mounts, with the node's directory *config* for the ConfigMap, and what kubelet makes of those that are not there."""
     words = []
-    for path, mount in OVERLAY.mounted().items():
+    for path, mount in pods.mounted().items():
         flags = "ro" if mount.get("readOnly") else "rw"
         flags += ",rslave" * (mount.get("mountPropagation") == "HostToContainer")
         if "emptyDir" in mount:
             words.append(f"--tmpfs={path}")
         elif "configMap" in mount:
-            words.append(f"--volume={node.directory}/config:{path}:{flags}")
+            words.append(f"--volume={node.directory / config}:{path}:{flags}")
         else:
             source = on_host(node, mount["hostPath"]["path"])
             if mount["hostPath"]["type"] == "FileOrCreate":
@@ -122,15 +124,15 @@ def once(podman: Podman, program: str, *words: str) -> str:
     return podman("run", "--rm", "--pull=never", "--network=none", f"--entrypoint={program}", NAME, *words)
 
 
-def logs(podman: Podman) -> bytes:
-    """What the agent logged."""
-    done = subprocess.run([*podman.command, "logs", "agent"], env=podman.environment, capture_output=True, check=True)
+def logs(podman: Podman, name: str = "agent") -> bytes:
+    """What the container said."""
+    done = subprocess.run([*podman.command, "logs", name], env=podman.environment, capture_output=True, check=True)
     return done.stdout + done.stderr
 
 
-def is_running(podman: Podman) -> bool:
+def is_running(podman: Podman, name: str = "agent") -> bool:
     """Whether the container is."""
-    return podman.inspect("agent", "{{.State.Running}}") == "true"
+    return podman.inspect(name, "{{.State.Running}}") == "true"
 
 
 def test_the_version_says_which_commit_it_is_of(podman: Podman) -> None:
@@ -258,3 +260,43 @@ def test_uninstalling_in_the_same_image_leaves_nothing(agent: str, podman: Podma
     assert not node.runtime.executable.exists()
     node.pods.remove(pod)
     pod.place.remove()
+
+
+BIRD_CONF = """
+router id 192.0.2.1;
+graceful restart wait 2;
+protocol device {}
+protocol kernel { persist; graceful restart; ipv4 { export all; }; }
+protocol static { ipv4; route 198.51.100.0/24 via "eth0"; }
+"""
+
+
+def test_bird_in_a_container_of_its_own_leaves_its_routes_to_the_next_one(podman: Podman, node: Node) -> None:
+    """As the DaemonSet of the overlay bgp has it: it waits for its configuration, answers by its socket, and is
+    replaced without a word to its neighbours, by one that takes up what is there."""
+    directory = on_host(node, "/run/routable") / "bgp"
+    control = "/run/routable/bgp/bird.ctl"
+
+    def answers() -> bool:
+        if not is_running(podman, "bird"):
+            raise Failed(logs(podman, "bird").decode())
+        return (directory / "bird.ctl").exists() and "up and running" in podman.exec(
+            "bird", "sh", "-c", f"birdc -s {control} show status 2>&1 || true"
+        )
+
+    (node.directory / "bgp").mkdir()
+    (node.directory / "bgp" / "agent.toml").write_text(rendered("overlays/bgp").config)
+    program, *words = BIRD.container["command"]
+    run = [*options(node, BIRD), *mounts(node, BIRD, "bgp"), f"--entrypoint={program}"]
+    podman("run", "--detach", "--name=bird", "--pull=never", *run, NAME, *words)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    (directory / "bird.conf").write_text(BIRD_CONF)
+    eventually("BIRD answers", answers)
+    eventually("its route is there", lambda: "198.51.100.0/24" in node.place.ip("route show proto bird"))
+    for _ in range(2):
+        podman("stop", f"--time={BIRD.spec['terminationGracePeriodSeconds']}", "bird")
+        assert "198.51.100.0/24" in node.place.ip("route show proto bird")
+        podman("start", "bird")
+        eventually("the next one answers", answers)
+        assert f"{control} -R" in podman.exec("bird", "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    podman("rm", "--force", "--time=0", "bird")
