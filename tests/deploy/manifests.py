@@ -44,13 +44,18 @@ class Rendered:
         """Those of a *kind*."""
         return [one for one in self.objects if one["kind"] == kind]
 
-    def daemonset(self, name: str = "routable-agent") -> dict[str, Any]:
-        """The one whose name begins so."""
+    def named(self, name: str) -> dict[str, Any]:
+        """The DaemonSet whose name begins so."""
         return next(one for one in self.of("DaemonSet") if one["metadata"]["name"].startswith(name))
 
+    @property
+    def daemonset(self) -> dict[str, Any]:
+        """The agent's."""
+        return self.named("routable-agent")
+
     def pods(self, name: str = "routable-agent") -> Pods:
-        """What that makes."""
-        return Pods(self.daemonset(name)["spec"]["template"]["spec"])
+        """What the DaemonSet makes whose name begins so."""
+        return Pods(self.named(name)["spec"]["template"]["spec"])
 
     @property
     def pod(self) -> dict[str, Any]:
@@ -61,6 +66,10 @@ class Rendered:
     def agent(self) -> dict[str, Any]:
         """Their only container."""
         return self.pods().container
+
+    def mounted(self) -> dict[str, dict[str, Any]]:
+        """What is mounted in that."""
+        return self.pods().mounted()
 
     @property
     def config(self) -> str:

@@ -52,7 +52,8 @@ def options(node: Node, pods: Pods = AGENT) -> list[str]:
 
 
 def mounts(node: Node, pods: Pods = AGENT, config: str = "config") -> list[str]:
-    """The same of its mounts, with the node's directory *config* for the ConfigMap, and what kubelet makes of those that are not there."""
+    """The same of its mounts, and what kubelet makes of those that are not there; *config* is the node's directory that
+    stands for the ConfigMap."""
     words = []
     for path, mount in pods.mounted().items():
         flags = "ro" if mount.get("readOnly") else "rw"
@@ -266,7 +267,7 @@ BIRD_CONF = """
 router id 192.0.2.1;
 graceful restart wait 2;
 protocol device {}
-protocol kernel { persist; graceful restart; ipv4 { export all; }; }
+protocol kernel { metric 8282; persist; graceful restart; ipv4 { export all; }; }
 protocol static { ipv4; route 198.51.100.0/24 via "eth0"; }
 """
 

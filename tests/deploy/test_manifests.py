@@ -73,7 +73,7 @@ def test_the_agent_takes_its_configuration(overlay: str, config: Config) -> None
 def test_what_the_agent_keeps_and_what_the_runtime_reads_is_the_machines(overlay: str, config: Config) -> None:
     """Socket, journal, spool, conflist and executables are where the machine has them, by the same paths: the
     executable runs there, and an agent without a container would find the same."""
-    mounts = rendered(f"overlays/{overlay}").pods().mounted()
+    mounts = rendered(f"overlays/{overlay}").mounted()
     for path in (config.paths.socket, config.paths.state, f"{config.paths.spool}/1", config.cni.conflist):
         place = next(one for one in mounts if Path(path).is_relative_to(one))
         assert mounts[place]["hostPath"]["path"] == place
@@ -113,7 +113,7 @@ def test_the_agent_runs_on_every_node_before_all_else(overlay: str) -> None:
     assert one.pod["tolerations"] == [{"operator": "Exists"}]
     assert one.pod["priorityClassName"] == "system-node-critical"
     assert one.pod["hostNetwork"] is True
-    assert one.daemonset()["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"]
+    assert one.daemonset["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"]
     assert one.agent["resources"]["requests"].keys() == {"cpu", "memory"}
 
 
@@ -143,8 +143,8 @@ def test_uninstalling_runs_once_and_then_says_that_it_is_done() -> None:
     assert one.agent["command"] == ["sleep", "infinity"]
     assert first["name"] != one.agent["name"]
     agents = rendered("overlays/static")
-    assert one.daemonset()["spec"]["selector"] != agents.daemonset()["spec"]["selector"]
-    assert one.daemonset()["metadata"]["name"] != agents.daemonset()["metadata"]["name"]
+    assert one.daemonset["spec"]["selector"] != agents.daemonset["spec"]["selector"]
+    assert one.daemonset["metadata"]["name"] != agents.daemonset["metadata"]["name"]
     assert first["volumeMounts"] == agents.agent["volumeMounts"]
     assert first["securityContext"] == agents.agent["securityContext"]
     assert not one.of("ClusterRole") and not one.of("ClusterRoleBinding")
@@ -171,5 +171,5 @@ def test_bird_has_pods_of_its_own() -> None:
     assert tomllib.loads(one.config)["bgp"]["start_bird"] is False
     assert all(mount in agent["volumeMounts"] for mount in bird["volumeMounts"])
     assert [mount["name"] for mount in bird["volumeMounts"]] == ["config", "run"]
-    assert one.daemonset()["spec"]["selector"] != one.daemonset("routable-bird")["spec"]["selector"]
+    assert one.daemonset["spec"]["selector"] != one.named("routable-bird")["spec"]["selector"]
     assert one.pod["hostPID"] is True  # by its number the agent knows whom it speaks with
