@@ -143,6 +143,8 @@ class Backend(Generic[S]):
         has_pod_cidrs: pods' addresses are of the pod CIDRs in the list of nodes, so that a node can go from one such
             backend to another under running pods.
         shows: whether an object of ours on the host shows that peers may be reached by this backend.
+        has_nexthops: its peers are reached by nexthop objects of ours; else by another program's routes, so that a peer
+            without such an object is one that may be reached by this backend.
         is_lasting: its parts live as long as the configuration has its table: others are told something by them, and
             use that for a while after this node has changed to another backend.
         instead_of_masquerade: what to use in the place of the table [masquerade], where that is not for it.
@@ -160,5 +162,6 @@ class Backend(Generic[S]):
     needs_nodes: bool = True
     has_pod_cidrs: bool = True
     shows: Callable[[Item], bool] = lambda item: False
+    has_nexthops: bool = True
     is_lasting: bool = False
     instead_of_masquerade: str = ""

@@ -146,6 +146,11 @@ def nexthop_id(name: str, family: int) -> int:
     return _NEXTHOP_BASE | int.from_bytes(digest[:4], "big") % _NEXTHOP_BASE
 
 
+def nexthop_keys(name: str) -> list[Key]:
+    """The keys of the nexthop objects of the peer *name*, one for each family, unless another has the id."""
+    return [nexthop_key(nexthop_id(name, family)) for family in (4, 6)]
+
+
 class Share(NamedTuple):
     """What one peer needs of the kernel, by the ids of its nexthops; and why some of it cannot be reached."""
 

@@ -12,7 +12,7 @@ from backends.site import Site
 from backends.transition import Transition
 from backends.wiring import Wiring
 from cni.errors import ConfigInvalid, StateCorrupt
-from dataplane.items import Plan, nexthop_key
+from dataplane.items import Plan
 
 JOURNAL: Final = "backend"
 """The name of the state in the journal."""
@@ -101,15 +101,17 @@ def seen(have: Plan, names: Iterable[str], configured: str) -> State:
     """Where to go on where there is no journal: what the kernel *have* says of the nodes with these *names*. What else
     than *configured* is in use there is left peer by peer, since other nodes may send to this one by it."""
     alike = [name for name in BACKENDS if name != configured and are_alike(name, configured)]
-    for other in alike:
-        shows = load(other).shows
-        if any(map(shows, have.values())):
+    for other in map(load, alike):
+        if any(map(other.shows, have.values())):
             break
     else:
         return State(configured, configured, configured)
-    ways = {name: [nexthop_key(nodeplan.nexthop_id(name, family)) for family in (4, 6)] for name in names}
-    left = {name for name, keys in ways.items() if any(key in have and shows(have[key]) for key in keys)}
-    return State(other, configured, configured, frozenset(ways.keys() - left))
+
+    def is_left(name: str) -> bool:
+        found = [have[key] for key in nodeplan.nexthop_keys(name) if key in have]
+        return any(map(other.shows, found)) if other.has_nexthops else not found
+
+    return State(other.name, configured, configured, frozenset(name for name in names if not is_left(name)))
 
 
 class Way:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from backends.site import Site
     from backends.told import Shown
     from backends.wiring import Wiring
+    from dataplane.items import Item
 
 NAME: Final = "bgp"
 
@@ -24,6 +25,12 @@ def _wiring(site: Site, table: BgpTable) -> Wiring:
     from backends.bgp.wiring import BgpWiring
 
     return BgpWiring(site, table)
+
+
+def _shows(item: Item) -> bool:
+    from dataplane.items import Route
+
+    return isinstance(item, Route) and item.local
 
 
 def _supply(table: BgpTable, means: Means) -> Provision:
@@ -60,6 +67,8 @@ BACKEND: Final = Backend(
     contradictions=contradictions,
     wiring=_wiring,
     supply=_supply,
+    shows=_shows,
+    has_nexthops=False,
     is_lasting=True,
     remove=_remove,
     check=_check,
