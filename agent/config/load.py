@@ -41,7 +41,11 @@ def load(path: str, *, hostname: str) -> Config:
     file.refuse_contradictions(config)
     file.refuse_of_backend(config, backends.load(config.backend))
     file.refuse_repeated_paths(config)
-    return config if config.node else msgspec.structs.replace(config, node=file.node(hostname))
+    if config.node:
+        return config
+    # A Node is called as kubelet calls it: the host's name in small letters.
+    is_node = config.nodes.source == "kubernetes" or config.kubernetes.announce
+    return msgspec.structs.replace(config, node=file.node(hostname.lower() if is_node else hostname))
 
 
 def _concerned(document: Mapping[str, Any]) -> frozenset[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.announce import check
 from agent.announce.announcer import BURST, Announcer
 from cluster.access import Credentials
 from cluster.apiserver import Api
@@ -287,6 +288,19 @@ def test_whatever_a_server_does_in_place_of_an_answer(
             voice.now += 2.0
             assert voice.look() == ""
         assert voice.condition()["status"] == "True"
+
+
+def test_what_check_tells_of_the_node(api: ApiServer, credentials: Callable[..., Credentials]) -> None:
+    """What it says, or that there is no such answer; nothing is changed."""
+    api.store.put(registered(OTHER))
+
+    def told() -> str:
+        return " ".join(str(one) for one in check.node(Api(credentials()), "the test's API server", "n1"))
+
+    assert "n1 says nothing of NetworkUnavailable; taints: example.com/gpu" in told()
+    api.faults.append("garbage")
+    assert "the test's API server answers with something else than a Node" in told()
+    assert not api.patches
 
 
 def test_it_is_a_part_of_the_agent(api: ApiServer, speaking: Callable[..., Any]) -> None:

@@ -275,6 +275,21 @@ def test_refuses_a_host_name_that_is_no_node_name(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "node"),
+    [
+        (LEAST, "Web-1.Example"),
+        ('backend = "static"\n[nodes]\nsource = "kubernetes"', "web-1.example"),
+        (f"{LEAST}[kubernetes]\nannounce = true", "web-1.example"),
+        (f'node = "WEB"\n{LEAST}[kubernetes]\nannounce = true', "WEB"),
+    ],
+)
+def test_a_node_of_kubernetes_is_called_as_kubelet_calls_it(path: Path, text: str, node: str) -> None:
+    """The host's name in small letters; where the file names the node, or no Node is asked for, as it stands there."""
+    path.write_text(text)
+    assert config.load(str(path), hostname="Web-1.Example").node == node
+
+
+@pytest.mark.parametrize(
     ("listen", "endpoint"),
     [("", None), ("0.0.0.0:1", ("0.0.0.0", 1)), ("[2001:DB8::0]:65535", ("2001:db8::", 65535))],
 )
