@@ -2,6 +2,7 @@
 #
 #   make demo [BACKEND=static|vxlan] [FAMILY=v4|v6|dual]     the main job before one's eyes
 #   make demo BACKEND=bgp [FAMILY=…]                         a rack that announces its pods to its router
+#   make demo CLUSTERS=2 [BACKEND=static|bgp] [FAMILY=…]     two clusters behind one spine, and a load balancer
 #   make demo BACKEND=aws-eni                                the same on an emulated VPC
 #   make demo K8S=1                                          nodes from an API server: they come and go, it is away
 #   make demo SWITCH=1                                       the backend changes under running pods
@@ -12,11 +13,11 @@
 PYTHON ?= $$(command -v /usr/bin/python3 || command -v python3)
 BIN := .venv/bin
 TESTS ?=
-export BACKEND FAMILY SWITCH K8S
+export BACKEND FAMILY SWITCH K8S CLUSTERS
 
 .PHONY: demo test coverage lint bench setup setup-test clean
 
-demo: $(if $(K8S)$(filter bgp,$(BACKEND)),setup-test,setup)
+demo: $(if $(K8S)$(CLUSTERS)$(filter bgp,$(BACKEND)),setup-test,setup)
 	@$(BIN)/python -m demo
 
 test: setup-test lint
@@ -54,7 +55,7 @@ setup-test: .venv/ready-test
 .venv/ready-test: .venv/ready Makefile deploy/image.sh $(wildcard deploy/requirements/*.txt)
 	@deploy/packages.sh gcc libc6-dev containernetworking-plugins iptables
 	@deploy/packages.sh --optional podman crun busybox-static mmdebstrap
-	@deploy/packages.sh --extract .venv/debian prometheus containerd runc bird2
+	@deploy/packages.sh --extract .venv/debian prometheus containerd runc bird2 frr haproxy
 	@deploy/packages.sh --extract .venv/debian-testing --suite testing containerd containernetworking-plugins
 	@echo "installing the packages for the tests into .venv"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws,gcp,kubernetes,test]'

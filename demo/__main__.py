@@ -1,7 +1,8 @@
 """``make demo``: the main job on a cluster of three nodes, before one's eyes. Exit code 1 if a claim did not hold.
 
 BACKEND=static|vxlan|bgp|aws-eni and FAMILY=v4|v6|dual choose what is shown; SWITCH=1 changes the backend under running
-pods, between the first two; K8S=1 has the nodes of an API server, which come, go, and are not always told of.
+pods, between the first two; K8S=1 has the nodes of an API server, which come, go, and are not always told of;
+CLUSTERS=2 has two clusters behind one spine, the first with bgp, the other with static or bgp, and a load balancer.
 """
 
 from __future__ import annotations
@@ -26,38 +27,15 @@ PODS = 2
 
 def main(environment: Mapping[str, str]) -> int:
     """Show it; the answer is the exit code."""
-    backend, family = environment.get("BACKEND") or "static", environment.get("FAMILY") or "v4"
-    families = next((one for one in FAMILIES if one == family), None)
-    if backend not in BACKENDS or families is None:
-        print(f"BACKEND is one of {', '.join(BACKENDS)}; FAMILY one of {', '.join(FAMILIES)}", file=sys.stderr)
-        return 2
-    if backend == "aws-eni" and (environment.get("SWITCH") or families != "v4"):
-        print("BACKEND=aws-eni goes with neither SWITCH nor FAMILY: its addresses are the VPC's", file=sys.stderr)
-        return 2
-    if environment.get("K8S") and (backend == "aws-eni" or environment.get("SWITCH")):
-        print("K8S=1 goes with neither BACKEND=aws-eni, which needs no list of nodes, nor SWITCH", file=sys.stderr)
-        return 2
-    if backend == "bgp" and (environment.get("SWITCH") or environment.get("K8S")):
-        print("BACKEND=bgp goes with neither SWITCH nor K8S: it shows a rack and its router", file=sys.stderr)
+    wrong = _wrong(environment)
+    if wrong:
+        print(wrong, file=sys.stderr)
         return 2
     if not isolate.is_isolated():
         isolate.execute([sys.executable, "-m", "demo"])
     try:
         out = Printer()
-        if backend == "aws-eni":
-            Aws(out).run()
-        elif backend == "bgp":
-            from demo.bgp import Bgp
-
-            Bgp(families, out).run()
-        elif environment.get("K8S"):
-            from demo.joining import Joining  # what its API server needs is among the packages for the tests
-
-            Joining(backend, families, out).run()
-        elif environment.get("SWITCH"):
-            Change(backend, families, out).run()
-        else:
-            Demo(backend, families, out).run()
+        _run(environment, out)
         return out.conclusion()
     except (Failed, Refused) as error:
         print(f"\nfailed: {error}", file=sys.stderr)
@@ -65,6 +43,47 @@ def main(environment: Mapping[str, str]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted: nothing is left behind", file=sys.stderr)
         return 130
+
+
+def _wrong(environment: Mapping[str, str]) -> str:
+    """Why that cannot be shown; '': it can."""
+    backend, family, clusters = (environment.get(name) for name in ("BACKEND", "FAMILY", "CLUSTERS"))
+    others = environment.get("SWITCH") or environment.get("K8S")
+    if (backend or "static") not in BACKENDS or (family or "v4") not in FAMILIES:
+        return f"BACKEND is one of {', '.join(BACKENDS)}; FAMILY one of {', '.join(FAMILIES)}"
+    if clusters and (clusters != "2" or others or backend not in (None, "", "static", "bgp")):
+        return "CLUSTERS=2 goes with BACKEND=static or bgp, and with neither SWITCH nor K8S"
+    if backend == "aws-eni" and (environment.get("SWITCH") or (family or "v4") != "v4"):
+        return "BACKEND=aws-eni goes with neither SWITCH nor FAMILY: its addresses are the VPC's"
+    if environment.get("K8S") and (backend == "aws-eni" or environment.get("SWITCH")):
+        return "K8S=1 goes with neither BACKEND=aws-eni, which needs no list of nodes, nor SWITCH"
+    if backend == "bgp" and others:
+        return "BACKEND=bgp goes with neither SWITCH nor K8S: it shows a rack and its router"
+    return ""
+
+
+def _run(environment: Mapping[str, str], out: Printer) -> None:
+    # What these need is among the packages for the tests, so not every run imports them.
+    backend = environment.get("BACKEND") or "static"
+    family = next(one for one in FAMILIES if one == (environment.get("FAMILY") or "v4"))
+    if environment.get("CLUSTERS"):
+        from demo.between import Between
+
+        Between("bgp" if backend == "bgp" else "static", family, out).run()
+    elif backend == "aws-eni":
+        Aws(out).run()
+    elif backend == "bgp":
+        from demo.bgp import Bgp
+
+        Bgp(family, out).run()
+    elif environment.get("K8S"):
+        from demo.joining import Joining
+
+        Joining(backend, family, out).run()
+    elif environment.get("SWITCH"):
+        Change(backend, family, out).run()
+    else:
+        Demo(backend, family, out).run()
 
 
 class Demo(Run):

@@ -171,11 +171,9 @@ def _begun(cleanup: ExitStack, table: Mapping[str, Any], *, is_started: bool = T
     lab = cleanup.enter_context(labs.built(**{"backend": "bgp", "settings": settings, "is_started": False, **built}))
     bird = program(lab.directory)
     for node in lab.nodes:
-        own = {"bird": str(bird), "directory": str(node.directory / "bgp")}
-        node.settings["bgp"] = {**node.settings["bgp"], **own}
-        node.power = f"{POWER},+net_bind_service"
+        speaks(node, bird)
         node.labels = {"number": str(node.number)}
-        cleanup.callback(_end, node)
+        cleanup.callback(finished, node)
     lab.write_nodes()
     if is_started:
         for node in lab.nodes:
@@ -186,8 +184,14 @@ def _begun(cleanup: ExitStack, table: Mapping[str, Any], *, is_started: bool = T
     return lab
 
 
-def _end(node: Node) -> None:
-    """The agent first: it would start BIRD again."""
+def speaks(node: Node, bird: Path) -> None:
+    """What lets the *node*'s agent start a BIRD of its own."""
+    node.settings["bgp"] = {**node.settings["bgp"], "bird": str(bird), "directory": str(node.directory / "bgp")}
+    node.power = f"{POWER},+net_bind_service"
+
+
+def finished(node: Node) -> None:
+    """The end of the agent and of its BIRD; the agent first, since it would start BIRD again."""
     if node.agent is not None and node.agent.poll() is None:
         node.stop(signal.SIGTERM)
     with suppress(Failure, ProcessLookupError):
