@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from cni.errors import Failure
+
+_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,12 @@ class Shown(NamedTuple):
 
     lines: Sequence[str] = ()
     tables: Sequence[Table] = ()
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of *names*, and how many there are besides: what one sentence can hold."""
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def together(all_told: Iterable[Told]) -> Told:

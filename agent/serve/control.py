@@ -16,7 +16,7 @@ from agent.keep.survey import Survey
 from agent.node.node import Node
 from agent.serve.lane import Answer, Incoming
 from agent.switch.switch import Switch
-from agent.tell import status
+from agent.tell import plain
 from agent.tell.status import Status
 from cni import frame, result
 from cni.errors import ConfigInvalid, Failure, Undecodable, bug
@@ -80,13 +80,13 @@ class Control:
     def _history(self, arguments: Any) -> object:
         text = arguments.get("address") if isinstance(arguments, dict) else None
         if isinstance(text, str) and _POD.fullmatch(text):
-            return status.history(self._node.ledger.history_of(text))
+            return plain.history(self._node.ledger.history_of(text))
         try:
             address = IPAddress(str(text))
         except (AddrFormatError, ValueError, TypeError) as error:
             allowed = "for example 10.244.1.7 or 2001:db8::7; or a pod's name, as default/web-0"
             raise ConfigInvalid(f"{text!r} is no IP address", allowed) from error
-        return status.history(self._node.ledger.history(address))
+        return plain.history(self._node.ledger.history(address))
 
 
 def _arguments(stdin: bytes) -> Any:

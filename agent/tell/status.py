@@ -4,9 +4,9 @@ Read-only; nothing here costs more than a copy of what is in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from agent.keep.podlinks import OF_POD
 from agent.keep.repair import Repair
@@ -15,16 +15,13 @@ from agent.keep.strays import strays
 from agent.keep.survey import Surroundings, Survey
 from agent.node.node import Node
 from agent.switch.switch import Switch
+from agent.tell import plain
 from agent.tell.metrics import Snapshot
 from agent.tell.trouble import Kind, Trouble
 from backends.fabric import Fabric, Shortage
-from backends.told import Teller, Told, together
+from backends.told import Teller, Told, few, together
 from cni.errors import Exhausted, Failure, Limited, NotReady, TryAgain
 from ipam.family import Counts
-from ipam.store import Record, Tenure
-
-_NAMED: Final = 5
-"""How many peers or objects one sentence names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +116,15 @@ class Status:
         for finding in self.findings():
             yield _told(Kind.HOST, finding)
         if now.unserved:
-            names = _few([one.peer for one in now.unserved])
+            names = few([one.peer for one in now.unserved])
             failure = Limited(f"pods on these nodes cannot be reached: {names}", now.unserved[0].why)
             yield Trouble(Kind.PEERS, failure, len(now.unserved))
-        for kind, complaints in self._told().complaints.items():
+        for kind, complaints in self._of_backend().complaints.items():
             for one in complaints:
                 yield Trouble(kind, one.failure, one.count)
         away = strays(self.node.ledger.records().values(), now.site, now.peers)
         if away:
-            names = _few([str(one) for one in away])
+            names = few([str(one) for one in away])
             failure = Limited(
                 f"these pods have addresses that are not of {self.node_name} any more: {names}",
                 "other nodes do not reach them, and others may be given the same addresses: delete these pods to have "
@@ -138,14 +135,14 @@ class Status:
         for kind in (Kind.OBJECTS, Kind.PODS):
             whats = [one for one in failing if one.startswith(OF_POD) == (kind is Kind.PODS)]
             if whats:
-                failure = Limited(f"could not be put right: {_few(whats)}", str(failing[whats[0]]))
+                failure = Limited(f"could not be put right: {few(whats)}", str(failing[whats[0]]))
                 yield Trouble(kind, failure, len(whats))
 
     def snapshot(self) -> Snapshot:
         """The numbers for Prometheus."""
         now = self.survey.now
         troubles = self.troubles()
-        told = self._told()
+        told = self._of_backend()
         return Snapshot(
             leases=len(self.node.ledger.records()),
             blocks=tuple(self.node.ledger.counts()),
@@ -174,11 +171,11 @@ class Status:
             "backend": self.switch.backend,
             "switch": self.switch.progress(),
             "version": self.version,
-            "problems": [_problem(one) for one in self.troubles()],
-            "site": _site(now) if now else None,
-            "pool": [_counts(one) for one in self.node.ledger.counts()],
-            "leases": [_lease(record) for record in self.node.ledger.records().values()],
-            "peers": _peers(now, self.node_name) if now else [],
+            "problems": [plain.problem(one) for one in self.troubles()],
+            "site": plain.site(now) if now else None,
+            "pool": [plain.counts(one) for one in self.node.ledger.counts()],
+            "leases": [plain.lease(record) for record in self.node.ledger.records().values()],
+            "peers": plain.peers(now, self.node_name) if now else [],
             "nodes_source": self.survey.origin,
             "nodes_error": str(stale) if stale else "",
             "repairs": dict(self.repair.diary.counts),
@@ -186,31 +183,12 @@ class Status:
             "spooled": len(self.spool),
             "waiting": self.waiting(),
             "cloud": None,  # unless there is one, which tells
-            **self._told().sections,
+            **self._of_backend().sections,
         }
 
-    def _told(self) -> Told:
+    def _of_backend(self) -> Told:
         """What the backend says of itself."""
         return together(one.told() for one in (self.fabric, *self.tellers))
-
-
-def history(tenures: list[Tenure]) -> list[dict[str, Any]]:
-    """Who has and who had an address, for ``routablectl ip``."""
-    return [
-        {
-            "address": str(one.address),
-            "network": one.who.network,
-            "container": one.who.container,
-            "ifname": one.who.ifname,
-            "pod": one.pod,
-            "uid": one.uid,
-            "netns": one.netns,
-            "mac": one.mac,
-            "since": one.since,
-            "until": one.until,
-        }
-        for one in tenures
-    ]
 
 
 def _fatal(kind: Kind, failure: Failure) -> Trouble:
@@ -229,75 +207,3 @@ def _full(family: int, pool: Sequence[Counts]) -> Failure:
         f"no free IPv{family} address: {used} of {total} in use, {cooling} cooling down",
         "run fewer pods on this node, or give it a further pod CIDR",
     )
-
-
-def _problem(trouble: Trouble) -> Mapping[str, Any]:
-    """*by_status* is what CNI STATUS tells, too, so that the node is NotReady for it."""
-    failure = trouble.failure
-    return {
-        "kind": str(trouble.kind),
-        "by_status": trouble.is_fatal,
-        "code": failure.code,
-        "msg": failure.message,
-        "details": failure.details,
-        "count": trouble.count,
-    }
-
-
-def _few(names: list[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _site(now: Surroundings) -> Mapping[str, Any]:
-    uplink = now.site.uplink
-    return {
-        "uplink": uplink.name,
-        "uplink_mtu": uplink.mtu,
-        "addresses": [str(one) for one in uplink.addresses],
-        "pod_mtu": now.wiring.mtu,
-        "pod_cidrs": [str(one) for one in now.site.here.pod_cidrs],
-    }
-
-
-def _counts(one: Counts) -> Mapping[str, Any]:
-    return {
-        "block": str(one.block.network),
-        "owner": one.block.owner,
-        "total": one.total,
-        "used": one.used,
-        "cooling": one.cooling,
-        "free": one.free,
-    }
-
-
-def _lease(record: Record) -> Mapping[str, Any]:
-    who = record.lease.who
-    return {
-        "addresses": [str(address) for address in record.lease.addresses],
-        "network": who.network,
-        "container": who.container,
-        "ifname": who.ifname,
-        "pod": record.pod,
-        "uid": record.uid,
-        "netns": record.netns,
-        "mac": record.mac,
-        "mtu": record.mtu,
-        "since": record.since.wall,
-    }
-
-
-def _peers(now: Surroundings, here: str) -> list[Mapping[str, Any]]:
-    why: dict[str, list[str]] = {}
-    for one in now.unserved:
-        why.setdefault(one.peer, []).append(one.why)
-    return [
-        {
-            "name": peer.name,
-            "addresses": [str(address) for address in peer.addresses],
-            "pod_cidrs": [str(cidr) for cidr in peer.pod_cidrs],
-            "unserved": why.get(peer.name, []),
-        }
-        for peer in sorted(now.peers, key=lambda peer: peer.name)
-        if peer.name != here
-    ]

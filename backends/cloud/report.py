@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from backends.told import Complaint, Measure, Shown, Told
+from backends.told import Complaint, Measure, Shown, Told, few
 from cni.errors import Limited
-
-_NAMED: Final = 5
-"""How many pods one sentence names."""
 
 
 class Report(NamedTuple):
@@ -39,10 +36,8 @@ class Report(NamedTuple):
     def _undelivered(self) -> list[Complaint]:
         if not self.undelivered:
             return []
-        rest = len(self.undelivered) - _NAMED
-        names = ", ".join(self.undelivered[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
         failure = Limited(
-            f"{self.cloud} does not deliver these pods' addresses here any more: {names}",
+            f"{self.cloud} does not deliver these pods' addresses here any more: {few(self.undelivered)}",
             "somebody took them from the node's interfaces: delete these pods to have them made anew",
         )
         return [Complaint(failure, len(self.undelivered))]
