@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -32,14 +32,17 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @contextmanager
-def running(release: str, nodes: int, directory: Path) -> Iterator[Cluster]:
-    """So many nodes on one segment, dual-stack, whose agents give containerd its network as they would on any node."""
+def running(release: str, nodes: int, directory: Path, wait: str = "10") -> Iterator[Cluster]:
+    """So many nodes on one segment, dual-stack, whose agents give containerd its network as they would on any node. The
+    executable waits so many seconds for an agent."""
     if not is_root():
         pytest.skip("containerd needs real root")
     if not RELEASES[release].is_there:
         pytest.skip(f"containerd {release} was not unpacked: see deploy/packages.sh")
     tools = daemon.tools(directory / "tools.tar")
     with lab.built(nodes=nodes, family="dual", is_started=False) as built, ExitStack() as cleanup:
+        for node in built.nodes:
+            node.runtime = replace(node.runtime, environment={"ROUTABLE_WAIT": wait})
         machines = [cleanup.enter_context(daemon.machine(node, RELEASES[release], tools)) for node in built.nodes]
         for node in built.nodes:
             node.start()

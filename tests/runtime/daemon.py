@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -122,16 +123,28 @@ class Machine:
         for path, own in self.paths.items():
             own.mkdir(parents=True, exist_ok=True)
             run(*self.enter, "sh", "-ec", f"mkdir -p {path}; mount --bind {own} {path}")
+        self._start()
+
+    def _start(self) -> None:
         command = [*self.enter, "containerd", "--config", str(self.directory / "config.toml")]
-        environment = {"PATH": self.release.path}
+        environment = {"PATH": self.release.path, **self.node.runtime.environment}
         with (self.directory / "containerd.log").open("ab") as log:
             self._daemon = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         self.cri = Cri(self.directory / "containerd.sock")
-        self._power.callback(self.cri.close)
         eventually("containerd answers", self._answers)
+
+    def kill(self) -> None:
+        """End containerd alone, by SIGKILL, and start it anew: its containers and what they run go on."""
+        assert self._daemon is not None
+        inner = Path(f"/proc/{self._daemon.pid}/task/{self._daemon.pid}/children").read_text().split()
+        os.kill(int(inner[0]), signal.SIGKILL)  # nsenter waits for it
+        self._daemon.wait()
+        self.cri.close()
+        self._start()
 
     def power_off(self) -> None:
         """End containerd and all containers at once, as the end of the machine does."""
+        self.cri.close()
         self._power.close()
         shutil.rmtree(self.directory / "state", ignore_errors=True)
 
@@ -177,8 +190,12 @@ class Machine:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What leads the executable to the node's agent."""
-        return {"ROUTABLE_SOCKET": str(self.node.runtime.socket), "ROUTABLE_SPOOL": str(self.node.runtime.spool)}
+        """What leads the executable to the node's agent, where it is not called by containerd."""
+        return {
+            "ROUTABLE_SOCKET": str(self.node.runtime.socket),
+            "ROUTABLE_SPOOL": str(self.node.runtime.spool),
+            **self.node.runtime.environment,
+        }
 
     def serve(self, pod: Pod) -> tuple[Sandbox, str]:
         """A sandbox for *pod*, and a container in it with a web server, see `tests.conformance.podman.image`."""

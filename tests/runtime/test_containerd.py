@@ -17,11 +17,11 @@ from demo.lab import eventually
 from demo.place import Failed, run
 from tests.runtime.conftest import Cluster
 from tests.runtime.cri import CallFailed, Pod, Sandbox
-from tests.runtime.daemon import NOTHING, Machine
+from tests.runtime.daemon import NOTHING, RELEASES, Machine
 
 pytestmark = pytest.mark.runtime
 _NUMBERS = itertools.count(1)
-FIFTY = 50
+FIFTY, TWENTY = 50, 20
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +168,38 @@ def test_fifty_at_once_while_the_agent_is_killed(cluster: Cluster) -> None:
             one.result()
     eventually("nothing is left", lambda: machine.left() == NOTHING)
     assert machine.cri.sandboxes() == []
+
+
+def test_containerd_is_killed_while_it_makes_pods(cluster: Cluster) -> None:
+    """Its next process knows of those that it had begun; kubelet has what is not ready removed, and nothing is left."""
+    machine = cluster.machines[0]
+    with ThreadPoolExecutor(TWENTY) as pool:
+        begun = [pool.submit(machine.cri.run, pod()) for _ in range(TWENTY)]
+        eventually("some pods are there", lambda: len(machine.node.status()["leases"]) > TWENTY // 4)
+        machine.kill()
+    assert all(isinstance(one.exception(), CallFailed) for one in begun)
+    for sandbox in machine.cri.sandboxes():
+        machine.cri.stop(sandbox)
+        machine.cri.remove(sandbox)
+    eventually("nothing is left", lambda: machine.left() == NOTHING)
+    new = machine.cri.run(pod())
+    assert machine.left()["leases"] == [new.id]
+
+
+def test_a_result_that_was_not_written_whole(cluster: Cluster) -> None:
+    """containerd 1.6 reads what an ADD gave before it calls DEL, and ends no pod where that is an empty file, until
+    somebody removes it; the address stays the pod's. Newer ones do that themselves."""
+    machine = cluster.machines[0]
+    sandbox = machine.cri.run(pod())
+    (result,) = machine.paths["/var/lib/cni"].glob(f"results/routable-{sandbox.id}-eth0")
+    result.write_text("")
+    if machine.release is RELEASES["1.6"]:
+        with pytest.raises(CallFailed, match="unexpected end of JSON input"):
+            machine.cri.stop(sandbox.id)
+        assert machine.left()["leases"] == [sandbox.id]
+        result.unlink()
+    machine.delete(sandbox)
+    assert machine.left() == NOTHING
 
 
 def reboot(machine: Machine) -> None:
