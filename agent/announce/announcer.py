@@ -18,7 +18,7 @@ import msgspec
 
 from agent.keep.limiter import Limiter
 from backends.threads import OnDeath, thread
-from cluster.apiserver import Api, Conflict, Connection, Unanswered
+from cluster.apiserver import Api, Conflict, Unanswered
 from cluster.kubernetes import PATH
 from cluster.ownnode import Said, Wish, said, spec_change, status_change
 from cni.errors import Failure, TryAgain
@@ -37,13 +37,16 @@ BURST: Final = 6
 PERIOD: Final = 600.0
 
 
+_Change = dict[str, Any]
+
+
 class Step(NamedTuple):
     """One kind of change: *resource* in words for who grants permissions, *suffix* of the path, and what it *changes*
     of a Node of that version, {} for nothing."""
 
     resource: str
     suffix: str
-    change: Callable[[Said, str, Wish, str], dict[str, Any]]
+    change: Callable[[Said, str, Wish, str], _Change]
 
 
 STEPS: Final = (
@@ -123,34 +126,32 @@ class Announcer:
                 self._failure = Failure(f"the Node {heard.name} is not changed for a while", why)
                 return
             try:
-                with self._api.connected() as connection:
-                    self._say(connection, heard.name, wish)
+                self._say(heard.name, wish)
             except Unanswered as unanswered:
                 self._failed(unanswered)
                 return
         self._settled, self._failure, self._failures = (heard, wish), None, 0
 
-    def _say(self, connection: Connection, name: str, wish: Wish) -> None:
+    def _say(self, name: str, wish: Wish) -> None:
         """Unanswered: not all of it could be said; each part is tried."""
         for attempt in range(1, TRIES + 1):
             try:
-                self._try(connection, f"{PATH}/{quote(name)}", wish)
+                self._try(name, wish)
             except Conflict:
                 if attempt == TRIES:
                     raise
             else:
                 return
 
-    def _try(self, connection: Connection, path: str, wish: Wish) -> None:
-        now, version = _read(connection.answer(path, {}, "the verb get on nodes"))
+    def _try(self, name: str, wish: Wish) -> None:
+        now, version = self._asked(name)
         refusal: Unanswered | None = None
         for step in STEPS:
             change = step.change(now, version, wish, _rfc3339(self._wall()))
             if not change:
                 continue
             try:
-                needs = f"the verb patch on {step.resource}"
-                now, version = _read(connection.patch(f"{path}{step.suffix}", msgspec.json.encode(change), needs))
+                now, version = self._asked(name, step, change)
             except Conflict:
                 raise
             except Unanswered as unanswered:
@@ -160,6 +161,25 @@ class Announcer:
                 log.info("said on the Node", extra={"node": now.name, "change": msgspec.json.encode(change).decode()})
         if refusal is not None:
             raise refusal
+
+    def _asked(self, name: str, step: Step | None = None, change: _Change | None = None) -> tuple[Said, str]:
+        """What the Node says, after the *change* of the *step* if there is one. Each request has a connection of its
+        own: they are few, and whoever refuses one may close it."""
+        path = f"{PATH}/{quote(name)}"
+        with self._api.connected() as connection:
+            if step is None:
+                answer = connection.answer(path, {}, "the verb get on nodes")
+            else:
+                needs = f"the verb patch on {step.resource}"
+                answer = connection.patch(f"{path}{step.suffix}", msgspec.json.encode(change), needs)
+        why = "it is of another"
+        try:
+            now, version = said(answer)
+            if now.name == name:
+                return now, version
+        except ValueError as error:
+            why = f"{error}; is it an API server?"
+        raise Unanswered(TryAgain(f"the API server answers with something else than the Node {name}", why))
 
     def _failed(self, unanswered: Unanswered) -> None:
         first, most = AGAIN
@@ -173,14 +193,6 @@ class Announcer:
         if str(failure) != str(self._failure):
             log.warning("not said on the Node", extra={"error": str(failure)})
         self._failure = failure
-
-
-def _read(answer: bytes) -> tuple[Said, str]:
-    try:
-        return said(answer)
-    except ValueError as error:
-        why = f"{error}; is it an API server?"
-        raise Unanswered(TryAgain("the API server answers with something else than a Node", why)) from error
 
 
 def _rfc3339(seconds: float) -> str:

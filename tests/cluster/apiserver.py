@@ -82,7 +82,7 @@ class ApiServer:
         """How many watches have begun."""
         self.faults: deque[str] = deque()
         """What happens to the next requests: "503", "429", "hang", "cut" (in the middle of the first line of a watch),
-        "half" (in the middle of a list), "close", "garbage"; "" is nothing."""
+        "half" (in the middle of a list), "close", "garbage", "another" (object than was asked for); "" is nothing."""
         self._directory = directory
         self._address = address
         self._listener = listener
@@ -197,6 +197,8 @@ class ApiServer:
             about = self._authorize(method, parts.path, asked)
             if fault == "garbage":
                 _send(stream, 200, b"<html>a proxy's page</html>")
+            elif fault == "another":
+                _send(stream, 200, b'{"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": {}}')
             elif about.verb == "watch":
                 return self._watch(stream, asked, fault)
             elif about.verb in ("get", "patch"):

@@ -268,7 +268,7 @@ def test_what_is_not_permitted_is_told_with_the_rule(
         assert voice.condition()["status"] == "False"
 
 
-@pytest.mark.parametrize("fault", ["500", "429", "close", "garbage", "hang"])
+@pytest.mark.parametrize("fault", ["500", "429", "close", "garbage", "another", "hang"])
 def test_whatever_a_server_does_in_place_of_an_answer(
     api: ApiServer, speaking: Callable[..., Any], fault: str
 ) -> None:
