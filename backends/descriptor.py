@@ -16,7 +16,6 @@ from backends.section import Section
 from backends.verdict import Verdict
 
 if TYPE_CHECKING:  # who asks for a fact alone must not pay for what a wiring imports
-    from backends.cloud.intents import Journal
     from backends.cloud.usage import Usage
     from backends.fabric import Fabric
     from backends.site import Site
@@ -24,6 +23,7 @@ if TYPE_CHECKING:  # who asks for a fact alone must not pay for what a wiring im
     from backends.wiring import Wiring
     from cluster.peers import Peer, Source
     from dataplane.items import Item
+    from dataplane.memory import Memory
 
 S = TypeVar("S", bound=Section)
 """The type of a backend's table in the configuration."""
@@ -44,7 +44,7 @@ class Means:
 
     node: str
     usage: Usage
-    journal: Journal
+    journal: Memory
     boot: str
     uptime: Callable[[], float]
     wall: Callable[[], float]

@@ -25,7 +25,7 @@ from dataplane.items import HOST, Item, Key, Nexthop, NftTable, Place, Route, Sy
 from dataplane.linking import Linking
 from dataplane.links import Port, Veth, Vxlan
 from dataplane.netlink import Socket
-from dataplane.netns import Doors, Netns
+from dataplane.netns import Netns, Opened
 from dataplane.nft import Nft
 from dataplane.observe import Device, Filter, OnHost, Pod, Scope, Settings, Strangers
 from dataplane.refusal import refused, translated
@@ -159,24 +159,24 @@ class Kernel:
             if isinstance(change.item, Port):
                 ports[key] = change.item
         on_host = places.pop(HOST)
-        doors = Doors(self._netns)
+        opened = Opened(self._netns)
         try:
             if on_host:
                 with translated("change the node's links, routes and rules"), self._sockets.host() as sock:
-                    self._apply_on_host(Batch(sock, self._sockets.turn), on_host, ports, doors)
+                    self._apply_on_host(Batch(sock, self._sockets.turn), on_host, ports, opened)
             for netns, inside in places.items():
                 assert netns is not HOST
                 with translated(f"change what is in {netns}"):
-                    self._apply_in_pod(netns, inside, doors)
+                    self._apply_in_pod(netns, inside, opened)
         finally:
-            doors.close()
+            opened.close()
 
     def _apply_on_host(
-        self, batch: Batch, changes: Sequence[Change], ports: Mapping[Key, Port], doors: Doors
+        self, batch: Batch, changes: Sequence[Change], ports: Mapping[Key, Port], opened: Opened
     ) -> None:
         changes = self._founded(changes)
         gone = [change for change in changes if change.new is None]
-        self._linking.create_veths(batch, [change for change in changes if _is_new_veth(change)], ports, doors)
+        self._linking.create_veths(batch, [change for change in changes if _is_new_veth(change)], ports, opened)
         for change in changes:
             if change.new is not None and not _is_new_veth(change):
                 self._apply_one(batch, change)
@@ -232,9 +232,9 @@ class Kernel:
                 raise refused(asked[number], errno.EEXIST, words)
         return [change for change in changes if not (change.new is None and _nexthop_relied_on(change) in foreign)]
 
-    def _apply_in_pod(self, netns: str, changes: Sequence[Change], doors: Doors) -> None:
+    def _apply_in_pod(self, netns: str, changes: Sequence[Change], opened: Opened) -> None:
         try:
-            descriptor = doors.open(netns)
+            descriptor = opened.open(netns)
         except KernelRefused:
             if all(change.new is None for change in changes):
                 return  # it went, and everything in it

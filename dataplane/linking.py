@@ -16,7 +16,7 @@ from dataplane.batch import Batch
 from dataplane.diff import Change
 from dataplane.items import Key
 from dataplane.links import Port, Veth, Vxlan
-from dataplane.netns import Doors
+from dataplane.netns import Opened
 from dataplane.refusal import ALREADY_GONE, refused, translated
 from dataplane.sockets import Sockets
 
@@ -42,7 +42,7 @@ class Linking:
             self._indexes = itertools.count(max(_FIRST, *(index + 1 for index, _ in if_nameindex())))
 
     def create_veths(
-        self, batch: Batch, changes: Sequence[Change], ports: Mapping[Key, Port], doors: Doors
+        self, batch: Batch, changes: Sequence[Change], ports: Mapping[Key, Port], opened: Opened
     ) -> None:
         """All of them in one send; what brings them up waits for the next, when they are guarded."""
         made: list[tuple[Change, Veth, int]] = []
@@ -50,7 +50,7 @@ class Linking:
             assert isinstance(change.new, Veth)
             veth, index = change.new, next(self._indexes)
             port = ports.get(Key(veth.peer_netns, "link", veth.peer_name))
-            netns, mtu = doors.open(veth.peer_netns), port.mtu if port else veth.mtu
+            netns, mtu = opened.open(veth.peer_netns), port.mtu if port else veth.mtu
             batch.say(change, linkmsg.create_veth(veth, index, netns, mtu))
             made.append((change, veth, index))
         batch.send()

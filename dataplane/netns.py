@@ -136,7 +136,7 @@ class Netns:
         os.close(self._own)
 
 
-class Doors:
+class Opened:
     """Descriptors of the pods' namespaces that one `Kernel.apply` is about, each opened once."""
 
     def __init__(self, netns: Netns) -> None:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from agent.announce.conflist import SIZE_MAX, Conflist, conflist, is_ours
 from agent.announce.plugins import Plugins
@@ -24,6 +24,7 @@ from backends.threads import OnDeath, thread
 from cluster import tomlfile
 from cni.errors import ConfigInvalid, Failure
 from cni.install import NAME, is_placed, placed
+from dataplane.memory import Memory
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +36,6 @@ _EXTENSIONS: Final = (".conf", ".conflist", ".json")
 """Of what libcni takes for a configuration: the first by name is the one that counts."""
 EXECUTABLE: Final = "cni executable"
 """The name in the journal of where the agent put its executable, and which that was."""
-
-
-class Journal(Protocol):
-    """What outlives the agent: see ``agent.node.ledger``."""
-
-    def recall(self, name: str) -> str | None:
-        """What was remembered under *name*."""
-
-    def remember(self, name: str, value: str) -> None:
-        """Keep *value* under *name*."""
 
 
 class Directories:
@@ -63,7 +54,7 @@ class Directories:
         *,
         can_serve: Callable[[], bool],
         source: Callable[[], Path],
-        journal: Journal,
+        journal: Memory,
         tell: Callable[[str], None],
         on_death: OnDeath,
         clock: Callable[[], float],

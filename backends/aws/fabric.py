@@ -14,7 +14,6 @@ from backends.aws.options import EniOptions
 from backends.aws.parts import assembled
 from backends.aws.turns import Turns
 from backends.cloud import short
-from backends.cloud.intents import Journal
 from backends.cloud.ownnode import OwnNode
 from backends.cloud.report import Report
 from backends.cloud.steps import Steps
@@ -23,6 +22,7 @@ from backends.fabric import Shortage, Supplied
 from backends.told import Told
 from cluster.peers import Peer
 from cni.errors import Failure, TryAgain
+from dataplane.memory import Memory
 from ipam.lease import Block
 from ipam.warmpool import Assign, Create, Pool, actions, shortfall
 
@@ -39,7 +39,7 @@ class EniFabric:
         *,
         node: str,
         options: EniOptions,
-        journal: Journal,
+        journal: Memory,
         usage: Usage,
         devices: Callable[[], Mapping[str, str]],
         clock: Callable[[], float],

@@ -18,8 +18,9 @@ from netaddr import IPAddress, IPNetwork
 
 from backends.aws.model import MADE_TAG, PRIMARY, Eni, overlaps
 from backends.cloud.gone import GONE
-from backends.cloud.intents import Intents, Journal
+from backends.cloud.intents import Intents
 from backends.cloud.withholding import Held
+from dataplane.memory import Memory
 
 JOURNAL: Final = "aws-eni"
 """The name of all this in the journal."""
@@ -60,7 +61,7 @@ class Inventory:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: Memory,
         clock: Callable[[], float],
         boot: str = "",
         held: Callable[[], Collection[IPAddress]] = tuple,

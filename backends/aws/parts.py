@@ -18,10 +18,10 @@ from backends.aws.refusals import Refusals
 from backends.aws.stock import Stock
 from backends.aws.sweep import Sweep
 from backends.cloud.asking import Cloud
-from backends.cloud.intents import Journal
 from backends.cloud.pacing import Pacer
 from backends.cloud.usage import Usage
 from backends.cloud.watch import Watch
+from dataplane.memory import Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Parts:
 def assembled(
     *,
     options: EniOptions,
-    journal: Journal,
+    journal: Memory,
     usage: Usage,
     devices: Callable[[], Mapping[str, str]],
     clock: Callable[[], float],

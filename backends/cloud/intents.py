@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from netaddr import IPAddress
 
 from backends.cloud.gone import LatelyGone
+from dataplane.memory import Memory
 
 log = logging.getLogger(__name__)
 
@@ -29,23 +30,13 @@ class Entry(Protocol):
 I = TypeVar("I", bound=Entry)  # noqa: E741 (an intent of one cloud)
 
 
-class Journal(Protocol):
-    """Where it is kept."""
-
-    def recall(self, name: str) -> str | None:
-        """What was kept under *name*."""
-
-    def remember(self, name: str, value: str) -> None:
-        """Keep it."""
-
-
 class Intents(Generic[I]):
     """Under *name* in the *journal*. *read* makes an intent of what was kept of it, and is told whether that was before
     this *boot*; *clock* answers seconds since the boot, *held* the addresses of pods."""
 
     def __init__(
         self,
-        journal: Journal,
+        journal: Memory,
         name: str,
         *,
         read: Callable[[dict[str, Any], bool], I],

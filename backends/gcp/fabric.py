@@ -14,7 +14,6 @@ from netaddr import IPNetwork
 
 from backends.cloud import short
 from backends.cloud.asking import Cloud
-from backends.cloud.intents import Journal
 from backends.cloud.ownnode import OwnNode
 from backends.cloud.pacing import Pacer
 from backends.cloud.report import Report
@@ -33,6 +32,7 @@ from backends.gcp.turns import Parts, Turns
 from backends.told import Measure, Told
 from cluster.peers import Peer
 from cni.errors import Failure, TryAgain
+from dataplane.memory import Memory
 from ipam.lease import Block
 from ipam.warmpool import Assign, Pool, actions
 
@@ -50,7 +50,7 @@ class AliasFabric:
         *,
         node: str,
         options: AliasOptions,
-        journal: Journal,
+        journal: Memory,
         usage: Usage,
         devices: Callable[[], Mapping[str, str]],
         clock: Callable[[], float],

@@ -17,10 +17,11 @@ from typing import Any, Final, Literal, NamedTuple
 from netaddr import IPAddress, IPNetwork
 
 from backends.cloud.gone import GONE
-from backends.cloud.intents import Intents, Journal
+from backends.cloud.intents import Intents
 from backends.cloud.withholding import Held
 from backends.gcp.model import NIC, Interface, Range, Seen
 from backends.gcp.options import AliasOptions
+from dataplane.memory import Memory
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Holding:
     def __init__(
         self,
         options: AliasOptions,
-        journal: Journal,
+        journal: Memory,
         clock: Callable[[], float],
         boot: str = "",
         held: Callable[[], Collection[IPAddress]] = tuple,

@@ -53,11 +53,11 @@ class Place:
         )
 
     def recall(self, name: str) -> str | None:
-        """See `agent.announce.directories.Journal`."""
+        """See `dataplane.memory.Memory`."""
         return self.kept.get(name)
 
     def remember(self, name: str, value: str) -> None:
-        """See `agent.announce.directories.Journal`."""
+        """See `dataplane.memory.Memory`."""
         self.kept[name] = value
 
     def write(self, version: str) -> None:
