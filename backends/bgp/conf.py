@@ -23,6 +23,10 @@ BETWEEN: Final = 8282
 """The table in which BIRD has its routes besides while the node changes from or to another backend."""
 LEAVING: Final = "8282, 1"
 """The last two numbers of the large community that says: this node reaches the others otherwise by now."""
+RECOVERY: Final = 30
+"""Seconds at most for which a BIRD that was restarted waits for what its neighbours say, before it goes by what they
+said so far: one that is not there any more must not keep it from the news of the others. Sessions begin within a few.
+"""
 SCAN: Final = 1
 """Seconds between BIRD's looks at the kernel: what it lost of BIRD's routes comes back then."""
 _WORD: Final = {4: "ipv4", 6: "ipv6"}
@@ -68,7 +72,7 @@ def _body(table: BgpTable, speech: Speech, passwords: Mapping[str, str], mood: M
     yield f'log "{table.directory}/bird.log" {_LOG_MAX} "{table.directory}/bird.log.1" all;'
     yield 'timeformat protocol "%s";'
     yield f"router id {speech.router_id};"
-    yield f"graceful restart wait {table.restart_time};"
+    yield f"graceful restart wait {RECOVERY};"
     yield ""
     yield "protocol device {\n\tscan time 10;\n}"
     if any(one.hops > 1 for one in speech.sessions):

@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -31,24 +30,19 @@ CHECKED: Final = 20.0
 ENDING: Final = 5.0
 """Seconds for a BIRD that was told to end to have ended."""
 _SAID_MAX: Final = 2000
-_LOOK: Final = 0.02
 _DONE: Final = frozenset({3, 4, 5})
 """BIRD's codes for a configuration that is in use, or will be once sessions have changed."""
-# The agent has SIGTERM and SIGINT blocked, which a program that it starts would have, too: nobody could end it.
-_UNBLOCKED: Final = (
-    "import os, signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, ()); os.execv(sys.argv[1], sys.argv[1:])"
-)
 
 
 class Bird:
-    """The BIRD of the node called *node*, as *table* says. One thread uses it."""
+    """The BIRD of the node called *node*, as *table* says; *patience* is for its answers. One thread uses it."""
 
-    def __init__(self, table: BgpTable, node: str) -> None:
+    def __init__(self, table: BgpTable, node: str, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._table = table
         self._node = node
         self._files = files(table)
         self._pidfd = -1
-        self._child: subprocess.Popen[bytes] | None = None
         self.pid = 0
         """Of the one that answered last; 0 where that is not seen from here, as in a container of its own."""
 
@@ -83,18 +77,16 @@ class Bird:
 
     def has_ended(self) -> bool:
         """Whether there is no process of ours, answering or not."""
-        if self._child is not None and self._child.poll() is not None:
-            self._child = None
+        if self._pidfd >= 0 and has_ended(self._pidfd):
+            self._forget()
         if self._pidfd < 0:
             self._pidfd = self._silent()
-        elif has_ended(self._pidfd):
-            self._forget()
-        return self._pidfd < 0 and self._child is None
+        return self._pidfd < 0
 
     def _silent(self) -> int:
         """The pidfd of a BIRD of ours that has the socket, whether or not it answers; -1: there is none."""
         with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)) as stream:
-            stream.settimeout(PATIENCE)
+            stream.settimeout(self._patience)
             try:
                 stream.connect(str(self._files.socket))
                 credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -164,26 +156,35 @@ class Bird:
         """Start BIRD, in a session of its own, so that nothing that ends the agent reaches it. With *is_restart* what
         it had in the kernel is kept until its neighbours have said all again (RFC 4724). ConfigInvalid: that cannot
         be."""
-        if not os.access(self._table.bird, os.X_OK):
-            raise self._missing(FileNotFoundError(2, os.strerror(2)))
-        words = [sys.executable, "-I", "-S", "-c", _UNBLOCKED, *line(self._table), *(["-R"] if is_restart else [])]
+        words = [*line(self._table), *(["-R"] if is_restart else [])]
+        said = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         try:
-            with self._files.errors.open("wb") as errors:
-                self._child = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True, cwd="/"
-                )
+            # The agent has SIGTERM and SIGINT blocked, which BIRD would have, too: nobody could end it.
+            self.pid = os.posix_spawn(
+                words[0],
+                words,
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, str(self._files.errors), said, 0o600),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setsid=True,
+                setsigmask=(),
+            )
+            self._pidfd = os.pidfd_open(self.pid)
         except OSError as error:
             raise self._missing(error) from error
 
     def stop(self) -> None:
         """End BIRD: its neighbours are told, so that none waits for it to come again; if it does not end, by force."""
-        with suppress(Failure):
+        try:
             self.ask("down")
-        if self._pidfd >= 0 and not has_ended(self._pidfd, ENDING):
+            is_ending = self._pidfd < 0 or has_ended(self._pidfd, ENDING)
+        except Failure:
+            is_ending = False
+        if not is_ending:
             self.kill()
-        until = time.monotonic() + ENDING
-        while self._child is not None and self._child.poll() is None and time.monotonic() < until:
-            time.sleep(_LOOK)
 
     def kill(self) -> None:
         """End BIRD at once, without a word to its neighbours: those that restart gracefully wait for it."""
@@ -194,8 +195,8 @@ class Bird:
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 
-    def _conversation(self, patience: float = PATIENCE) -> Conversation:
-        return Conversation(str(self._files.socket), patience)
+    def _conversation(self, patience: float = 0.0) -> Conversation:
+        return Conversation(str(self._files.socket), patience or self._patience)
 
     def _missing(self, error: OSError) -> ConfigInvalid:
         return ConfigInvalid(
@@ -205,6 +206,8 @@ class Bird:
 
     def _forget(self) -> None:
         if self._pidfd >= 0:
+            with suppress(ChildProcessError):  # of an earlier agent
+                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
             os.close(self._pidfd)
         self._pidfd = -1
 

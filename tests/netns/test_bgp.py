@@ -87,7 +87,10 @@ def racked() -> Iterator[tuple[Lab, Router]]:
 
 @contextmanager
 def flowing(lab: Lab) -> Iterator[None]:
-    """A thousand datagrams a second both ways between two pods, in both families: none is lost."""
+    """A thousand datagrams a second both ways between two pods, in both families: none is lost. No restart of a test
+    before is under way when they begin."""
+    for node in lab.nodes:
+        eventually("no restart is under way", lambda node=node: not is_waiting(node), PATIENCE)
     first, last = lab.pods[0][1], lab.pods[-1][1]
     with ExitStack() as running:
         streams = [running.enter_context(Datagrams(first, last, family)) for family in lab.families]

@@ -65,7 +65,7 @@ FOUR = """\
 log "/run/routable/bgp/bird.log" 1048576 "/run/routable/bgp/bird.log.1" all;
 timeformat protocol "%s";
 router id 192.0.2.1;
-graceful restart wait 120;
+graceful restart wait 30;
 
 protocol device {
 	scan time 10;

@@ -1,0 +1,259 @@
+"""The process that is BIRD, a real one: found, started, refused, ended; its files, and its passwords."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from netaddr import IPAddress, IPNetwork
+
+from backends.bgp import live, verdicts
+from backends.bgp.conf import MARK
+from backends.bgp.files import files
+from backends.bgp.passwords import passwords
+from backends.bgp.process import Bird, has_ended, line
+from backends.bgp.seen import Md5
+from backends.bgp.table import BgpTable, RouterTable
+from cni.errors import ConfigInvalid, TryAgain
+from demo.lab import eventually
+from demo.speaking import program
+
+GOOD = f'define {MARK} = "node-a 1";\nrouter id 192.0.2.1;\nprotocol device {{ }}\n'
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[BgpTable]:
+    """With a BIRD, whose files are in a directory of its own; one that runs in the end is ended."""
+    made = BgpTable(
+        asn=64512,
+        accept=(IPNetwork("10.244.0.0/16"),),
+        bird=str(program(tmp_path)),
+        directory=str(tmp_path / "bgp"),
+    )
+    yield made
+    left = Bird(made, "node-a")
+    if not left.has_ended():
+        left.kill()
+
+
+def started(table: BgpTable, text: str = GOOD) -> Bird:
+    """One that runs and answers."""
+    bird = Bird(table, "node-a")
+    bird.write(text)
+    bird.start(is_restart=False)
+
+    def answers() -> bool:
+        try:
+            return bool(bird.mark())
+        except TryAgain:
+            return False
+
+    eventually("it answers", answers)
+    return bird
+
+
+def test_what_is_written_is_checked_before(table: BgpTable) -> None:
+    """BIRD says where it is wrong; what was there stays; all is for root alone."""
+    bird = Bird(table, "node-a")
+    bird.write(GOOD)
+    path = files(table).configuration
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == (GOOD, 0o600)
+    with pytest.raises(ConfigInvalid, match=r"BIRD refuses its configuration: .*bird\.conf\.next:4:1 syntax error"):
+        bird.write(f"{GOOD}nonsense;\n")
+    assert path.read_text() == GOOD
+    path.chmod(0o644)
+    bird.write(GOOD)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_is_written_already_is_not_read_again(table: BgpTable, tmp_path: Path) -> None:
+    """Each second it is asked for: without a BIRD it is still right."""
+    Bird(table, "node-a").write(GOOD)
+    gone = Bird(BgpTable(bird=str(tmp_path / "none"), directory=table.directory), "node-a")
+    gone.write(GOOD)
+    with pytest.raises(ConfigInvalid, match=r"none cannot be run: No such file .*: install BIRD 2"):
+        gone.write(GOOD + "\n")
+    with pytest.raises(ConfigInvalid, match="none cannot be run"):
+        gone.start(is_restart=False)
+
+
+def test_a_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
+    """By its path."""
+    (tmp_path / "file").touch()
+    bird = Bird(BgpTable(directory=str(tmp_path / "file" / "bgp")), "node-a")
+    with pytest.raises(ConfigInvalid, match=r"bird\.conf\.next cannot be written: Not a directory"):
+        bird.write(GOOD)
+
+
+def test_one_that_runs_is_known_by_its_mark(table: BgpTable) -> None:
+    """To whoever asks, by the socket alone; of another node it is none."""
+    bird = started(table)
+    assert bird.mark() == "node-a 1"
+    next_ = Bird(table, "node-a")
+    assert (next_.mark(), next_.pid) == ("node-a 1", bird.pid)
+    with pytest.raises(ConfigInvalid, match=r"answers a BIRD whose configuration is marked 'node-a 1'"):
+        Bird(table, "node-b").mark()
+
+
+def test_one_that_is_told_anew_is_the_same(table: BgpTable) -> None:
+    """A file that was broken by hand is refused, and changes nothing."""
+    bird = started(table)
+    pid = bird.pid
+    bird.write(GOOD.replace("node-a 1", "node-a 2"))
+    bird.configure()
+    assert (bird.mark(), bird.pid) == ("node-a 2", pid)
+    files(table).configuration.write_text("nonsense;")
+    with pytest.raises(ConfigInvalid, match=r"BIRD refuses its configuration: .*syntax error"):
+        bird.configure()
+    assert bird.mark() == "node-a 2"
+
+
+def test_it_is_ended_by_a_signal_though_the_agent_has_them_blocked(table: BgpTable) -> None:
+    """Whoever looks after the machine can end it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        bird = started(table)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    os.kill(bird.pid, signal.SIGTERM)
+    eventually("it has ended", bird.has_ended, 10)
+
+
+def test_it_stops_and_is_gone(table: BgpTable) -> None:
+    """As when it is asked to."""
+    bird = started(table)
+    assert not bird.has_ended()
+    bird.stop()
+    assert bird.has_ended()
+    assert not files(table).socket.exists()
+
+
+def test_one_that_hangs_is_found_by_another_process_and_ended(table: BgpTable) -> None:
+    """By who listens at the socket and how it was started: its mark cannot be asked for."""
+    pid = started(table).pid
+    os.kill(pid, signal.SIGSTOP)
+    bird = Bird(table, "node-a", patience=0.3)
+    with pytest.raises(TryAgain, match="no whole answer"):
+        bird.mark()
+    assert not bird.has_ended()
+    bird.stop()
+    assert bird.has_ended()
+
+
+def test_whoever_listens_there_and_was_started_otherwise_is_no_bird_of_ours(table: BgpTable) -> None:
+    """It is never ended."""
+    place = files(table)
+    place.directory.mkdir()
+    code = "import socket, sys, time\ns = socket.socket(1)\ns.bind(sys.argv[1])\ns.listen()\n"
+    code += "print(flush=True)\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(place.socket)], stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdout is not None
+        stranger.stdout.readline()
+        bird = Bird(table, "node-a")
+        assert bird.has_ended()
+        bird.kill()
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_what_one_said_last_is_told(table: BgpTable) -> None:
+    """Of what it says at its start, or in its log."""
+    bird = Bird(table, "node-a")
+    assert bird.last_words() == "it said nothing"
+    files(table).directory.mkdir(exist_ok=True)
+    files(table).log.write_text("one\ntwo\n")
+    assert bird.last_words() == "two"
+    files(table).configuration.write_text("nonsense;")
+    bird.start(is_restart=True)
+    eventually("it has ended", bird.has_ended)
+    assert "syntax error" in bird.last_words()
+
+
+def test_the_line_is_what_tells_it(table: BgpTable) -> None:
+    """Configuration and socket are in it."""
+    assert line(table)[1:] == ["-f", "-c", f"{table.directory}/bird.conf", "-s", f"{table.directory}/bird.ctl"]
+
+
+def test_a_process_is_waited_for_by_its_descriptor() -> None:
+    """For no longer than was said."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        pidfd = os.pidfd_open(process.pid)
+        assert not has_ended(pidfd, 0.01)
+        process.kill()
+        assert has_ended(pidfd, 10)
+        os.close(pidfd)
+
+
+def test_removing_takes_a_bird_away_once(table: BgpTable) -> None:
+    """And says so; where there is none it says nothing, and of another's that it was left."""
+    bird = started(table)
+    assert next(iter(live.remove(table, "node-b"))).startswith("left alone: at ")
+    assert list(live.remove(table, "node-a")) == [f"ended BIRD, process {bird.pid}", "removed 0 routes of BIRD's"]
+    assert list(live.remove(table, "node-a")) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "has no password"),
+        (b"\nsecond", "has no password"),
+        (b"x" * 81, "its first line is one of 1 to 80 characters"),
+        (b'with "quotes"', "a character that BIRD cannot read"),
+        ("schlüssel".encode(), "a character that BIRD cannot read"),
+        (b"tab\there", "a character that BIRD cannot read"),
+        (None, "no password can be read in"),
+    ],
+)
+def test_what_cannot_be_a_password(content: bytes | None, why: str, tmp_path: Path) -> None:
+    """It is told by the file, never by what is in it."""
+    path = tmp_path / "password"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigInvalid, match=why) as caught:
+        passwords([str(path)])
+    assert not content or content.decode().split()[-1] not in str(caught.value)
+
+
+def test_a_password_is_the_first_line(tmp_path: Path) -> None:
+    """Whatever its end; and no file is no password."""
+    path = tmp_path / "password"
+    path.write_bytes(b"x" * 80 + b"\r\nand more\n")
+    assert passwords(["", str(path), str(path)]) == {str(path): "x" * 80}
+
+
+def looked(table: BgpTable) -> list[str]:
+    """What --check says."""
+    return [str(one) for one in verdicts.verdicts(table)]
+
+
+def test_check_looks_at_bird_and_passwords(table: BgpTable, tmp_path: Path) -> None:
+    """Each is good, worth a note, or wrong with a remedy."""
+    assert "BIRD version 2.0" in looked(table)[0]
+    assert looked(table)[0].startswith("ok")
+    none = looked(BgpTable(bird=str(tmp_path / "none")))[0]
+    assert none.startswith("WRONG BIRD:")
+    assert "install bird2" in none
+    assert "it is no BIRD 2" in looked(BgpTable(bird="/bin/true"))[0]
+    assert looked(BgpTable(start_bird=False))[0].startswith("note  BIRD:")
+    path = tmp_path / "password"
+    router = RouterTable(address=IPAddress("192.0.2.9"), asn=1, password_file=str(path))
+    with_password = BgpTable(start_bird=False, router=(router,))
+    assert looked(with_password)[1].startswith("WRONG password:")
+    path.write_text("secret")
+    path.chmod(0o644)
+    assert looked(with_password)[1].endswith(f"chmod 600 {path}")
+    path.chmod(0o600)
+    assert looked(with_password)[1] == f"ok    password:      {path} can be used"
+
+
+def test_the_kernels_counters_are_read() -> None:
+    """By their names; where there are none, nothing was dropped."""
+    text = "TcpExt: SyncookiesSent TCPMD5NotFound TCPMD5Unexpected TCPMD5Failure\nTcpExt: 1 2 3 4\nIpExt: A\nIpExt: 1\n"
+    assert live.md5(text) == Md5(2, 4)
+    assert live.md5("") == Md5(0, 0)
