@@ -42,9 +42,9 @@ class Watch(Generic[Seen]):
         self._left_at = self._clock()
         self._pause = INTERVAL * (0.5 + 0.5 * self._random())
 
-    def now(self) -> None:
-        """It has changed: it is read as soon as may be."""
-        self._pause = 0.0
+    def soon(self, seconds: float = 0.0) -> None:
+        """It is read again in so many seconds: it has changed, or should have."""
+        self._pause = min(self._pause, seconds)
 
     def once(self) -> Steps[Seen | None]:
         """What it says now, if it is time; see `is_news`."""

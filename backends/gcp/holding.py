@@ -31,8 +31,8 @@ STALE: Final = 30.0
 """Seconds by which the API's own answers may lag behind its changes. Nobody promises a number: an operation that is
 done is usually seen at once."""
 
-LAGS: Final = 60.0
-"""Seconds after a change here for which a difference of the metadata's says nothing."""
+LAGS: Final = 10.0
+"""Seconds after a change here for which a difference of the metadata's says nothing: it is looked at again then."""
 
 Kind = Literal["grow", "shrink"]
 
@@ -108,10 +108,15 @@ class Holding:
         """Whether an answer is from before a change made here."""
         return self._intents.gone.has_whole(_left(found.fingerprint), STALE)
 
+    @property
+    def lags(self) -> float:
+        """Seconds until the metadata should show the last change that was made here."""
+        return max(0.0, LAGS - abs(self._clock() - self._changed))
+
     def differences(self, seen: Seen) -> frozenset[str]:
         """Ranges that the metadata shows and this does not, or the reverse; none after a change made here, while it
         lags behind."""
-        if self.intents or abs(self._clock() - self._changed) < LAGS:
+        if self.intents or self.lags:
             return frozenset()
         return frozenset(map(str, self._shown(seen) ^ self.ranges.keys()))
 

@@ -120,7 +120,7 @@ class Turns:
         """Whether others changed something: the metadata's word."""
         if self._has_news:
             self._has_news = False
-            self._parts.watch.now()
+            self._parts.watch.soon()
         seen = yield from self._parts.watch.once()
         if seen is None:
             return False
@@ -133,6 +133,8 @@ class Turns:
             return is_other
         if self._parts.watch.is_news:
             self.ask()
+        if lags := self._holding.lags:
+            self._parts.watch.soon(lags)
         if self._holding.intents:
             self._parts.changes.hurry()
             return True
