@@ -11,7 +11,6 @@ import pytest
 
 from demo import lab
 from demo.lab import Lab, eventually
-from tests.conformance.podman import is_root
 from tests.runtime import daemon
 from tests.runtime.daemon import RELEASES, Machine
 
@@ -35,10 +34,9 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def running(release: str, nodes: int, directory: Path, wait: str = "10") -> Iterator[Cluster]:
     """So many nodes on one segment, dual-stack, whose agents give containerd its network as they would on any node. The
     executable waits so many seconds for an agent."""
-    if not is_root():
-        pytest.skip("containerd needs real root")
-    if not RELEASES[release].is_there:
-        pytest.skip(f"containerd {release} was not unpacked: see deploy/packages.sh")
+    lacks = RELEASES[release].lacks()
+    if lacks:
+        pytest.skip(lacks)
     tools = daemon.tools(directory / "tools.tar")
     with lab.built(nodes=nodes, family="dual", is_started=False) as built, ExitStack() as cleanup:
         for node in built.nodes:

@@ -20,7 +20,7 @@ from typing import Any, Final
 from demo import lab
 from demo.lab import eventually
 from demo.place import run
-from tests.conformance.podman import image, namespaces
+from tests.conformance.podman import image, is_root, namespaces
 from tests.runtime.cri import CallFailed, Cri, Pod, Sandbox
 from tests.runtime.images import archive
 
@@ -77,10 +77,19 @@ class Release:
     programs: Path
     plugins: Path
 
-    @property
-    def is_there(self) -> bool:
-        """Whether it was unpacked."""
-        return (self.programs / "containerd").exists()
+    def lacks(self) -> str:
+        """What keeps it from being tried here; "" where nothing does."""
+        if not is_root():
+            return "containerd needs real root"
+        program = self.programs / "containerd"
+        if not program.exists():
+            return f"{program} was not unpacked: see deploy/packages.sh"
+        if subprocess.run([program, "--version"], capture_output=True, check=False).returncode:
+            return f"{program} does not run here: it needs a newer libc"
+        overlay = ["mount", "-t", "overlay", "-o", "lowerdir=/etc:/bin", "overlay", "/mnt"]
+        if subprocess.run(["unshare", "--mount", *overlay], capture_output=True, check=False).returncode:
+            return "the kernel has no overlay file system"
+        return ""
 
     @property
     def path(self) -> str:

@@ -15,7 +15,6 @@ import pytest
 from cni.errors import Failure
 from demo.lab import Lab, Node, built, eventually, toml
 from demo.place import Failed
-from tests.conformance.podman import is_root
 from tests.deploy import image
 from tests.deploy.manifests import rendered
 from tests.fakes.gocni import kubelet
@@ -25,7 +24,6 @@ from tests.runtime.daemon import NOTHING, RELEASES, Machine
 
 pytestmark = [
     pytest.mark.runtime,
-    pytest.mark.skipif(not is_root(), reason="containerd needs real root"),
     pytest.mark.skipif(shutil.which("podman") is None, reason="podman, which builds the image, is not installed"),
 ]
 OVERLAY = rendered("overlays/static")
@@ -50,8 +48,9 @@ class Agent:
 def agent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """It was started on a node that had never seen it; containerd has its network from it."""
     release = RELEASES[request.param]
-    if not release.is_there:
-        pytest.skip(f"containerd {request.param} was not unpacked: see deploy/packages.sh")
+    lacks = release.lacks()
+    if lacks:
+        pytest.skip(lacks)
     tools = daemon.tools(tmp_path_factory.mktemp("images") / "tools.tar")
     with built(nodes=1, family="dual", is_started=False) as lab, ExitStack() as cleanup:
         (node,) = lab.nodes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from agent.announce.conflist import DEFAULT
 from demo.lab import eventually
 from tests.fakes.gocni import GoCni
 from tests.runtime.conftest import running
@@ -92,15 +94,33 @@ def test_a_pod_cannot_end_without_a_configuration(machine: Machine) -> None:
     assert machine.left() == NOTHING
 
 
-def test_an_older_plugin_in_the_list_is_asked_too(machine: Machine) -> None:
-    """A portmap of before release 1.6.0 takes STATUS for a verb that needs a container."""
+@pytest.fixture
+def older(machine: Machine) -> Iterator[Machine]:
+    """The node while its portmap is of before release 1.6.0, which takes STATUS for a verb that needs a container."""
     portmap = machine.plugins / "portmap"
     target = portmap.readlink()
     portmap.unlink()
     portmap.symlink_to(RELEASES["1.6"].plugins / "portmap")
+    yield machine
+    portmap.unlink()
+    portmap.symlink_to(target)
+
+
+def test_an_older_plugin_beside_a_newer_containerd(older: Machine) -> None:
+    """The agent leaves the version that has STATUS out of its configuration, and pods are served."""
+    path = older.networks / CONFLIST
+    eventually("it is left out", lambda: "1.1.0" not in json.loads(path.read_text())["cniVersions"])
+    eventually("the network is ready", lambda: not older.cri.network())
+    older.delete(older.cri.run(Pod("served", "served")))
+    assert older.left() == NOTHING
+
+
+def test_an_older_plugin_in_somebody_elses_list_is_asked_too(older: Machine) -> None:
+    """Where it has that version, release 2 is told what the plugin makes of it."""
+    before = older.networks / "00-own.conflist"
+    before.write_text(json.dumps(DEFAULT))
     try:
-        answer = said(machine)
-        assert ("missing containerID" in answer or "CNI_CONTAINERID" in answer) == has_status(machine), answer
+        eventually("it is read", lambda: bool(older.cri.network()) == has_status(older))
+        assert ("missing containerID" in said(older)) == has_status(older)
     finally:
-        portmap.unlink()
-        portmap.symlink_to(target)
+        before.unlink()
