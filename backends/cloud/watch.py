@@ -1,7 +1,7 @@
 """What others do to this machine's addresses, noticed within about a minute: its metadata is read again and again.
 
-That costs no call of the cloud's. It lags behind, so nothing is believed of it but that the cloud is worth asking, once
-for each difference.
+That costs no call of the cloud's. It lags behind, so nothing is believed of it but that the cloud is worth asking, a
+few times for each difference: the first answers may lag behind, too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL: Final = 60.0
 """Seconds between looks, at most; at least half as many."""
+TIMES: Final = 3
+"""Looks in a row that show a difference about which the cloud is asked."""
 Seen = TypeVar("Seen")
 """What a cloud's metadata says."""
 
@@ -33,9 +35,10 @@ class Watch(Generic[Seen]):
         self._random = random
         self._left_at = clock()
         self._pause = 0.0
-        self._asked: frozenset[Any] = frozenset()
+        self._shown: dict[Any, int] = {}
+        """How many looks in a row showed a difference."""
         self.is_news = False
-        """Whether the last look showed a difference that the cloud was not asked about yet."""
+        """Whether the last look showed a difference that the cloud is to be asked about."""
 
     def started(self) -> None:
         """It was read a moment ago."""
@@ -57,7 +60,6 @@ class Watch(Generic[Seen]):
         except Lost as error:
             log.debug("the instance metadata cannot be read now", extra={"error": str(error)})
             return None
-        found = self._differences(seen)
-        self.is_news = bool(found - self._asked)
-        self._asked = found
+        self._shown = {one: self._shown.get(one, 0) + 1 for one in self._differences(seen)}
+        self.is_news = any(times <= TIMES for times in self._shown.values())
         return seen

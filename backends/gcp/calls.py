@@ -45,6 +45,7 @@ _THROTTLES: Final = frozenset(
 _FULL: Final = frozenset(("ipspaceexhausted", "ipspaceexhaustedwithdetails", "ipresourceexhausted"))
 _TAKEN: Final = frozenset(("ipinusebyanotherresource", "resourceinusebyanotherresource", "resourcenotready"))
 _TOO_MANY_RANGES: Final = "too many alias ip ranges"
+_INVALID: Final = frozenset(("badrequest", "invalid", "invalidfieldvalue", "invalidusage"))
 _LIMITED: Final = frozenset(("limitexceeded", "quotaexceeded", "aliasiprangelimitexceeded"))
 _CREDENTIALS: Final = frozenset(
     (
@@ -80,6 +81,11 @@ def is_stale(error: CloudError) -> bool:
 def is_full(error: CloudError) -> bool:
     """Whether the range has not as many addresses as were asked for."""
     return word(error.code) in _FULL
+
+
+def is_invalid(error: CloudError) -> bool:
+    """Whether this very call cannot be: another may."""
+    return word(error.code) in _INVALID
 
 
 def is_limited(error: CloudError) -> bool:

@@ -33,6 +33,7 @@ from backends.gcp.calls import (
     failed,
     is_about_credentials,
     is_full,
+    is_invalid,
     is_limited,
     is_missing,
     is_plain,
@@ -291,6 +292,9 @@ class Changes:
                 self._fitting = self._clock() + FRAGMENTED, intent.size // 2
             elif intent.chunks == 1:
                 self._obstacles.full(error, self._options.range, intent.size, (yield from self._room()))
+        elif intent.chunks > 1 and (is_limited(error) or is_invalid(error)):
+            # Perhaps it is only too many: which words say so is Google's to change.
+            self._scarcity.refused(self._options.range, intent.size, intent.chunks)
         elif is_limited(error):
             self._obstacles.limited(error, len(self._holding.ranges))
         if not is_about_credentials(error):

@@ -14,6 +14,7 @@ from backends.gcp.calls import (
     UPDATE,
     is_about_credentials,
     is_full,
+    is_invalid,
     is_limited,
     is_missing,
     is_stale,
@@ -27,8 +28,6 @@ GROW: Final = "grow"
 """Stands for more ranges, where `UPDATE` itself is not refused."""
 LIMITED: Final = 600.0
 """Seconds until more ranges are tried again, where the interface took no more."""
-_OF_THE_REQUEST: Final = frozenset(("badrequest", "invalid", "invalidfieldvalue", "invalidusage", "resourcenotready"))
-"""What says that this call was wrong, or came at the wrong moment: another may do."""
 _FORBIDDEN: Final = frozenset(
     ("403", "accessnotconfigured", "forbidden", "insufficientpermissions", "permissiondenied")
 )
@@ -52,7 +51,7 @@ class Refusals(Obstacles):
         elif is_taken(error):
             self.put(UPDATE, "", SOON, FabricRefused("GCP has something else to do with this VM", said), error.code)
         elif not (is_missing(error) and error.action == OPERATION):
-            pause = AT_ONCE if word(error.code) in _OF_THE_REQUEST else FOR_NOW
+            pause = AT_ONCE if is_invalid(error) else FOR_NOW
             remedy = "; see deploy/gcp-alias-role.yaml" if word(error.code) in _FORBIDDEN else ""
             why = FabricRefused(f"GCP refused {error.action}", said + remedy)
             self.put(error.action, about, pause, why, error.code)

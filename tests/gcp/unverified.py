@@ -28,9 +28,7 @@ That it may be said there is known (cloudfoundry/bosh-google-cpi-release issue 1
 TOO_OFTEN: Final = ("RESOURCE_OPERATION_RATE_EXCEEDED", 429)
 """Code and status of a resource that is changed too often."""
 
-TOO_MANY: Final = (
-    "Invalid value for field 'resource.aliasIpRanges': ''. Too many alias IP ranges: {count}, limit {most}."
-)
+TOO_MANY: Final = "Too many alias IP ranges: {count}, limit {most}."
 """More ranges than an interface may have: a refusal (400, invalid)."""
 
 AS_UPDATE: Final = "Alias IP ranges can be added or deleted, but cannot be updated: {range}."
