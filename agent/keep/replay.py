@@ -21,6 +21,7 @@ def delete_spooled(node: Node, spooled: Sequence[Spooled]) -> list[Failure | Non
     """Serve DELs that waited in the spool, together; the answers say why one must come again."""
     whos: list[Attachment | None] = []
     written: dict[Attachment, list[Written]] = {}
+    known = node.ledger.records()
     for request, time in spooled:
         call = _spooled_del(request)
         whos.append(call.attachment if call is not None else None)
@@ -38,7 +39,8 @@ def delete_spooled(node: Node, spooled: Sequence[Spooled]) -> list[Failure | Non
             except Failure as failure:
                 done[who] = Removed(False, failure)
         if done[who].was_attached:
-            log.info("detached by a DEL that waited in the spool", extra={"attachment": str(who)})
+            pod = known[who].called if who in known else str(who)
+            log.info("detached by a DEL that waited in the spool", extra={"pod": pod})
     answers: list[Failure | None] = []
     for one in whos:
         error = done[one].error if one is not None else None

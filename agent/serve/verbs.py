@@ -150,11 +150,11 @@ class Verbs:
         elif call.verb is Verb.CHECK:
             self._check(call)
         elif call.verb is Verb.GC:
+            known = self._node.ledger.records()
             gone = self._node.collect(call.network, call.valid or (), incoming.sequence)
             if gone:
-                log.warning(
-                    "collected what the runtime does not know", extra={"attachments": ", ".join(map(str, gone))}
-                )
+                pods = ", ".join(known[who].called if who in known else str(who) for who in gone)
+                log.warning("collected what the runtime does not know", extra={"pods": pods})
         elif call.verb is Verb.STATUS:
             self._status(incoming)
         else:
