@@ -56,14 +56,15 @@ class ByNexthops:
         """See `backends.reach.Reach.passages`."""
         found = []
         for cidr in peer.pod_cidrs:
-            nexthop = _nexthop(cidr, plan)
+            key = Key(HOST, "route", _text(cidr))
+            nexthop = _nexthop(key, plan)
             if nexthop is not None:
-                found.append(Passage(cidr, (nexthop.key, _key(cidr)), nexthop.dev))
+                found.append(Passage(cidr, (nexthop.key, key), nexthop.dev))
         return found
 
     def aside(self, peer: Peer, range_: IPNetwork, plan: Mapping[Key, Item]) -> tuple[Item, ...]:
         """See `backends.reach.Reach.aside`: a route, and a nexthop object like that of the pods' routes."""
-        nexthop = _nexthop(range_, plan)
+        nexthop = _nexthop(Key(HOST, "route", _text(range_)), plan)
         if nexthop is None:
             return ()
         family = range_.version
@@ -74,12 +75,8 @@ class ByNexthops:
         return nexthop._replace(id=number), route
 
 
-def _key(cidr: IPNetwork) -> Key:
-    return Key(HOST, "route", _text(cidr))
-
-
-def _nexthop(cidr: IPNetwork, plan: Mapping[Key, Item]) -> Nexthop | None:
-    """What the route to *cidr* leads through."""
-    route = plan.get(_key(cidr))
+def _nexthop(key: Key, plan: Mapping[Key, Item]) -> Nexthop | None:
+    """What the route of that *key* leads through."""
+    route = plan.get(key)
     found = plan.get(nexthop_key(route.nhid)) if isinstance(route, Route) and route.nhid else None
     return found if isinstance(found, Nexthop) else None

@@ -71,24 +71,31 @@ class Transition:
         """See `backends.wiring.Wiring.node`."""
         old, new = self._old.node(peers), self._new.node(peers)
         whole = {**new.plan, **old.plan}
-        ways = (self._old.reach, old.plan), (self._new.reach, new.plan)
         decisive: dict[Key, Item] = {}
         for peer in peers:
-            (reach, by), (others_reach, other) = reversed(ways) if self._has_moved(peer.name) else ways
-            passages = reach.passages(peer, by)
-            ranges = {passage.range for passage in passages}
-            for passage in others_reach.passages(peer, other):
-                if passage.range in ranges:
-                    for key in passage.decide:
-                        whole.pop(key, None)
-            decisive.update((key, by[key]) for passage in passages for key in passage.decide)
-            if peer.name in self._tried:
-                aside = (item for _, range_ in self._targets(peer) for item in others_reach.aside(peer, range_, other))
-                decisive.update((item.key, item) for item in aside)
+            gone, put = self._decisive(peer, old.plan, new.plan)
+            for key in gone:
+                whole.pop(key, None)
+            decisive.update((item.key, item) for item in put)
         whole.update(decisive)
         unserved = [one for one in new.unserved if self._has_moved(one.peer)]
         unserved += [one for one in old.unserved if not self._has_moved(one.peer)]
         return Wired(whole, tuple(unserved))
+
+    def _decisive(
+        self, peer: Peer, old: Mapping[Key, Item], new: Mapping[Key, Item]
+    ) -> tuple[list[Key], list[Item]]:
+        """What must not be, and what must, for the *peer* to be reached the one way; its spare addresses, if it is
+        tried, the other. A range to which the one way does not lead is left to the other."""
+        ways = (self._old.reach, old), (self._new.reach, new)
+        (reach, plan), (other_reach, other) = reversed(ways) if self._has_moved(peer.name) else ways
+        passages = reach.passages(peer, plan)
+        ranges = {one.range for one in passages}
+        gone = [key for one in other_reach.passages(peer, other) if one.range in ranges for key in one.decide]
+        put = [plan[key] for one in passages for key in one.decide]
+        if peer.name in self._tried:
+            put += [item for _, range_ in self._targets(peer) for item in other_reach.aside(peer, range_, other)]
+        return gone, put
 
     def movable(self, peers: Collection[Peer]) -> dict[str, list[Probe]]:
         """The peers that *new* can reach, and how to find out whether it does."""

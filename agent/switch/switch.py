@@ -117,25 +117,15 @@ class Switch:
                 f"{wanted} has its addresses from elsewhere than {state.active}, so running pods cannot keep theirs",
                 "drain this node, set backend in the agent's configuration, and start the agent anew",
             )
-        site, peers = around.site, around.peers
-        new = self._load(wanted)(site)
+        new = self._load(wanted)(around.site)
         if not is_forced and not state.is_resting:
-            between = Transition(site, self._load(state.active)(site), new)
-            _refuse(f"{wanted} cannot reach", between.immovable(peers))
-            _refuse(f"--force moves those that cannot be asked whether {wanted} reaches them:", between.unasked(peers))
-        plan = new.node(peers).plan
+            _refuse_who_cannot_move(Transition(around.site, self._load(state.active)(around.site), new), around, wanted)
+        plan = new.node(around.peers).plan
         lacking = self._missing(plan)
         if lacking:
             raise NotReady(f"this machine lacks what {wanted} needs", "; ".join(lacking))
         if is_dry:
-            changes = diff(around.wired.plan, plan)
-            return {
-                **self.progress(),
-                "to": wanted,
-                "pod_mtu": {"now": around.wiring.mtu, "then": new.mtu},
-                "changes": [str(change) for change in changes[:_SHOWN]],
-                "more": max(0, len(changes) - _SHOWN),
-            }
+            return {**self.progress(), "to": wanted, **_changes(around, new, plan)}
         with self._lock:
             state = self._way.state.towards(wanted)
             if state != self._way.state:
@@ -319,10 +309,28 @@ class Switch:
             return {name: reason for name, reason in zip(names, pool.map(why, names), strict=True) if reason}
 
 
-def _refuse(what: str, peers: Sequence[Unserved]) -> None:
-    """ConfigInvalid: *what* is said of these, if there are any."""
-    if peers:
-        raise ConfigInvalid(f"{what} {', '.join(dict.fromkeys(one.peer for one in peers))}", peers[0].why)
+def _refuse_who_cannot_move(between: Transition, around: Surroundings, wanted: str) -> None:
+    """ConfigInvalid: peers would be lost, or moved without anybody knowing whether they are reached."""
+    lost, unasked = between.immovable(around.peers), between.unasked(around.peers)
+    if lost:
+        raise ConfigInvalid(f"{wanted} cannot reach {_names(lost)}", lost[0].why)
+    if unasked:
+        what = f"{_names(unasked)} cannot be asked whether {wanted} reaches them"
+        raise ConfigInvalid(what, f"{unasked[0].why}; --force moves them all the same")
+
+
+def _names(peers: Sequence[Unserved]) -> str:
+    return ", ".join(dict.fromkeys(one.peer for one in peers))
+
+
+def _changes(around: Surroundings, new: Wiring, plan: Plan) -> dict[str, Any]:
+    """What *plan*, which is *new*'s, would change: plain values."""
+    changes = diff(around.wired.plan, plan)
+    return {
+        "pod_mtu": {"now": around.wiring.mtu, "then": new.mtu},
+        "changes": [str(change) for change in changes[:_SHOWN]],
+        "more": max(0, len(changes) - _SHOWN),
+    }
 
 
 def _round(names: Iterable[str], here: str) -> list[str]:
