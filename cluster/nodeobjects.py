@@ -7,7 +7,7 @@ fields are those of the API's v1: NodeList, Node, WatchEvent, Status.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -160,12 +160,16 @@ def _addresses(listed: Sequence[_Address]) -> tuple[tuple[IPAddress, ...], list[
     return tuple(found[family] for family in sorted(found)), flaws
 
 
+def split(annotations: Mapping[str, str]) -> list[str]:
+    """The ranges that they have, as they stand there."""
+    return [one.strip() for one in annotations.get(ANNOTATION, "").split(",") if one.strip()]
+
+
 def _pod_cidrs(node: NodeObject) -> tuple[tuple[IPNetwork, ...], list[str]]:
     """What the Node's spec says, or else the annotation."""
     where, texts = "spec.podCIDRs", node.spec.pod_cidrs or []
     if not texts:
-        annotated = (node.metadata.annotations or {}).get(ANNOTATION, "")
-        where, texts = f"annotation {ANNOTATION}", [one.strip() for one in annotated.split(",") if one.strip()]
+        where, texts = f"annotation {ANNOTATION}", split(node.metadata.annotations or {})
     found, flaws = [], []
     for text in texts:
         try:

@@ -6,12 +6,15 @@ what was said by others is not touched, but for the one taint that waits for the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from netaddr import IPNetwork
 
-from cluster.nodeobjects import decoded
+from cluster import addresses
+from cluster.nodeobjects import ANNOTATION, decoded, split
 
 NETWORK: Final = "NetworkUnavailable"
 """The condition by which a Node is given a taint, and no new pods, while it is True. Who else sets it is a cloud's
@@ -41,6 +44,10 @@ class Said(NamedTuple):
     conditions: Mapping[str, Condition]
     taints: Sequence[_Object]
     capacity: Mapping[str, str]
+    pod_cidrs: tuple[str, ...] = ()
+    """What the controller manager gave it, and so what kube-proxy and others go by."""
+    annotated: tuple[str, ...] = ()
+    """What the annotation says."""
 
 
 class Wish(NamedTuple):
@@ -59,10 +66,12 @@ class _Metadata(_Part, frozen=True):
     name: str = ""
     uid: str = ""
     resource_version: str = ""
+    annotations: dict[str, str] | None = None
 
 
 class _Spec(_Part, frozen=True):
     taints: list[_Object] | None = None
+    pod_cidrs: list[str] | None = msgspec.field(default=None, name="podCIDRs")
 
 
 class _Condition(_Part, frozen=True):
@@ -103,7 +112,28 @@ def _said(node: _Node) -> tuple[Said, str]:
         one.type: Condition(one.type, one.status, one.reason, one.message) for one in node.status.conditions or ()
     }
     taints, capacity = node.spec.taints or [], node.status.capacity or {}
-    return Said(node.metadata.name, node.metadata.uid, conditions, taints, capacity), node.metadata.resource_version
+    annotated = tuple(split(node.metadata.annotations or {}))
+    name, uid, own = node.metadata.name, node.metadata.uid, tuple(node.spec.pod_cidrs or ())
+    return Said(name, uid, conditions, taints, capacity, own, annotated), node.metadata.resource_version
+
+
+def disagreement(now: Said, used: Collection[IPNetwork]) -> str:
+    """What *now* says of its pods' ranges, where that is not what they are *used* for; '' where nothing is said, or the
+    same. What is no range is told elsewhere."""
+    if not now.pod_cidrs or not used:
+        return ""
+    theirs = set(_ranges(now.pod_cidrs))
+    if theirs != set(used):
+        return f"{', '.join(now.pod_cidrs)}, but its pods have addresses of {', '.join(map(str, sorted(used)))}"
+    if now.annotated and set(_ranges(now.annotated)) != theirs:
+        return f"{', '.join(now.pod_cidrs)}, but its annotation {ANNOTATION} {', '.join(now.annotated)}"
+    return ""
+
+
+def _ranges(texts: Iterable[str]) -> Iterator[IPNetwork]:
+    for text in texts:
+        with suppress(ValueError):
+            yield addresses.cidr(text)
 
 
 def status_change(now: Said, wish: Wish, time: str) -> _Object:

@@ -73,7 +73,7 @@ cd "$(dirname "$0")/.."
 BUILD_OPTIONS=${BUILD_OPTIONS:---network=none}
 case $verb in
 fetch)
-	base "$directory/base.tar" $PYTHON nftables iptables bird2
+	base "$directory/base.tar" $PYTHON nftables iptables bird2 libstdc++6
 	base "$directory/build.tar" $PYTHON gcc libc6-dev
 	wheels "$directory/wheels" "$@"
 	;;

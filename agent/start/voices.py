@@ -16,6 +16,7 @@ from agent.announce.directories import Directories
 from agent.announce.wishes import Wishes
 from agent.config.schema import Config
 from agent.keep.listening import Listening
+from agent.keep.survey import Surroundings
 from agent.node.ledger import Ledger
 from agent.process.life import Living
 from agent.start import nodes
@@ -24,7 +25,7 @@ from agent.tell.trouble import Kind, Trouble
 from cluster.access import Credentials
 from cluster.apiserver import Api
 from cluster.kubernetes import KubernetesNodes
-from cluster.ownnode import Said
+from cluster.ownnode import Said, disagreement
 from cluster.peers import Source
 from cni import install
 from cni.errors import ConfigInvalid, Failure, Limited
@@ -92,6 +93,7 @@ def voices(
         )
         parts.append(announcer)
         problems.append((Kind.KUBERNETES, lambda: announcer.problems))
+        problems.append((Kind.KUBERNETES, lambda: _disagreeing(own.own, status().survey.now)))
     return Voices(parts, problems)
 
 
@@ -103,6 +105,13 @@ def reached(config: Config, environment: Mapping[str, str]) -> tuple[Credentials
 
 def _own(source: KubernetesNodes) -> Said | None:
     return source.own
+
+
+def _disagreeing(said: Said | None, now: Surroundings | None) -> list[Failure]:
+    """That this node's pods do not have what its Node says."""
+    told = disagreement(said, now.site.here.pod_cidrs) if said is not None and now is not None else ""
+    remedy = "kube-proxy and others go by spec.podCIDRs: have the list of nodes, or the annotation, say the same"
+    return [ConfigInvalid(f"the spec.podCIDRs of this Node are {told}", remedy)] if told else []
 
 
 def _unheard(source: KubernetesNodes, name: str) -> list[Failure]:

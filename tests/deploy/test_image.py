@@ -145,7 +145,8 @@ def test_the_version_says_which_commit_it_is_of(podman: Podman) -> None:
 
 
 def test_the_image_holds_what_the_agent_needs_and_little_else(podman: Podman) -> None:
-    """No cloud's library, no pip, no compiler; the executable is compiled, and needs nothing of the machine's."""
+    """No cloud's library, no pip, no compiler; the executable is compiled, and needs nothing of the machine's. All
+    bytecode is there, and valid whatever the times of its sources are (PEP 552): nothing can be written at a start."""
     assert int(podman("image", "inspect", "--format={{.Size}}", NAME)) < 110e6
     said = once(podman, "python3", "-c", LOOKS)
     assert json.loads(said) == {
@@ -153,6 +154,7 @@ def test_the_image_holds_what_the_agent_needs_and_little_else(podman: Podman) ->
         "modules": ["yaml"],
         "is_compiled": True,
         "is_static": True,
+        "bytecode": [1],
     }
 
 
@@ -164,12 +166,15 @@ modules = ["yaml", "boto3", "google", "pip", "setuptools", "pytest"]
 program = pathlib.Path("/opt/routable/bin/routable").read_bytes()
 # elf(5): a static one has no segment that names an interpreter (PT_INTERP).
 begin, size, count = struct.unpack_from("<32xQ14xHH", program)
+library = pathlib.Path("/opt/routable/lib")
+bytecode = {one.read_bytes()[4] for one in library.rglob("*.pyc")}
 segments = [struct.unpack_from("<I", program, begin + size * one)[0] for one in range(count)]
 print(json.dumps({
     "programs": [one for one in programs if shutil.which(one)],
     "modules": [one for one in modules if importlib.util.find_spec(one)],
     "is_compiled": program.startswith(bytes([127]) + b"ELF"),
     "is_static": 3 not in segments,
+    "bytecode": sorted(bytecode),
 }))
 """
 

@@ -98,3 +98,18 @@ def test_the_agent_ends_with_who_speaks(thread: str, function: str) -> None:
         assert one.agent.wait(10.0) == 1
         one.agent = None
         assert f"died={thread}" in one.tail()
+
+
+def test_a_list_that_gives_pods_other_addresses_than_the_node_says_is_told() -> None:
+    """kube-proxy and others go by the Node: what stands where, and what to do. Pods are served all the same."""
+    with cluster("static", "v4", 1) as here:
+        (one,) = here.lab.nodes
+        on_a_list_of_its_own(here)
+        here.api.store.put(node(one.name, one.addresses, ["10.99.1.0/24"]))
+        one.start()
+        one.add()
+        words = "the spec.podCIDRs of this Node are 10.99.1.0/24, but its pods have addresses of 10.244.1.0/24"
+        (problem,) = eventually("it is told", lambda: [p for p in one.status()["problems"] if p["msg"] == words])
+        assert (problem["kind"], problem["by_status"]) == ("kubernetes", False)
+        here.api.store.put(here.told(one))
+        eventually("nothing is wrong", lambda: not one.status()["problems"])
