@@ -1,8 +1,8 @@
 """``make demo``: the main job on a cluster of three nodes, before one's eyes. Exit code 1 if a claim did not hold.
 
-BACKEND=static|vxlan|bgp|aws-eni and FAMILY=v4|v6|dual choose what is shown; SWITCH=1 changes the backend under running
-pods, between the first two; K8S=1 has the nodes of an API server, which come, go, and are not always told of;
-CLUSTERS=2 has two clusters behind one spine, the first with bgp, the other with static or bgp, and a load balancer.
+BACKEND=static|vxlan|bgp|aws-eni|gcp-alias and FAMILY=v4|v6|dual choose what is shown; SWITCH=1 changes the backend
+under running pods, between the first two; K8S=1 has the nodes of an API server, which come, go, and are not always told
+of; CLUSTERS=2 has two clusters behind one spine, the first with bgp, the other with static or bgp, and a load balancer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from demo.run import Run
 from demo.runtime import Refused
 from demo.text import Printer
 
-BACKENDS = ("static", "vxlan", "bgp", "aws-eni")
+BACKENDS = ("static", "vxlan", "bgp", "aws-eni", "gcp-alias")
+CLOUDS = ("aws-eni", "gcp-alias")
+"""Of these, those whose network is a cloud's."""
 PODS = 2
 
 
@@ -53,10 +55,10 @@ def _wrong(environment: Mapping[str, str]) -> str:
         return f"BACKEND is one of {', '.join(BACKENDS)}; FAMILY one of {', '.join(FAMILIES)}"
     if clusters and (clusters != "2" or others or backend not in (None, "", "static", "bgp")):
         return "CLUSTERS=2 goes with BACKEND=static or bgp, and with neither SWITCH nor K8S"
-    if backend == "aws-eni" and (environment.get("SWITCH") or (family or "v4") != "v4"):
-        return "BACKEND=aws-eni goes with neither SWITCH nor FAMILY: its addresses are the VPC's"
-    if environment.get("K8S") and (backend == "aws-eni" or environment.get("SWITCH")):
-        return "K8S=1 goes with neither BACKEND=aws-eni, which needs no list of nodes, nor SWITCH"
+    if backend in CLOUDS and (environment.get("SWITCH") or (family or "v4") != "v4"):
+        return f"BACKEND={backend} goes with neither SWITCH nor FAMILY: its addresses are the VPC's"
+    if environment.get("K8S") and (backend in CLOUDS or environment.get("SWITCH")):
+        return "K8S=1 goes with neither BACKEND=aws-eni nor gcp-alias, which need no list of nodes, nor SWITCH"
     if backend == "bgp" and others:
         return "BACKEND=bgp goes with neither SWITCH nor K8S: it shows a rack and its router"
     return ""
@@ -72,6 +74,10 @@ def _run(environment: Mapping[str, str], out: Printer) -> None:
         Between("bgp" if backend == "bgp" else "static", family, out).run()
     elif backend == "aws-eni":
         Aws(out).run()
+    elif backend == "gcp-alias":
+        from demo.gcp import Gcp
+
+        Gcp(out).run()
     elif backend == "bgp":
         from demo.bgp import Bgp
 

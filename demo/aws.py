@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import signal
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -72,11 +71,7 @@ class Aws:
 
     def _calls(self, vpc: Vpc) -> None:
         self._out.step("what EC2 was asked")
-        counts = Counter[str]()
-        for (action, error), count in vpc.region.calls.items():
-            counts[f"{action} {error}".strip()] += count
-        self._out.table(("ACTION", "CALLS"), [(name, str(count)) for name, count in sorted(counts.items())])
-        self._out.claim("every call succeeded", [f"{action}: {error}" for action, error in vpc.region.calls if error])
+        show.calls(self._out, vpc.region.calls)
 
     def _reach(self, vpc: Vpc) -> None:
         self._out.step("reachability, TCP and UDP: who sends (rows) to which pod (columns), by node and interface")

@@ -137,3 +137,10 @@ def census(node: Node) -> dict[str, int]:
 
 def _fdb(node: Node) -> int:
     return sum("dst" in line.split() for line in node.place.run("bridge", "fdb", "show").splitlines())
+
+
+def calls(out: Printer, counted: Mapping[tuple[str, str], int]) -> None:
+    """What a cloud was asked, *counted* by action and error, and the claim that there was no error."""
+    rows = sorted((f"{action} {error}".strip(), str(count)) for (action, error), count in counted.items())
+    out.table(("ACTION", "CALLS"), rows)
+    out.claim("every call succeeded", [f"{action}: {error}" for action, error in counted if error])
