@@ -26,6 +26,8 @@ CONNECT: Final = 5.0
 """Seconds to be connected, and again for TLS."""
 ANSWER: Final = 30.0
 """Seconds without a byte of an answer after which it is given up."""
+WHOLE: Final = 120.0
+"""Seconds for a whole answer: one that comes byte by byte is none."""
 LINE: Final = 16 << 20
 """Bytes of one line of a watch: etcd keeps objects of 1.5 MB, and JSON is longer than what it keeps."""
 BODY: Final = 512 << 20
@@ -72,8 +74,9 @@ class Conflict(Unanswered):
 class Connection:
     """Made by `Api.connected`."""
 
-    def __init__(self, access: Access, stream: ssl.SSLSocket) -> None:
+    def __init__(self, access: Access, stream: ssl.SSLSocket, whole: float = WHOLE) -> None:
         self._access = access
+        self._bound = whole
         self._stream = stream
         self._http = http.client.HTTPConnection(access.host, access.port)
         self._http.auto_open = 0  # never a connection anew, without TLS
@@ -81,20 +84,30 @@ class Connection:
 
     def answer(self, path: str, parameters: Mapping[str, str], needs: str = LISTENING) -> bytes:
         """The whole answer to a GET. *needs* is what is told to lack where it is not permitted."""
-        with self._told():
-            self._stream.settimeout(ANSWER)
-            with self._asked(_Request("GET", path, parameters), needs) as response:
-                return self._whole(response)
+        with self._told(), self._bounded(), self._asked(_Request("GET", path, parameters), needs) as response:
+            return self._whole(response)
 
     def patch(self, path: str, change: bytes, needs: str) -> bytes:
         """What it is after the strategic merge *change*. Conflict: that was of an older version."""
-        with self._told():
-            self._stream.settimeout(ANSWER)
-            with self._asked(_Request("PATCH", path, {}, change), needs) as response:
-                return self._whole(response)
+        with self._told(), self._bounded(), self._asked(_Request("PATCH", path, {}, change), needs) as response:
+            return self._whole(response)
+
+    @contextmanager
+    def _bounded(self) -> Iterator[None]:
+        """The connection ends after a while, whatever comes by it."""
+        self._stream.settimeout(ANSWER)
+        timer = threading.Timer(self._bound, _shut, (self._stream,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _whole(self, response: http.client.HTTPResponse) -> bytes:
         body = response.read(BODY + 1)
+        if response.length and len(body) <= BODY:
+            raise http.client.IncompleteRead(body, response.length)
         if response.getheader("Content-Encoding") == "gzip":
             body = zlib.decompressobj(wbits=31).decompress(body, BODY + 1)
         if len(body) > BODY:
@@ -142,10 +155,11 @@ class Connection:
 
 
 class Api:
-    """Connections by *credentials*, one at a time."""
+    """Connections by *credentials*, one at a time. An answer has come within *whole* seconds, or there is none."""
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, whole: float = WHOLE) -> None:
         self._credentials = credentials
+        self._whole = whole
         self._lock = threading.Lock()
         self._stream: socket.socket | None = None
         self._is_ended = False
@@ -171,7 +185,7 @@ class Api:
             try:
                 with told(access.server):
                     stream.do_handshake()
-                yield Connection(access, stream)
+                yield Connection(access, stream, self._whole)
             finally:
                 self._hold(None)
 
@@ -180,15 +194,20 @@ class Api:
         with self._lock:
             self._is_ended = True
             if self._stream is not None:
-                with suppress(OSError):
-                    # Not SSLSocket's own, which would take the TLS away from under the thread that reads.
-                    socket.socket.shutdown(self._stream, socket.SHUT_RDWR)
+                _shut(self._stream)
 
     def _hold(self, stream: socket.socket | None) -> None:
         with self._lock:
             self._stream = stream
             if self._is_ended and stream is not None:
                 raise Unanswered(TryAgain("the agent ends"))
+
+
+def _shut(stream: socket.socket) -> None:
+    """End whatever is waited for there; any thread may call."""
+    with suppress(OSError):
+        # Not SSLSocket's own, which would take the TLS away from under the thread that reads.
+        socket.socket.shutdown(stream, socket.SHUT_RDWR)
 
 
 @contextmanager

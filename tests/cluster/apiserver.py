@@ -29,6 +29,10 @@ NAME = "kubernetes.default.svc"
 NODES = "/api/v1/nodes"
 PATCH_TYPE = "application/strategic-merge-patch+json"
 USER = "system:serviceaccount:kube-system:routable-agent"
+_INSTEAD = {
+    "garbage": b"<html>a proxy's page</html>",
+    "another": b'{"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": {}}',
+}
 KUBECONFIG = """\
 apiVersion: v1
 kind: Config
@@ -82,7 +86,8 @@ class ApiServer:
         """How many watches have begun."""
         self.faults: deque[str] = deque()
         """What happens to the next requests: "503", "429", "hang", "cut" (in the middle of the first line of a watch),
-        "half" (in the middle of a list), "close", "garbage", "another" (object than was asked for); "" is nothing."""
+        "half" (in the middle of a list), "close", "garbage", "another" (object than was asked for), "trickle"; ""
+        is nothing."""
         self._directory = directory
         self._address = address
         self._listener = listener
@@ -195,10 +200,10 @@ class ApiServer:
         try:
             self._authenticate(headers, stream, fault)
             about = self._authorize(method, parts.path, asked)
-            if fault == "garbage":
-                _send(stream, 200, b"<html>a proxy's page</html>")
-            elif fault == "another":
-                _send(stream, 200, b'{"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": {}}')
+            if fault in _INSTEAD:
+                _send(stream, 200, _INSTEAD[fault])
+            elif fault == "trickle":
+                self._trickle(stream)
             elif about.verb == "watch":
                 return self._watch(stream, asked, fault)
             elif about.verb in ("get", "patch"):
@@ -212,6 +217,12 @@ class ApiServer:
             self.refusals.append(refused.code)
             _send(stream, refused.code, json.dumps(refused.status()).encode(), after=refused.after)
         return True
+
+    def _trickle(self, stream: ssl.SSLSocket) -> None:
+        stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
+        while not self._is_away:
+            stream.sendall(b" ")
+            time.sleep(0.05)
 
     def _authenticate(self, headers: Mapping[str, str], stream: ssl.SSLSocket, fault: str) -> None:
         token = headers.get("authorization", "").removeprefix("Bearer ")

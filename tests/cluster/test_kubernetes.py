@@ -195,6 +195,19 @@ def test_whatever_a_server_does_in_place_of_an_answer(api: ApiServer, source: Ma
         heard.until(lambda: heard.source.error is None)
 
 
+def test_an_answer_that_comes_byte_by_byte_is_none(api: ApiServer, credentials: Callable[..., Credentials]) -> None:
+    """It is given up after a while, though something always comes."""
+    put(api, 1)
+    api.faults.append("trickle")
+    source = KubernetesNodes(Api(credentials(), whole=0.3), "the test's", time.monotonic, lambda: 0.5, None, QUICK)
+    began = time.monotonic()
+    with pytest.raises(Failure, match="cannot be asked"):
+        source.look()
+    assert time.monotonic() - began < 10.0
+    source.look()
+    assert [one.name for one in source.nodes] == ["n1"]
+
+
 def test_half_a_list_is_none(api: ApiServer, source: Make) -> None:
     """The connection is cut in the middle of the second page: who is on no page yet is not taken for gone."""
     for number in range(1, 6):
