@@ -35,10 +35,13 @@ _DONE: Final = frozenset({3, 4, 5})
 
 
 class Bird:
-    """The BIRD of the node called *node*, as *table* says; *patience* is for its answers. One thread uses it."""
+    """The BIRD of the node called *node*, as *table* says; *patience* is for its answers, *reading* for
+    what it reads. One thread uses it."""
 
-    def __init__(self, table: BgpTable, node: str, patience: float = PATIENCE) -> None:
-        self._patience = patience
+    def __init__(
+        self, table: BgpTable, node: str, patience: float = PATIENCE, reading: float = CHECKED
+    ) -> None:
+        self._patience, self._reading = patience, reading
         self._table = table
         self._node = node
         self._files = files(table)
@@ -132,11 +135,14 @@ class Bird:
     def _parse(self, path: Path) -> None:
         words = [self._table.bird, "-p", "-c", str(path)]
         try:
-            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=CHECKED, check=False)
+            done = subprocess.run(
+                words, stdin=subprocess.DEVNULL, capture_output=True, timeout=self._reading, check=False
+            )
         except OSError as error:
             raise self._missing(error) from error
         except subprocess.TimeoutExpired as error:
-            raise TryAgain(f"{words[0]} reads {path} for longer than {CHECKED:.0f} s", "it is tried again") from error
+            told = f"{words[0]} reads {path} for longer than {self._reading:g} s"
+            raise TryAgain(told, "it is tried again") from error
         if done.returncode:
             said = (done.stderr or done.stdout).decode(errors="replace").strip().removeprefix("bird: ")
             why = "the one before stays in use; is it BIRD 2?"
@@ -147,7 +153,7 @@ class Bird:
 
         ConfigInvalid: it refuses. TryAgain: it does not answer.
         """
-        with self._conversation(CHECKED) as bird:
+        with self._conversation(self._reading) as bird:
             answer = bird.ask("configure soft")[-1]
         if answer.code not in _DONE:
             raise ConfigInvalid(f"BIRD refuses its configuration: {answer.text}", "the one before stays in use")

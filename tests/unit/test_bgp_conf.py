@@ -168,6 +168,16 @@ def test_who_is_not_on_the_segment_is_told() -> None:
     assert 'use bgp.topology = "tor"' in found.unserved[0].why
 
 
+def test_pods_of_a_family_without_an_address_for_it_are_told() -> None:
+    """Nothing could be their next hop."""
+    other = replace(node(2), addresses=node(2).addresses[:1])
+    found = speech(table(), SITE, [node(1), other])
+    assert [one.name for one in found.sessions] == ["node-2.v4"]
+    assert [one.why for one in found.unserved] == [
+        "node-2 has IPv6 pods but no IPv6 address of its own; give it one in its list entry"
+    ]
+
+
 def test_families_are_those_that_both_have() -> None:
     """Of a node without IPv6 there is one session."""
     four = Peer("node-2", (IPAddress("192.0.2.2"),), (IPNetwork("10.244.2.0/24"),))

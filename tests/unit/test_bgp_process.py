@@ -7,14 +7,17 @@ import signal
 import stat
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from netaddr import IPAddress, IPNetwork
 
-from backends.bgp import live, verdicts
+import backends
+from backends.bgp import live
 from backends.bgp.conf import MARK
+from backends.bgp.drain import DRAIN
 from backends.bgp.files import files
 from backends.bgp.passwords import passwords
 from backends.bgp.process import Bird, has_ended, line
@@ -22,6 +25,7 @@ from backends.bgp.seen import Md5
 from backends.bgp.table import BgpTable, RouterTable
 from cni.errors import ConfigInvalid, TryAgain
 from demo.lab import eventually
+from demo.place import run
 from demo.speaking import program
 
 GOOD = f'define {MARK} = "node-a 1";\nrouter id 192.0.2.1;\nprotocol device {{ }}\n'
@@ -229,7 +233,7 @@ def test_a_password_is_the_first_line(tmp_path: Path) -> None:
 
 def looked(table: BgpTable) -> list[str]:
     """What --check says."""
-    return [str(one) for one in verdicts.verdicts(table)]
+    return [str(one) for one in backends.load("bgp").check(table, {})]
 
 
 def test_check_looks_at_bird_and_passwords(table: BgpTable, tmp_path: Path) -> None:
@@ -250,6 +254,60 @@ def test_check_looks_at_bird_and_passwords(table: BgpTable, tmp_path: Path) -> N
     assert looked(with_password)[1].endswith(f"chmod 600 {path}")
     path.chmod(0o600)
     assert looked(with_password)[1] == f"ok    password:      {path} can be used"
+
+
+def test_one_that_reads_for_ever_is_not_waited_for(tmp_path: Path) -> None:
+    """It is tried again."""
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    bird = Bird(BgpTable(bird=str(slow), directory=str(tmp_path / "bgp")), "node-a", reading=0.1)
+    with pytest.raises(TryAgain, match=r"for longer than 0\.1 s"):
+        bird.write(GOOD)
+
+
+def drained(table: BgpTable, *words: str) -> int:
+    """``routablectl drain WORDS``."""
+    parser = ArgumentParser()
+    DRAIN.arguments(parser)
+    return DRAIN.run(parser.parse_args(words), table, 0.0)
+
+
+def test_a_drain_says_what_is_announced_still(table: BgpTable) -> None:
+    """And where there is no BIRD, that there is none; it can be taken back at any time."""
+    with pytest.raises(TryAgain, match="does the agent run here"):
+        drained(table)
+    started(table, f"{GOOD}protocol static own4 {{ ipv4; route 10.244.1.0/24 unreachable; }}\n")
+    assert drained(table, "--wait", "0.3") == 3
+    assert files(table).drained.exists()
+    assert drained(table, "--undo") == 0
+    assert not files(table).drained.exists()
+
+
+def test_routes_of_one_that_is_gone_are_removed(table: BgpTable) -> None:
+    """Whoever ended it."""
+    run("ip", "route", "add", "unreachable", "10.99.0.0/16", "proto", "12", "metric", "8282")
+    assert list(live.remove(table, "node-a")) == ["removed 1 routes of BIRD's"]
+    assert run("ip", "route", "show", "proto", "12") == ""
+
+
+def test_it_runs_in_a_container_of_its_own(table: BgpTable, tmp_path: Path) -> None:
+    """It waits for what it is to be told, and ends with whoever wants it to."""
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        f'backend = "bgp"\nnode = "node-a"\n[nodes]\nfile = "/n"\n[bgp]\nasn = 1\naccept = ["10.0.0.0/8"]\n'
+        f'bird = "{table.bird}"\ndirectory = "{table.directory}"\nstart_bird = false\n'
+    )
+    words = [sys.executable, "-m", "agent.ctl", "--config", str(config), "bgp", "run"]
+    with subprocess.Popen(words, cwd=Path(__file__).parents[2]) as beside:
+        with pytest.raises(subprocess.TimeoutExpired):
+            beside.wait(1.5)
+        bird = Bird(table, "node-a")
+        bird.write(GOOD)
+        eventually("it runs", files(table).socket.exists)
+        beside.terminate()
+        assert beside.wait(10) == 0
+    assert bird.has_ended()
 
 
 def test_the_kernels_counters_are_read() -> None:
