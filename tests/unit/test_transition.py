@@ -146,3 +146,14 @@ def test_who_cannot_be_asked_is_named_with_the_reason() -> None:
     assert [one.why for one in between.unasked([HERE, OTHER])] == [
         f"by the new way node-b is reached over IPv{family} with all its pods or not at all" for family in (4, 6)
     ]
+
+
+def test_a_way_that_leads_nowhere_has_nothing_beside_it() -> None:
+    """A peer that has moved falls silent, and the old way does not reach it any more: it is not tried by that."""
+    far = replace(OTHER, addresses=(IPAddress("198.51.100.9"), IPAddress("2001:db8:9::9")))
+    transition = Transition(SITE, StaticWiring(SITE), VxlanWiring(SITE), lambda name: True, frozenset([OTHER.name]))
+    plan = transition.node([HERE, far]).plan
+    assert [item.dst for item in plan.values() if isinstance(item, Route) and item.nhid] == [
+        "10.1.2.0/28",
+        "2001:db8:2::/64",
+    ]
