@@ -53,7 +53,8 @@ extract() {
 		return 0
 	fi
 	mirror=
-	[ -z "$suite" ] || mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 '/debian/*$') || {
+	[ -z "$suite" ] || mirror=$(apt-get --print-uris update | sed -n "s|^'\(.*/debian\)/*/dists/.*/main/binary-.*|\1|p" | head -n 1)
+	[ -z "$suite" ] || [ -n "$mirror" ] || {
 		echo "no mirror of Debian is known here: see that what these packages of $suite hold is there:" $missing >&2
 		return 0
 	}

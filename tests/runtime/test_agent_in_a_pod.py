@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.runtime,
     pytest.mark.skipif(shutil.which("podman") is None, reason="podman, which builds the image, is not installed"),
 ]
-OVERLAY = rendered("overlays/static")
+OVERLAY, APPLIED = rendered("overlays/static"), rendered("overlays/vxlan")
 
 
 @pytest.fixture(scope="module", params=list(RELEASES))
@@ -123,16 +123,16 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster,
     if lacks:
         pytest.skip(lacks)
     tools = daemon.tools(tmp_path_factory.mktemp("images") / "tools.tar")
-    with cluster("static") as here, ExitStack() as cleanup:
-        (role,) = OVERLAY.of("ClusterRole")
+    with cluster("vxlan") as here, ExitStack() as cleanup:
+        (role,) = APPLIED.of("ClusterRole")
         here.api.rules = role["rules"]
         (here.lab.directory / "agent").mkdir()
-        (here.lab.directory / "agent/agent.toml").write_text(OVERLAY.config)
+        (here.lab.directory / "agent/agent.toml").write_text(APPLIED.config)
         pods = []
         for node in here.lab.nodes:
             machine = cleanup.enter_context(daemon.machine(node, release, tools, image.archive()))
             server, account = (SERVER["dual"], PORT), here.lab.directory
-            pods.append(AgentPod(machine, OVERLAY, image.NAME, account / "agent", server, account))
+            pods.append(AgentPod(machine, APPLIED, image.NAME, account / "agent", server, account))
         for one in pods:
             here.api.store.put(here.told(one.machine.node))
             one.begin()

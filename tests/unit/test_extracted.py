@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ APT = """#!/bin/sh
 here=${0%/*}
 echo "$*" >>"$here/calls"
 case "$*" in
-*indextargets*) cat "$here/mirrors" ;;
+*--print-uris*) cat "$here/mirrors" ;;
 *update*) : >"$here/current" ;;
 *--simulate*)
     [ -e "$here/current" ] || exit 100
@@ -25,9 +26,16 @@ case "$*" in
     echo 'Inst libthere [0.9] (1.0 Debian:12/stable [amd64])'
     echo 'Inst wanted (1.0 Debian:12/stable [amd64]) [libneeded:amd64 ]' ;;
 *download*)
+    for word; do case $word in Dir::Etc::SourceList=*) cp "${word#*=}" "$here/sources" ;; esac; done
     for package; do [ ! -e "$here/$package.deb" ] || { cp "$here/$package.deb" . && got=yes; }; done
     [ "${got-}" ] ;;
 esac
+"""
+
+
+MIRRORS = """'http://security.invalid/debian-security/dists/stable-security/InRelease' one 0
+'http://somebody.invalid/debian/dists/stable/stable/binary-amd64/Packages.xz' another 0
+'http://mirror.invalid/debian/dists/stable/main/binary-amd64/Packages.xz' a third 0
 """
 
 
@@ -50,7 +58,7 @@ def apt(tmp_path: Path) -> Path:
     (place / "apt-get").write_text(APT)
     (place / "apt-get").chmod(0o755)
     (place / "current").touch()
-    (place / "mirrors").write_text("http://security.invalid/debian-security/\nhttp://mirror.invalid/debian/\n")
+    (place / "mirrors").write_text(MIRRORS)
     says = '#!/bin/sh\necho "${LD_LIBRARY_PATH%%:*}" "$(command -v helper)"\n'
     package(place, "wanted", {"usr/bin/wanted": says})
     package(place, "libneeded", {"usr/lib/some-linux-gnu/libneeded.so": "", "usr/sbin/helper": "#!/bin/sh\n"})
@@ -118,11 +126,13 @@ def test_packages_of_another_release_come_alone(apt: Path, tmp_path: Path) -> No
     calls = (apt / "calls").read_text()
     assert f"Dir::Etc::SourceList={folder}/.download." in calls
     assert "--simulate" not in calls
+    sources = (apt / "sources").read_text()
+    assert re.fullmatch(r"deb .*http://mirror\.invalid/debian testing main\n", sources)
 
 
 def test_another_release_is_not_had_without_a_mirror_of_debian(apt: Path, tmp_path: Path) -> None:
     """On a machine that knows none, the script says what is missing, and goes on."""
-    (apt / "mirrors").write_text("http://security.invalid/debian-security/\n")
+    (apt / "mirrors").write_text("\n".join(MIRRORS.splitlines()[:2]))
     done = extract(apt, tmp_path / "testing", "--suite", "testing", "wanted")
     assert done.returncode == 0
     assert "no mirror of Debian is known here" in done.stderr
