@@ -22,10 +22,10 @@ base() {
 		done
 	fi
 	echo "making $into of Debian's packages"
-	SOURCE_DATE_EPOCH=0 mmdebstrap --quiet --variant=extract --include="$*" --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+	SOURCE_DATE_EPOCH=0 mmdebstrap --variant=extract --include="$*" --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
 		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
 		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-		"$SUITE" "$into.new.tar" $sources >/dev/null
+		"$SUITE" "$into.new.tar" $sources >"$into.log" 2>&1 || { cat "$into.log" >&2; exit 1; }
 	mv "$into.new.tar" "$into"
 	echo "$*" >"$into.packages"
 }
