@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from backends.cloud.failures import CloudError, Refused
@@ -28,9 +28,15 @@ GROW: Final = "grow"
 """Stands for more ranges, where `UPDATE` itself is not refused."""
 LIMITED: Final = 600.0
 """Seconds until more ranges are tried again, where the interface took no more."""
-_FORBIDDEN: Final = frozenset(
-    ("403", "accessnotconfigured", "forbidden", "insufficientpermissions", "permissiondenied")
-)
+_ROLE: Final = "; see deploy/gcp-alias-role.yaml, and the VM's access scopes"
+_REMEDIES: Final[Mapping[str, str]] = {
+    "403": _ROLE,
+    "forbidden": _ROLE,
+    "permissiondenied": _ROLE,
+    "insufficientpermissions": "; give the VM the access scope cloud-platform, or compute, which its roles then narrow",
+    "accessnotconfigured": "; enable compute.googleapis.com in the project",
+}
+"""What to do about a refusal, by its code."""
 
 
 class Refusals(Obstacles):
@@ -52,8 +58,7 @@ class Refusals(Obstacles):
             self.put(UPDATE, "", SOON, FabricRefused("GCP has something else to do with this VM", said), error.code)
         elif not (is_missing(error) and error.action == OPERATION):
             pause = AT_ONCE if is_invalid(error) else FOR_NOW
-            remedy = "; see deploy/gcp-alias-role.yaml" if word(error.code) in _FORBIDDEN else ""
-            why = FabricRefused(f"GCP refused {error.action}", said + remedy)
+            why = FabricRefused(f"GCP refused {error.action}", said + _REMEDIES.get(word(error.code), ""))
             self.put(error.action, about, pause, why, error.code)
 
     def busy(self, error: CloudError) -> None:

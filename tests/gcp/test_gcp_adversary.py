@@ -201,3 +201,23 @@ def test_what_others_did_is_found_though_the_first_answers_are_of_before() -> No
     asked = node.project.calls["instances.get", ""]
     node.run(REST)
     assert node.project.calls["instances.get", ""] - asked < 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        ("denied", "deploy/gcp-alias-role.yaml"),
+        ("narrow", "access scope cloud-platform"),
+        ("disabled", "enable compute.googleapis.com"),
+        ("unauthenticated", "the VM's service account"),
+    ],
+)
+def test_whoever_must_act_is_told_what_to_do(kind: str, remedy: str) -> None:
+    """A missing permission, a machine's access scopes, an API that is off, and credentials are four things."""
+    node = lone()
+    for nth in range(1, 40):
+        node.project.fail("instances.get", nth, kind)
+    node.add()
+    node.run(20)
+    (obstacle,) = node.fabric.report().obstacles
+    assert remedy in obstacle
