@@ -27,6 +27,8 @@ ASN: Final = 64512
 TOR: Final = 65001
 """The router's."""
 ACCEPT: Final = ("10.244.0.0/16", "2001:db8::/32")
+BIRDS_POWER: Final = f"{POWER},+net_bind_service"
+"""Of agents that start BIRD, and so BIRD's: what deploy/routable-agent-bgp.conf adds."""
 _UNPACKED: Final = Path(__file__).parents[1] / ".venv" / "debian"
 
 
@@ -187,7 +189,7 @@ def _begun(cleanup: ExitStack, table: Mapping[str, Any], *, is_started: bool = T
 def speaks(node: Node, bird: Path) -> None:
     """What lets the *node*'s agent start a BIRD of its own."""
     node.settings["bgp"] = {**node.settings["bgp"], "bird": str(bird), "directory": str(node.directory / "bgp")}
-    node.power = f"{POWER},+net_bind_service"
+    node.power = BIRDS_POWER
 
 
 def finished(node: Node) -> None:

@@ -22,6 +22,11 @@ class Files(NamedTuple):
         return self.directory / "bird.conf"
 
     @property
+    def trial(self) -> Path:
+        """The same, before BIRD's parser has read it."""
+        return self.directory / "bird.conf.next"
+
+    @property
     def socket(self) -> Path:
         """Where BIRD is asked."""
         return self.directory / "bird.ctl"
@@ -40,6 +45,13 @@ class Files(NamedTuple):
     def drained(self) -> Path:
         """While this is there, nothing is announced: see `backends.bgp.drain`."""
         return self.directory / "drained"
+
+    def clear(self) -> None:
+        """Remove them: passwords are in them, and who runs BIRD elsewhere begins with what is there."""
+        older = self.log.with_name("bird.log.1")
+        for path in (self.configuration, self.trial, self.errors, self.log, older, self.drained):
+            with suppress(OSError):
+                path.unlink()
 
     def write(self, path: Path, text: str) -> None:
         """Have *text* at *path*, in one step, for root alone. ConfigInvalid: that is not possible."""

@@ -61,6 +61,7 @@ def remove(table: BgpTable, node: str) -> Iterator[str]:
             if gone:
                 yield f"removed {gone} routes of BIRD's"
             return
+        files(table).clear()
         bird.kill()
     else:
         bird.stop()

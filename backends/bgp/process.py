@@ -127,10 +127,9 @@ class Bird:
         with suppress(OSError):
             if path.read_text() == text and not path.stat().st_mode & 0o077:
                 return
-        trial = path.with_name("bird.conf.next")
-        self._files.write(trial, text)
-        self._parse(trial)
-        trial.replace(path)
+        self._files.write(self._files.trial, text)
+        self._parse(self._files.trial)
+        self._files.trial.replace(path)
 
     def _parse(self, path: Path) -> None:
         words = [self._table.bird, "-p", "-c", str(path)]
@@ -183,7 +182,9 @@ class Bird:
             raise self._missing(error) from error
 
     def stop(self) -> None:
-        """End BIRD: its neighbours are told, so that none waits for it to come again; if it does not end, by force."""
+        """End BIRD, and leave no file of it: its neighbours are told, so that none waits for it to come again; if it
+        does not end, by force."""
+        self._files.clear()
         try:
             self.ask("down")
             is_ending = self._pidfd < 0 or has_ended(self._pidfd, ENDING)

@@ -23,8 +23,10 @@ from backends.bgp.seen import Md5, Seen
 from backends.bgp.sessions import Speech, speech
 from backends.bgp.table import BgpTable
 from backends.descriptor import Around
+from backends.site import Site
 from backends.threads import OnDeath, thread
 from backends.told import Told
+from cluster.peers import Peer
 from cni.errors import ConfigInvalid, Failure, Limited, TryAgain
 
 log = logging.getLogger(__name__)
@@ -105,6 +107,8 @@ class Speaker:
         self._wait = 0.0
         self._next_look = 0.0
         self._wanted = ""
+        self._speech_of: tuple[tuple[Site, frozenset[Peer], tuple[IPAddress, ...]], Speech] | None = None
+        self._text_of: tuple[object, str] = (None, "")
         self._is_left = False
         self._left_at = 0.0
         self.seen = Seen()
@@ -154,7 +158,7 @@ class Speaker:
 
     def _keep(self, around: Around, *, is_leaving: bool) -> None:
         """Have BIRD run, and say what this node has to say."""
-        says = speech(self._table, around.site, around.peers, self._pods())
+        says = self._says(around)
         mood = conf.Mood(self._is_drained(), len(around.backends) > 1, is_leaving)
         refused: Failure | None = None
         try:
@@ -174,9 +178,19 @@ class Speaker:
     def _prepare(self, says: Speech, mood: conf.Mood) -> None:
         """Have what BIRD is to be told in its file. ConfigInvalid: it cannot be told."""
         secret = passwords(one.password_file for one in says.sessions)
-        text = conf.configuration(self._table, says, secret, mood)
+        key = (says, mood, secret)
+        if key != self._text_of[0]:
+            self._text_of = key, conf.configuration(self._table, says, secret, mood)
+        text = self._text_of[1]
         self._bird.write(text)
         self._wanted = conf.mark_of(text)
+
+    def _says(self, around: Around) -> Speech:
+        """What this node has to say, worked out where anything it depends on has changed."""
+        key = (around.site, around.peers, tuple(self._pods()))
+        if self._speech_of is None or key != self._speech_of[0]:
+            self._speech_of = key, speech(self._table, *key)
+        return self._speech_of[1]
 
     def _running(self) -> str:
         """The mark of the BIRD that answers; one that has ended, or does not answer any more, is started again.

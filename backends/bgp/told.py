@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from backends.bgp.table import BgpTable
 from backends.descriptor import Around
 from backends.told import Complaint, Measure, Table, Told
 from backends.told import Shown as Printed
+from cluster.peers import Peer
 from cni.errors import Failure, Limited
 
 PATIENCE: Final = 8.0
@@ -79,10 +81,9 @@ def _overlaps(table: BgpTable, seen: Seen) -> Iterator[Complaint]:
     named = {session.name: session.peer for session in _wanted(seen)}
     found = {one.network: f"{one.network} (by {named.get(one.session, one.session)})" for one in seen.inside}
     if table.topology == "mesh":
-        owners = [(cidr, peer.name) for peer in seen.peers for cidr in peer.pod_cidrs]
+        owner = _owners(seen.peers)
         for one in seen.routes:
-            whose = _owner(one.network, owners)
-            by = named.get(one.session, "")
+            whose, by = owner(one.network), named.get(one.session, "")
             if whose and by and whose != by:
                 found[one.network] = f"{one.network} of {whose} (by {by})"
     if found:
@@ -93,10 +94,23 @@ def _overlaps(table: BgpTable, seen: Seen) -> Iterator[Complaint]:
         yield Complaint(failure, len(found))
 
 
-def _owner(network: str, owners: Iterable[tuple[IPNetwork, str]]) -> str:
-    """Whose range *network* is, or is a part of; '' for nobody's."""
-    heard = IPNetwork(network)
-    return next((name for cidr, name in owners if cidr.version == heard.version and heard in cidr), "")
+def _owners(peers: Iterable[Peer]) -> Callable[[str], str]:
+    """What answers whose range a network is, or is a part of; '' for nobody's. Nearly all are a whole one."""
+    whole = {str(cidr): peer.name for peer in peers for cidr in peer.pod_cidrs}
+    spans: list[tuple[int, int, int, str]] = []
+
+    def owner(network: str) -> str:
+        if network in whole:
+            return whole[network]
+        if not spans:
+            spans.extend(sorted((one.version, one.first, one.last, whole[str(one)]) for one in map(IPNetwork, whole)))
+        heard = IPNetwork(network)
+        at = bisect_right(spans, (heard.version, heard.first, heard.last, "\x7f")) - 1
+        if at < 0 or spans[at][0] != heard.version or heard.last > spans[at][2]:
+            return ""
+        return spans[at][3]
+
+    return owner
 
 
 def reached(routes: Iterable[Heard], around: Around) -> set[str]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from backends.bgp.table import BgpTable, RouterTable
 from cni.errors import ConfigInvalid, TryAgain
 from demo.lab import eventually
 from demo.place import run
-from demo.speaking import program
+from demo.speaking import BIRDS_POWER, program
 
 GOOD = f'define {MARK} = "node-a 1";\nrouter id 192.0.2.1;\nprotocol device {{ }}\n'
 
@@ -133,9 +134,10 @@ def test_it_stops_and_is_gone(table: BgpTable) -> None:
     """As when it is asked to."""
     bird = started(table)
     assert not bird.has_ended()
+    files(table).drained.touch()
     bird.stop()
     assert bird.has_ended()
-    assert not files(table).socket.exists()
+    assert list(files(table).directory.iterdir()) == []
 
 
 def test_one_that_hangs_is_found_by_another_process_and_ended(table: BgpTable) -> None:
@@ -308,6 +310,17 @@ def test_it_runs_in_a_container_of_its_own(table: BgpTable, tmp_path: Path) -> N
         beside.terminate()
         assert beside.wait(10) == 0
     assert bird.has_ended()
+
+
+def test_the_unit_leaves_bird_alone_and_gives_it_its_port() -> None:
+    """By a drop-in, since no other backend needs either; the labs' agents have the same power."""
+    unit, more = ConfigParser(strict=False, interpolation=None), ConfigParser(strict=False, interpolation=None)
+    deploy = Path(__file__).parents[2] / "deploy"
+    assert unit.read(deploy / "routable-agent.service")
+    assert more.read(deploy / "routable-agent-bgp.conf")
+    assert more["Service"]["KillMode"] == "process"
+    power = f"{unit['Service']['CapabilityBoundingSet']} {more['Service']['CapabilityBoundingSet']}"
+    assert set(BIRDS_POWER.split(",")) == {"-all", *(f"+{one.removeprefix('CAP_').lower()}" for one in power.split())}
 
 
 def test_the_kernels_counters_are_read() -> None:

@@ -377,6 +377,9 @@ def test_ranges_that_two_have_are_told() -> None:
     assert "10.244.3.0/24 of node-3 (by node-2)" in said("prefixes", seen)
     assert "10.244.2.0/24" not in said("prefixes", seen)
     assert said("prefixes", Seen(routes=routes[1:], peers=seen.peers)) == ""
+    parts = tuple(Heard(one, "node-2.v4") for one in ("10.244.3.64/26", "10.244.2.128/25", "10.244.2.0/23", "::/0"))
+    assert "(by node-2), " not in said("prefixes", Seen(routes=parts, peers=seen.peers))
+    assert "10.244.3.64/26 of node-3 (by node-2)" in said("prefixes", Seen(routes=parts, peers=seen.peers))
 
 
 def test_what_is_wrong_with_bird_is_told() -> None:
