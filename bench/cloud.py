@@ -17,7 +17,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,7 @@ from bench.curves import Curve, drawn
 from ipam.warmpool import PREFIX_SIZE, Targets
 from tests.cloud.machine import Clock, Machine
 from tests.cloud.region import BUCKETS, Region
+from tests.fakes.living import Living
 
 TYPE: Final = "m5.xlarge"
 LIMIT: Final = 3600.0
@@ -69,16 +70,28 @@ class Outcome:
 
 def main() -> int:
     """Run and tell."""
-    parser = argparse.ArgumentParser(prog="python -m bench.cloud", description=__doc__)
+    return asked(__doc__ or "", "bench.cloud", (GIVEN, ALL, ONE), simulated, table, picture)
+
+
+def asked(
+    description: str,
+    module: str,
+    names: Sequence[str],
+    simulated: Callable[[str, int, int], Outcome],
+    table: Callable[[Sequence[Outcome]], str],
+    picture: Callable[[Sequence[Outcome]], str],
+) -> int:
+    """What the command line asks for; of each of *names* there is a simulation."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("--nodes", type=int, nargs="+", metavar="N", default=[50, 500, 5000])
     parser.add_argument("--pods", type=int, metavar="P", default=20, help="per node; default: %(default)s")
-    parser.add_argument("--only", nargs="+", choices=(GIVEN, ALL, ONE), help="default: all three")
+    parser.add_argument("--only", nargs="+", choices=names, help="default: all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG of the largest there")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)  # thousands of nodes that are throttled say so
-    names = options.only or (GIVEN, ALL, ONE)
-    outcomes = [simulated(name, nodes, options.pods) for nodes in options.nodes for name in names]
+    chosen = options.only or names
+    outcomes = [simulated(name, nodes, options.pods) for nodes in options.nodes for name in chosen]
     print(table(outcomes))
     if options.json:
         options.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
@@ -128,12 +141,12 @@ def simulated(name: str, nodes: int, pods: int) -> Outcome:
         throttled=throttled,
         churned=churned,
         churn_calls=after,
-        curve=_thinned(cold),
+        curve=thinned(cold),
         took=round(time.monotonic() - started, 1),
     )
 
 
-def _thinned(curve: list[tuple[float, int]], most: int = 200) -> list[tuple[float, int]]:
+def thinned(curve: list[tuple[float, int]], most: int = 200) -> list[tuple[float, int]]:
     """As many of its points as a picture can show, the last among them."""
     return curve[: -1 : -(-len(curve) // most)] + curve[-1:]
 
@@ -151,7 +164,7 @@ def _calls(region: Region) -> Counter[str]:
 class Run:
     """Time passes for *machines*, each turned when its own time comes or when a pod of it comes or goes."""
 
-    def __init__(self, machines: Sequence[Machine], clock: Clock, name: str) -> None:
+    def __init__(self, machines: Sequence[Living], clock: Clock, name: str) -> None:
         self._machines = machines
         self._clock = clock
         self._name = name

@@ -42,7 +42,7 @@ from backends.gcp.calls import (
 from backends.gcp.holding import STALE, Holding, Intent
 from backends.gcp.model import NIC, Interface, Operation, Room, Seen, body, interface, operation, room, subnet_of
 from backends.gcp.options import AliasOptions, length
-from backends.gcp.refusals import GROW, Refusals
+from backends.gcp.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +106,6 @@ class Changes:
     def grow(self, here: Seen, chunks: int, size: int) -> Steps[None]:
         """As many ranges of *size* addresses more, by one change; fewer where there are not as many."""
         self._ready()
-        if left := self._obstacles.pause(GROW, ""):
-            raise Later(GROW, left)
         found = self._holding.interface
         if found is None:
             found = yield from self.read(here)

@@ -78,10 +78,12 @@ class Remote:
             self.close()
 
     def close(self) -> None:
-        """End the worker, if there is one."""
+        """End the worker, if there is one: at the end of its socket it ends by itself."""
         if self._socket is not None:
             self._socket.close()
         if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END)
             self._process.kill()
             self._process.wait()
         if self._words >= 0:

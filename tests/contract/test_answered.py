@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from socket import AF_INET
 
 import pytest
 from netaddr import IPNetwork
 
-from dataplane.answered import answered
+from dataplane import routemsg
+from dataplane.answered import GUEST_AGENT, _range, answered
 from dataplane.diff import diff
-from dataplane.items import HOST, LOCAL, Route, plan
+from dataplane.items import HOST, LOCAL, MAIN, Route, plan
 from dataplane.kernel import Kernel
 from dataplane.netns import Netns
 from dataplane.nft import Nft
@@ -84,3 +86,9 @@ def test_throw_routes_override_that(host: Place, *, is_ruled: bool) -> None:
     host.within(undo)
     assert course(host) == "local"
     assert host.within(answered) == {IPNetwork("10.4.0.0/28")}
+
+
+def test_a_kernel_that_filters_nothing_is_filtered_here() -> None:
+    """Before Linux 4.20 a dump has all routes, whatever was asked for."""
+    body = routemsg.RTMSG.pack(AF_INET, 28, 0, 0, MAIN, GUEST_AGENT, 0, routemsg.RTN_UNICAST, 0)
+    assert _range(GUEST_AGENT, body) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from netaddr import IPNetwork
@@ -41,6 +41,8 @@ class AliasNode(Living):
         self.project = project
         self.options = options or AliasOptions(range="pods")
         self.refusals: dict[str, list[CloudError]] = {}
+        self.has_device = True
+        self.answered: Callable[[], frozenset[IPNetwork]] = frozenset
         self._logged = len(project.log)
         super().__init__(clock, instance, seed)
 
@@ -52,12 +54,16 @@ class AliasNode(Living):
             options=self.options,
             journal=self.journal,
             usage=self,
-            devices=lambda: {self.project.instances[self.instance].nic.mac: "ens4"},
+            devices=lambda: {self.project.instances[self.instance].nic.mac: "ens4"} if self.has_device else {},
+            answered=self._answered,
             clock=self.clock,
             random=self._random.random,
             token=lambda: str(uuid.UUID(int=self._random.getrandbits(128), version=4)),
         )
         return self.fabric.source, self.fabric.life()
+
+    def _answered(self) -> frozenset[IPNetwork]:
+        return self.answered()
 
     def offered(self) -> None:
         self.allocator.offer(self.fabric.supplied(self.here).blocks)

@@ -104,6 +104,8 @@ def test_a_rule_of_anybodys_and_the_guest_agent(vpc: Vpc) -> None:
     for node in vpc.nodes:
         assert vpc.guests[node.name].routes() == {str(one) for one in vpc.ranges(node)}
         node.place.ip("rule add to 192.0.2.0/24 lookup 52 priority 100")
+    notes = ["guest agent:" in one for one in (" ".join(checked(node).lines) for node in vpc.nodes)]
+    assert notes == [True, False]
     (unlucky, *_), (lucky, *_) = telling.pods, overriding.pods
     with pytest.raises(ConnectionRefusedError):
         traffic.seen_by_tcp(vpc.outside, unlucky.place, unlucky.addresses[0])

@@ -7,8 +7,10 @@ from netaddr import IPNetwork
 
 from backends.cloud.failures import CloudError, Lost, Refused, Throttled
 from backends.gcp.calls import GET, OPERATION, SUBNET, UPDATE
+from backends.gcp.holding import STALE
 from backends.gcp.options import AliasOptions
 from cni.errors import Exhausted, FabricRefused, TryAgain
+from ipam.lease import Block
 from ipam.warmpool import Targets
 from tests.fakes.kernel import Killed
 from tests.fakes.living import Clock, together
@@ -498,6 +500,117 @@ def test_what_may_still_go_is_not_offered(place: Place, code: str) -> None:
     node.run(REST)
     assert len(node.pods) == 60
     well(node)
+
+
+def lost_shrinking(place: Place) -> AliasNode:
+    """A node whose change that gives ranges back never arrived, nor was answered."""
+    node = shrinking(place)
+    place.project.fail(UPDATE, 1, "lost_before")
+    while not node.fabric.holding.intents:
+        node.run(0.1)
+    return node
+
+
+def test_what_somebody_changed_meanwhile_is_not_asked_for_again(place: Place) -> None:
+    """The fingerprint says that it never will be made: the ranges are offered again, and go another time."""
+    node = lost_shrinking(place)
+    place.hands.touch(node.instance)
+    node.run(STALE + 5)
+    assert place.project.calls[UPDATE, "conditionNotMet"] == 1
+    node.run(REST)
+    assert len(ranges(node)) == 1
+    well(node)
+
+
+def test_what_is_found_to_be_used_is_not_asked_for_again(place: Place) -> None:
+    """A lease that nobody knew of, as one that is adopted from the kernel after the journal was lost."""
+    node = lost_shrinking(place)
+    before = ranges(node)
+    node.allocator.offer({Block(block, "nic0", reserve=False) for block in before})
+    node.add(len(before) * 16)
+    assert not node.parked
+    node.run(STALE + 60)
+    assert ranges(node) >= before
+    well(node)
+
+
+def test_a_range_that_had_to_stay_is_not_thought_of_for_a_while(place: Place) -> None:
+    """The policy would have it tried every second."""
+    node = shrinking(place)
+    place.project.fail(UPDATE, 1, "lost_before")
+    node.on_settle = lambda: node.add(1)
+    for _ in range(30):
+        node.run(4)
+        node.delete(60)
+    node.on_settle = lambda: None
+    node.run(REST)
+    well(node)
+
+
+def test_a_lost_change_that_is_refused_when_it_is_asked_for_again(place: Place) -> None:
+    """More was asked for: whether that comes still or not, nothing is doubled."""
+    node = place.node()
+    node.run(20)
+    place.project.fail(UPDATE, 1, "lost_before")
+    node.refusals[UPDATE] = []
+    node.add(20)
+    while not node.fabric.holding.intents:
+        node.run(0.1)
+    node.refusals[UPDATE] = [Refused(UPDATE, "forbidden", "no")]
+    node.run(REST)
+    assert len(node.pods) == 20
+    assert len(ranges(node)) == 3
+    well(node)
+
+
+def test_an_operation_that_was_forgotten_is_found_by_its_request(place: Place) -> None:
+    """Or is not known to every server yet."""
+    place.project.become(operation_unseen=(4.0, 4.0))
+    node = place.node()
+    node.run(40)
+    assert len(ranges(node)) == 1
+    well(node)
+
+
+def test_a_silent_api_after_a_restart_has_the_metadata_believed(place: Place) -> None:
+    """Half a minute later: the ranges that it shows are given to pods."""
+    node = place.node(started=(("/27", "pods"),))
+    node.refusals[GET] = [Lost(GET, "ConnectionError", "no route")] * 100
+    node.add(1)
+    node.run(20)
+    assert node.parked
+    assert "not certain yet" in str(node.fabric.shortage(NO_ADDRESS).failure)
+    node.run(20)
+    assert not node.parked
+
+
+def test_a_machine_without_its_interface_is_told(place: Place) -> None:
+    """No link here has its hardware address, as in another network namespace; or the API shows none."""
+    node = place.node()
+    node.has_device = False
+    node.run(20)
+    assert "no link here has the hardware address 42:01:" in "; ".join(node.fabric.report().obstacles)
+    node.has_device = True
+    place.project.instances[node.instance].nic.name = "nic7"
+    node.fabric.holding.unclear()
+    node.add(20)
+    node.run(3)
+    assert "has no interface nic0" in "; ".join(node.fabric.report().obstacles)
+
+
+def test_whom_the_host_answers_for_is_told(place: Place) -> None:
+    """Of the ranges of the node alone; what cannot be looked at is not known."""
+    node = place.node()
+    node.answered = lambda: frozenset({IPNetwork("10.4.0.0/28"), IPNetwork("10.77.0.0/28")})
+    node.run(100)
+    assert node.fabric.told().sections["gcp"]["answered_by_host"] == ["10.4.0.0/28"]
+
+    def unseen() -> frozenset[IPNetwork]:
+        raise TryAgain("cannot be looked at")
+
+    node.answered = unseen
+    node.run(100)
+    assert node.fabric.told().sections["gcp"]["answered_by_host"] == ["10.4.0.0/28"]
 
 
 @pytest.mark.parametrize("is_after", [False, True])

@@ -14,7 +14,9 @@ import pytest
 from netaddr import IPAddress, IPNetwork
 
 from backends.cloud.failures import Lost
+from backends.gcp.check import verdicts
 from backends.gcp.metadata import Metadata, Waiting
+from backends.gcp.table import GcpTable
 
 INTERFACE = "instance/network-interfaces/0/"
 DEADLINE = 20.0
@@ -181,3 +183,26 @@ def test_silence_is_lost() -> None:
         nobody.look()
     with pytest.raises(Lost):
         nobody.changed("")
+
+
+# --- what --check says of it ----------------------------------------------------------------------------------------
+
+
+def told(environment: dict[str, str], **keys: object) -> list[str]:
+    """The verdicts."""
+    return [" ".join(str(one).split()) for one in verdicts(GcpTable(**keys), environment)]  # type: ignore[arg-type]
+
+
+def test_a_check_without_metadata_says_so() -> None:
+    """It is no VM of Google's, or cannot reach it."""
+    last = told({"GCE_METADATA_HOST": "127.0.0.1:1"})[-1]
+    assert last.startswith("WRONG metadata: ")
+    assert last.endswith("is this a VM on Compute Engine?")
+
+
+def test_a_check_elsewhere_than_in_the_nodes_own_namespace_says_so(metadata: Metadata) -> None:
+    """The machine's interface is not there; with fixed ranges neither library nor API is spoken of."""
+    lines = told({"GCE_METADATA_HOST": metadata._web.host}, fixed=True)
+    assert lines[0] == "ok metadata: node-a in europe-west1-b, alias ranges: 10.4.0.0/28"
+    assert lines[1].startswith("WRONG uplink: no link here has the hardware address 42:01:0a:00:00:02 of nic0")
+    assert len(lines) == 2

@@ -226,10 +226,13 @@ try:
     remote.refuse_without_library()
 except ConfigInvalid as error:
     print(error)
+from backends.gcp import check, table
+print(next(check.verdicts(table.GcpTable(), {})))
 print([name for name in sys.modules if name.partition(".")[0] in ("google", "requests", "grpc")])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    first, second = done.stdout.splitlines()
+    first, checked, second = done.stdout.splitlines()
+    assert checked.startswith("WRONG library:")
     assert "is not installed" in first
     assert "install routable[gcp]" in first
     assert second == "[]"
