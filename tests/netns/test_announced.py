@@ -5,16 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
 
 from demo.cluster import Cluster, cluster, do_meet
 from demo.lab import Node, eventually
 from tests.cluster import rbac
 from tests.cluster.store import node
 from tests.fakes.mortal import ARMED
-from tests.netns.test_runtime_directories import plugins
 
 ROLE = ({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "patch"]},)
 
@@ -80,16 +76,13 @@ def test_what_it_says_of_addresses() -> None:
         assert conditions["routable.io/PodAddressPressure"] == "False"
 
 
-@pytest.mark.parametrize(("thread", "function"), [("announcer", "look"), ("cni", "look")])
-def test_the_agent_ends_with_who_speaks(thread: str, function: str) -> None:
+def test_the_agent_ends_with_who_speaks() -> None:
     """The thread dies: the process follows, with exit code 1 and the thread's name in its log."""
     with cluster("static", "v4", 1) as here:
         (one,) = here.lab.nodes
         on_a_list_of_its_own(here)
-        directory: Path = plugins(here.lab.directory / "cni-bin")
-        one.settings["cni"] = {"executables": str(directory)}
         here.api.store.put(here.told(one))
-        one.program = ("-m", "tests.fakes.mortal", thread, function, "ZeroDivisionError")
+        one.program = ("-m", "tests.fakes.mortal", "announcer", "look", "ZeroDivisionError")
         one.start()
         eventually("it is said", lambda: here.takes_pods(one))
         assert one.agent is not None
@@ -97,7 +90,7 @@ def test_the_agent_ends_with_who_speaks(thread: str, function: str) -> None:
         eventually("the thread may die", lambda: ARMED in one.log.read_text())
         assert one.agent.wait(10.0) == 1
         one.agent = None
-        assert f"died={thread}" in one.tail()
+        assert "died=announcer" in one.tail()
 
 
 def test_a_list_that_gives_pods_other_addresses_than_the_node_says_is_told() -> None:
