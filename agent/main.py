@@ -31,7 +31,7 @@ from agent.process.machine import DEFAULT_CONFIG, exclusive, hostname, version
 from agent.process.outlet import Outlet
 from agent.serve.parking import Parking
 from agent.start import check
-from agent.start.front import STATUS_PATIENCE, Inside, connections, opened, ports, serving, telling
+from agent.start.front import STATUS_PATIENCE, Inside, connections, judging, opened, ports, serving, telling
 from agent.start.ground import grounded, refuse_what_is_missing, restored
 from agent.start.keeping import changing, kept
 from agent.start.outside import surrounded
@@ -96,8 +96,9 @@ def run(config: Config, life: Life, outlet: Outlet) -> int:
         inside = Inside(ground, outside, keeping, changing(config, ground, outside, keeping, life))
         doors = opened(config, parts)
         note, source = keeping.repair.diary.note, outside.supply.source
-        said = voices(config, os.environ, source, ground.ledger, lambda: status, note, life.die)
-        status = telling(config, inside, doors, parking, outlet, said)
+        judged = judging(config, inside, doors, parking, outlet)
+        said = voices(config, os.environ, source, ground.ledger, judged, note, life.die)
+        status = telling(config, inside, judged, said)
         server = serving(inside, doors, parking, status, life, most)
         keeping.reconciler.once(is_whole=True)
         listening = outside.supply.listening(inside.changing.handles)

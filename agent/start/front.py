@@ -6,7 +6,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -83,13 +83,11 @@ def opened(config: Config, parts: ExitStack) -> Doors:
     return Doors(listener, [] if endpoint is None else [Binding(partial(listening, *endpoint))])
 
 
-def telling(
-    config: Config, inside: Inside, doors: Doors, parking: Parking, outlet: Outlet, said: Voices
-) -> Status:
-    """Make what tells of all that is there, to whoever asks and to Prometheus."""
+def judging(config: Config, inside: Inside, doors: Doors, parking: Parking, outlet: Outlet) -> Status:
+    """Make what judges how the agent is."""
     outside, keeping, changing = inside.outside, inside.keeping, inside.changing
     neighbours = Neighbours()
-    status = Status(
+    return Status(
         config.node,
         version(),
         keeping.node,
@@ -105,9 +103,14 @@ def telling(
         pass_age=keeping.reconciler.age,
         unseen=doors.unseen,
         tellers=[changing.lives],
-        announced=said.troubles,
     )
-    info = {"node": config.node, "backend": changing.switch.backend, "version": version()}
+
+
+def telling(config: Config, inside: Inside, judged: Status, said: Voices) -> Status:
+    """Make what tells of all that is there, to whoever asks and to Prometheus: what was *judged*, and what could not be
+    *said* of that."""
+    status = replace(judged, announced=said.troubles)
+    info = {"node": config.node, "backend": inside.changing.switch.backend, "version": version()}
     metrics.show(inside.ground.registry, status.snapshot, info)
     return status
 

@@ -22,6 +22,7 @@ from agent.process.life import Living
 from agent.start import nodes
 from agent.tell.status import Status
 from agent.tell.trouble import Kind, Trouble
+from backends.threads import OnDeath
 from cluster.access import Credentials
 from cluster.apiserver import Api
 from cluster.kubernetes import KubernetesNodes
@@ -31,7 +32,6 @@ from cni import install
 from cni.errors import ConfigInvalid, Failure, Limited
 
 Problems = Callable[[], Sequence[Failure]]
-OnDeath = Callable[[str, BaseException], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,47 +53,64 @@ def voices(
     environment: Mapping[str, str],
     source: Source,
     ledger: Ledger,
-    status: Callable[[], Status],
+    status: Status,
     tell: Callable[[str], None],
     on_death: OnDeath,
 ) -> Voices:
-    """What *config* wants said. *source* is where the nodes are from, *status* is asked when that is there, *tell* is
-    told what was put right. ConfigInvalid: nothing says where the API server is."""
+    """What *config* wants said of how the agent is, by *status*. *source* is where the nodes are from, *tell* is told
+    what was put right. ConfigInvalid: nothing says where the API server is."""
+    found = []
+    if config.cni.conflist or config.cni.executables:
+        found.append(_to_runtime(config, ledger, status, tell, on_death))
+    if config.kubernetes.announce:
+        found.append(_to_kubernetes(config, environment, source, ledger, status, on_death))
+    return Voices([part for one in found for part in one.parts], [problem for one in found for problem in one.problems])
+
+
+def _to_runtime(
+    config: Config, ledger: Ledger, status: Status, tell: Callable[[str], None], on_death: OnDeath
+) -> Voices:
+    directories = Directories(
+        config.cni,
+        can_serve=lambda: status.unable() is None,
+        source=cache(partial(executable, Path(sys.executable).parent, Path(config.paths.state).parent / "bin")),
+        journal=ledger,
+        tell=tell,
+        on_death=on_death,
+        clock=time.monotonic,
+    )
+    return Voices([directories], [(Kind.RUNTIME, lambda: directories.problems)])
+
+
+def _to_kubernetes(
+    config: Config,
+    environment: Mapping[str, str],
+    source: Source,
+    ledger: Ledger,
+    status: Status,
+    on_death: OnDeath,
+) -> Voices:
     parts: list[Living] = []
     problems: list[tuple[Kind, Problems]] = []
-    if config.cni.conflist or config.cni.executables:
-        directories = Directories(
-            config.cni,
-            can_serve=lambda: status().unable() is None,
-            source=cache(partial(executable, Path(sys.executable).parent, Path(config.paths.state).parent / "bin")),
-            journal=ledger,
-            tell=tell,
-            on_death=on_death,
-            clock=time.monotonic,
-        )
-        parts.append(directories)
-        problems.append((Kind.RUNTIME, lambda: directories.problems))
-    if config.kubernetes.announce:
-        table = config.kubernetes
-        credentials, origin = reached(config, environment)
-        own = source
-        if not isinstance(own, KubernetesNodes):
-            clock = time.monotonic
-            own = KubernetesNodes(Api(credentials), origin, clock, random.random, here=config.node, is_alone=True)
-            parts.append(Listening(own, lambda: None, on_death, clock, "own node"))
-            problems.append((Kind.KUBERNETES, partial(_unheard, own, config.node)))
-        announcer = Announcer(
-            Api(credentials),
-            heard=partial(_own, own),
-            wished=Wishes(table, lambda: status().troubles(), ledger.counts, time.monotonic).now,
-            clock=time.monotonic,
-            wall=time.time,
-            random=random.random,
-            on_death=on_death,
-        )
-        parts.append(announcer)
-        problems.append((Kind.KUBERNETES, lambda: announcer.problems))
-        problems.append((Kind.KUBERNETES, lambda: _disagreeing(own.own, status().survey.now)))
+    credentials, origin = reached(config, environment)
+    own = source
+    if not isinstance(own, KubernetesNodes):
+        clock = time.monotonic
+        own = KubernetesNodes(Api(credentials), origin, clock, random.random, here=config.node, is_alone=True)
+        parts.append(Listening(own, lambda: None, on_death, clock, "own node"))
+        problems.append((Kind.KUBERNETES, partial(_unheard, own, config.node)))
+    announcer = Announcer(
+        Api(credentials),
+        heard=partial(_own, own),
+        wished=Wishes(config.kubernetes, status.troubles, ledger.counts, time.monotonic).now,
+        clock=time.monotonic,
+        wall=time.time,
+        random=random.random,
+        on_death=on_death,
+    )
+    parts.append(announcer)
+    problems.append((Kind.KUBERNETES, lambda: announcer.problems))
+    problems.append((Kind.KUBERNETES, lambda: _disagreeing(own.own, status.survey.now)))
     return Voices(parts, problems)
 
 
