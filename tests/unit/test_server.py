@@ -27,6 +27,8 @@ from tests.fakes.descriptors import descriptors
 
 DEADLINE = 10.0
 WORKERS = 3
+MANY = 80
+"""Connections: more than are accepted at once."""
 
 
 def echo(incoming: Incoming) -> Answer:
@@ -335,7 +337,7 @@ def test_who_has_connected_before_the_end_is_answered(path: Path) -> None:
     server = made(path, serve)
     server.start()
     with ExitStack() as held:
-        streams = [held.enter_context(connected(path)) for _ in range(3 * WORKERS)]
+        streams = [held.enter_context(connected(path)) for _ in range(MANY)]
         for number, stream in enumerate(streams[:-1]):
             stream.sendall(frame.encode(frame.Request({}, b"%d" % number)))
             if number < WORKERS:
