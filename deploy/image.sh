@@ -47,19 +47,22 @@ wheels() {
 		--platform "manylinux2014_$processor" --dest "$into" "$@"
 }
 
+# Has podman know what is in a file, and says how it is called there: after its content, so that another is another.
+imported() {
+	name=localhost/routable-$(basename "$1" .tar):$(sha256sum "$1" | cut -c 1-16)
+	$podman image exists "$name" || $podman import --quiet "$1" "$name" >/dev/null
+	echo "$name"
+}
+
 image() {
 	from=$1 image=$2 extra=${3:-base}
 	podman=${PODMAN:-podman}
-	for one in base build; do
-		$podman image exists "localhost/routable-$one" ||
-			$podman import --quiet "$from/$one.tar" "localhost/routable-$one" >/dev/null
-	done
 	commit=$(git rev-parse --short=12 HEAD 2>/dev/null || true)
 	[ -z "$commit" ] || git diff --quiet HEAD 2>/dev/null || commit=$commit.changed
 	# Always the same time: the same commit, of the same packages, is the same image.
 	$podman build --quiet --layers=false --timestamp=0 --pull=never \
 		--file deploy/Containerfile --ignorefile deploy/Containerfile.ignore --build-context "wheels=$from/wheels" \
-		--build-arg BUILD=localhost/routable-build --build-arg BASE=localhost/routable-base \
+		--build-arg "BUILD=$(imported "$from/build.tar")" --build-arg "BASE=$(imported "$from/base.tar")" \
 		--build-arg "EXTRA=$extra" --build-arg "COMMIT=$commit" --tag "$image" $BUILD_OPTIONS .
 }
 
