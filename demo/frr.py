@@ -78,10 +78,18 @@ class Frr:
             _said(stream, "enable")
             return _said(stream, command)
 
+    def configure(self, *lines: str) -> None:
+        """Have bgpd told *lines* as one would by hand. Failed: it does not know them."""
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as stream:
+            stream.settimeout(10.0)
+            stream.connect(str(self.directory / "bgpd.vty"))
+            for line in ("enable", "configure terminal", *lines):
+                _said(stream, line)
+
     def sessions(self) -> dict[str, dict[str, Any]]:
         """Its neighbours, by address."""
-        found: dict[str, Any] = json.loads(self.ask("show bgp neighbors json"))
-        return {name: one for name, one in found.items() if isinstance(one, dict)}
+        found: dict[str, dict[str, Any]] = json.loads(self.ask("show bgp neighbors json"))
+        return found
 
     def end(self) -> None:
         """End all of them."""

@@ -73,4 +73,4 @@ def md5(netstat: str) -> Md5:
     """What /proc/net/netstat says of digests."""
     rows = [line.split() for line in netstat.splitlines() if line.startswith("TcpExt:")]
     counts = dict(zip(rows[0], rows[1], strict=False)) if len(rows) >= 2 else {}
-    return Md5(int(counts.get("TCPMD5NotFound", 0)), int(counts.get("TCPMD5Failure", 0)))
+    return Md5(*(int(counts.get(f"TCPMD5{word}", 0)) for word in ("NotFound", "Failure", "Unexpected")))

@@ -13,10 +13,12 @@ from cni.errors import Failure
 
 
 class Md5(NamedTuple):
-    """How many segments the kernel dropped because they had no digest, or not the right one (RFC 2385)."""
+    """How many segments the kernel dropped because they had no digest, not the right one, or one where none is agreed
+    (RFC 2385)."""
 
     unsigned: int = 0
     wrong: int = 0
+    unexpected: int = 0
 
 
 class Seen(NamedTuple):

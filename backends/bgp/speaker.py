@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
-from netaddr import IPAddress
+from netaddr import IPAddress, IPNetwork
 
 from backends.bgp import conf, replies, told
 from backends.bgp.control import Line
@@ -231,7 +231,7 @@ class Speaker:
         asked = ["show protocols all", f"show route where source = RTS_BGP{_STILL if mood.is_leaving else ''}"]
         families = sorted({family for one in says.sessions for family in one.channels})
         own = [cidr for cidr in says.own if cidr.version in families]
-        asked += [f"show route filtered table master{cidr.version} where net ~ [ {cidr}+ ]" for cidr in own]
+        asked += [f"show route filtered table master{cidr.version} where {_inside(says, cidr)}" for cidr in own]
         shown, routes, *inside = self._bird.ask(*asked)
         return self.seen._replace(
             pid=self._bird.pid,
@@ -270,3 +270,10 @@ class Speaker:
             gone = self._kernel.forget()
             log.info("BIRD was ended, and its routes were removed", extra={"routes": gone})
             self._is_left, self.seen = True, Seen()
+
+
+def _inside(says: Speech, own: IPNetwork) -> str:
+    """What BIRD is to show of others' routes within a range of ours. Not what we said ourselves: routers that tell many
+    neighbours the same may tell it to whom they have it from, and `allow local as` lets that in."""
+    ours = ", ".join(sorted({str(one.local_asn) for one in says.sessions})) or "0"
+    return f"net ~ [ {own}+ ] && !(net = {own} && bgp_path.last ~ [ {ours} ])"

@@ -57,6 +57,8 @@ def _sessions(table: BgpTable, seen: Seen) -> Iterator[Complaint]:
     hint = "see bird.log, and that the other end has this node as a neighbour"
     if seen.md5.wrong and any(one.password_file for one in missing):
         hint = f"the kernel dropped {seen.md5.wrong} segments that were signed with another password: compare them"
+    elif seen.md5.unexpected and not all(one.password_file for one in missing):
+        hint = f"the kernel dropped {seen.md5.unexpected} signed segments: the other end has a password, this one none"
     elif seen.md5.unsigned:
         hint = f"the kernel dropped {seen.md5.unsigned} segments without a signature: have both ends a password?"
     yield Complaint(Limited(f"no BGP session with {named}{more}", hint), len(missing))

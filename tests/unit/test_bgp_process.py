@@ -326,5 +326,5 @@ def test_the_unit_leaves_bird_alone_and_gives_it_its_port() -> None:
 def test_the_kernels_counters_are_read() -> None:
     """By their names; where there are none, nothing was dropped."""
     text = "TcpExt: SyncookiesSent TCPMD5NotFound TCPMD5Unexpected TCPMD5Failure\nTcpExt: 1 2 3 4\nIpExt: A\nIpExt: 1\n"
-    assert live.md5(text) == Md5(2, 4)
-    assert live.md5("") == Md5(0, 0)
+    assert live.md5(text) == Md5(unsigned=2, wrong=4, unexpected=3)
+    assert live.md5("") == Md5()

@@ -360,6 +360,7 @@ def test_wrong_passwords_are_told_by_the_kernels_counters() -> None:
     seen = Seen(speech=with_password, md5=Md5(0, 12))
     assert "dropped 12 segments that were signed with another password" in said("sessions", seen, table)
     assert "dropped 3 segments without a signature" in said("sessions", Seen(md5=Md5(3, 0)))
+    assert "the other end has a password, this one none" in said("sessions", Seen(md5=Md5(3, 0, 2)))
 
 
 def test_too_many_prefixes_are_told() -> None:
