@@ -56,10 +56,10 @@ def clusters(other: Other = "static", family: Family = "v4") -> Iterator[Cluster
     families = labs.FAMILIES[family]
     with ExitStack() as cleanup:
         directory, executable = labs.home(cleanup)
-        prefix = f"{directory.name[-4:]}-"
-        spine = labs.place(cleanup, f"{prefix}spine")
+        common = labs.unused()
+        spine = labs.place(cleanup, f"{common}-spine")
         labs.route(spine, families)
-        outside = labs.place(cleanup, f"{prefix}outside")
+        outside = labs.place(cleanup, f"{common}-outside")
         for place in (spine, outside):
             place.sysctl("net/ipv6/conf/all/accept_dad", "0")
         _wire(spine, "out", outside, families, {4: "203.0.113.1/24", 6: "2001:db8:fffe::1/64"}, OUTSIDE)
@@ -74,7 +74,7 @@ def clusters(other: Other = "static", family: Family = "v4") -> Iterator[Cluster
             spine.ip(f"link set {name} up")
             for one in families:
                 spine.ip(f"address add {_gateway(number, one)}{_LENGTH[one]} dev {name}")
-            lab = Lab(f"{prefix}{name}", [], outside, [OUTSIDE[one] for one in families], families, own, spine)
+            lab = Lab(common, [], outside, [OUTSIDE[one] for one in families], families, own, spine)
             cluster = Cluster(name, backend, ASNS[number], lab)
             for index in range(1, NODES + 1):
                 _node(cleanup, cluster, number, index, executable)
@@ -122,7 +122,7 @@ def _node(cleanup: ExitStack, cluster: Cluster, number: int, index: int, executa
     }
     if cluster.backend == "bgp":
         settings["bgp"] = bgp
-    node = labs.node_at(cleanup, lab.name[:4], NODES * number + index, lab.directory, executable, settings)
+    node = labs.node_at(cleanup, lab.name, NODES * number + index, lab.directory, executable, settings)
     own = {4: f"198.51.{number + 1}.{10 + index}", 6: f"2001:db8:ffff:{number + 1}::{10 + index}"}
     cidrs = {4: f"10.{number + 1}.{index}.0/24", 6: f"2001:db8:{number + 1}:{index}::/64"}
     node.addresses, node.pod_cidrs = [own[one] for one in lab.families], [cidrs[one] for one in lab.families]

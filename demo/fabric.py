@@ -71,7 +71,7 @@ def fabric(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[Fabric]:
     """With *settings* of [bgp] besides, by the last letter of the node's name."""
     with ExitStack() as cleanup:
         directory, executable = labs.home(cleanup)
-        name = directory.name[-4:]
+        name = labs.unused()
         spine, tor1, tor2, outside = (
             labs.place(cleanup, f"{name}-{one}") for one in ("spine", "tor1", "tor2", "outside")
         )

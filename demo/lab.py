@@ -234,7 +234,7 @@ def built(
     """A lab whose agents serve; it is taken down whatever happens. *settings* are added to every agent's
     configuration; *form* is the executable's, None for the better one that can be had here. Unless it *has_routes*,
     nobody but the nodes is told a route to pods."""
-    name = f"lab{os.getpid()}-{next(_NUMBERS)}"
+    name = unused()
     families = FAMILIES[family]
     with ExitStack() as cleanup:
         directory, executable = home(cleanup, form)
@@ -278,6 +278,11 @@ def built(
             for node in made:
                 node.await_ready()
         yield lab
+
+
+def unused() -> str:
+    """A name that no other lab of this machine has."""
+    return f"lab{os.getpid()}-{next(_NUMBERS)}"
 
 
 def home(cleanup: ExitStack, form: Literal["c", "python"] | None = None) -> tuple[Path, Path]:
