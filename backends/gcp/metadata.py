@@ -26,6 +26,8 @@ HOST: Final = "169.254.169.254"
 """Unless GCE_METADATA_HOST says another, as for Google's own libraries."""
 PATIENCE: Final = 60.0
 """Seconds after which the server answers, where nothing has changed."""
+PAUSE: Final = 0.5
+"""Seconds from an answer to the next question."""
 AGAIN: Final = 5.0
 """Seconds until it is asked again, where there was no answer."""
 _FLAVOR: Final = "Metadata-Flavor"
@@ -135,6 +137,7 @@ class Waiting:
                 now = ""
             if now and tag and now != tag:
                 self._on_change()
-            if not now:  # no answer, or one of a server that has no tags: the look each minute has to do
-                self._stop.wait(AGAIN)
+            # No answer, or one of a server that has no tags: the look each minute has to do. One that does not wait for
+            # changes must not keep us busy.
+            self._stop.wait(PAUSE if now else AGAIN)
             tag = now

@@ -51,6 +51,7 @@ TARGETS = st.builds(
     warm_prefixes=st.integers(0, 3),
     warm_interfaces=st.integers(0, 1),
     delay=st.just(DELAY),
+    largest_size=st.sampled_from([0, 0, 4 * PREFIX_SIZE]),
 )
 
 
@@ -179,6 +180,19 @@ def test_prefixes_have_the_size_that_is_wanted() -> None:
     assert warmpool.actions(Pool((nic,)), targets) == [Assign("nic0", 2, 64)]
     full = replace(nic, chunks=(*nic.chunks, Chunk("b", 64), Chunk("c", 64)))
     assert warmpool.actions(Pool((full,)), targets) == [Unassign("nic0", ("a",))]
+
+
+def test_chunks_grow_where_it_is_slots_that_run_out() -> None:
+    """As long as those that are left can double what there is, they stay small; never larger than is wanted."""
+    targets = Targets(warm_prefixes=1, largest_size=64)
+    used = tuple(Chunk(str(number), 16, used=16) for number in range(8))
+    roomy, tight, full = (Pool((Pooled("nic0", slots, used, is_fixed=True),)) for slots in (150, 12, 9))
+    assert warmpool.actions(roomy, targets) == [Assign("nic0", 1, 16)]
+    assert warmpool.actions(tight, targets) == [Assign("nic0", 1, 64)]
+    assert warmpool.actions(full, targets) == [Assign("nic0", 1, 64)]
+    assert warmpool.capacity(10, Targets()) == 160
+    assert warmpool.capacity(10, targets) == 16 * 5 + 32 + 4 * 64
+    assert warmpool.capacity(10, replace(targets, largest_size=256)) > 600
 
 
 def test_a_burst_is_one_call() -> None:

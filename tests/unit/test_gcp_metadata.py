@@ -15,7 +15,7 @@ from netaddr import IPAddress, IPNetwork
 
 from backends.cloud.failures import Lost
 from backends.gcp.check import verdicts
-from backends.gcp.metadata import Metadata, Waiting
+from backends.gcp.metadata import PAUSE, Metadata, Waiting
 from backends.gcp.table import GcpTable
 
 INTERFACE = "instance/network-interfaces/0/"
@@ -173,6 +173,23 @@ def test_a_server_that_does_not_answer_is_asked_again() -> None:
     waiting = Waiting(Silent(), lambda: None, lambda name, error: None)
     waiting.start()
     assert asked.get(timeout=DEADLINE) == ""
+    waiting.stop()
+
+
+def test_a_server_that_does_not_wait_keeps_nobody_busy() -> None:
+    """Something that stands in its place, and knows nothing of waiting."""
+    asked: queue.Queue[str] = queue.Queue()
+
+    class Hasty(Metadata):
+        def changed(self, tag: str) -> str:
+            asked.put(tag)
+            return "t1"
+
+    waiting = Waiting(Hasty(), lambda: None, lambda name, error: None)
+    waiting.start()
+    assert [asked.get(timeout=DEADLINE) for _ in range(2)] == ["", "t1"]
+    with pytest.raises(queue.Empty):
+        asked.get(timeout=PAUSE / 2)
     waiting.stop()
 
 
