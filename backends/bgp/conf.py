@@ -68,7 +68,7 @@ def _marked(words: str) -> str:
 
 
 def _body(table: BgpTable, speech: Speech, passwords: Mapping[str, str], mood: Mood) -> Iterator[str]:
-    families = tuple(sorted({family for one in speech.sessions for family in one.channels}))
+    families = tuple(sorted(speech.families))
     yield f'log "{table.directory}/bird.log" {_LOG_MAX} "{table.directory}/bird.log.1" all;'
     yield 'timeformat protocol "%s";'
     yield f"router id {speech.router_id};"

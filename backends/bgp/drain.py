@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from backends.bgp import replies
@@ -62,9 +62,14 @@ def announced(table: BgpTable) -> int:
     with Conversation(str(files(table).socket)) as bird:
         shown = replies.sessions(bird.ask("show protocols all"))
         own = [bird.ask(f"show route protocol own{family}") for family in (4, 6)]
-    left = sum(len(replies.routes(one)) for one in own)
-    is_reflector = "route-reflector" in str(shown)
-    return left if left or is_reflector else sum(one.exported for shown in shown.values() for one in shown.channels)
+    return left(shown.values(), sum(len(replies.routes(one)) for one in own))
+
+
+def left(sessions: Collection[replies.Shown], own: int) -> int:
+    """How many routes are announced still, where BIRD has so many of its *own*: what a reflector passes on is not."""
+    if own or any(one.is_reflecting for one in sessions):
+        return own
+    return sum(channel.exported for one in sessions for channel in one.channels)
 
 
 DRAIN: Final = Command(

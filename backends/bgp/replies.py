@@ -44,7 +44,7 @@ class Channel:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """One session as BIRD shows it. *since* is in seconds since the epoch, 0 where that is not known. *error* is the
-    last one, '' for none."""
+    last one, '' for none. *is_restarting* is the neighbour; *is_reflecting*: to it everything is passed on."""
 
     name: str
     state: str = ""
@@ -52,6 +52,7 @@ class Shown:
     address: str = ""
     error: str = ""
     is_restarting: bool = False
+    is_reflecting: bool = False
     local: Abilities = Abilities()
     neighbour: Abilities = Abilities()
     channels: tuple[Channel, ...] = field(default=())
@@ -115,6 +116,8 @@ def _session(one: Shown, body: Sequence[str]) -> Shown:
             one = replace(one, address=value)
         elif key == "Neighbor graceful restart active":
             one = replace(one, is_restarting=True)
+        elif key == "Session":
+            one = replace(one, is_reflecting="route-reflector" in value)
         elif key == "Last error":
             one = replace(one, error=value)
         elif place == "channel":

@@ -33,6 +33,7 @@ class Seen(NamedTuple):
     inside: tuple[Heard, ...] = ()
     is_drained: bool = False
     is_leaving: bool = False
+    is_changing: bool = False
     md5: Md5 = Md5()
     starts: int = 0
     at: float = 0.0

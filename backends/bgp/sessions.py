@@ -64,6 +64,11 @@ class Speech:
     announced: tuple[IPNetwork, ...]
     unserved: tuple[Unserved, ...] = ()
 
+    @property
+    def families(self) -> frozenset[int]:
+        """Those of which routes are exchanged."""
+        return frozenset(family for one in self.sessions for family in one.channels)
+
 
 def speech(table: BgpTable, site: Site, peers: Collection[Peer], pods: Collection[IPAddress] = ()) -> Speech:
     """What this node says where *pods* have these addresses: of single addresses that are to be announced, those that

@@ -229,8 +229,7 @@ class Speaker:
 
     def _look(self, says: Speech, around: Around, mood: conf.Mood) -> Seen:
         asked = ["show protocols all", f"show route where source = RTS_BGP{_STILL if mood.is_leaving else ''}"]
-        families = sorted({family for one in says.sessions for family in one.channels})
-        own = [cidr for cidr in says.own if cidr.version in families]
+        own = [cidr for cidr in says.own if cidr.version in says.families]
         asked += [f"show route filtered table master{cidr.version} where {_inside(says, cidr)}" for cidr in own]
         shown, routes, *inside = self._bird.ask(*asked)
         return self.seen._replace(
@@ -242,6 +241,7 @@ class Speaker:
             inside=tuple(one for answer in inside for one in replies.routes(answer)),
             is_drained=mood.is_draining,
             is_leaving=mood.is_leaving,
+            is_changing=mood.is_changing,
             md5=self._md5(),
             at=self._clock(),
         )

@@ -35,7 +35,7 @@ def told(table: BgpTable, seen: Seen, age: float) -> Told:
     """All of it; *age* is for how long the speaker has been there, in seconds."""
     complaints = {
         "speaker": [Complaint(_limited(seen.problem))] if seen.problem is not None else [],
-        "sessions": [*_sessions(table, seen)] if age > PATIENCE else [],
+        "sessions": [*_sessions(table, seen), *_unheard(table, seen)] if age > PATIENCE else [],
         "prefixes": [*_prefixes(table, seen), *_overlaps(table, seen)],
     }
     if seen.speech is None:
@@ -94,6 +94,27 @@ def _overlaps(table: BgpTable, seen: Seen) -> Iterator[Complaint]:
             "have two clusters, or two nodes, the same ranges? Give each its own; this node takes none in its own",
         )
         yield Complaint(failure, len(found))
+
+
+def _unheard(table: BgpTable, seen: Seen) -> Iterator[Complaint]:
+    """Nodes with whom all is well but that nothing is heard of their pods. Below a router a default route may do."""
+    up = {one.peer: one for one in _wanted(seen) if _shown(seen, one).is_up}
+    if table.topology == "tor" or not up or seen.speech is None or seen.is_changing or seen.is_leaving:
+        return
+    heard = {one.network for one in seen.routes}
+    wider = [network for network in map(IPNetwork, heard) if network.prefixlen]
+    lost = {}
+    for peer in seen.peers:
+        asked = peer.name in up if table.topology == "mesh" else peer.name != seen.speech.node
+        missing = [cidr for cidr in peer.pod_cidrs if asked and str(cidr) not in heard]
+        missing = [cidr for cidr in missing if cidr.version in seen.speech.families]
+        missing = [cidr for cidr in missing if not any(cidr in one for one in wider if one.version == cidr.version)]
+        if missing:
+            lost[peer.name] = f"{peer.name} ({', '.join(map(str, missing))})"
+    if lost:
+        named = ", ".join(lost[name] for name in sorted(lost)[:_NAMED])
+        hint = "are their ranges within bgp.accept of this node? Are they drained, or do they not speak yet?"
+        yield Complaint(Limited(f"nothing is heard of pods of these nodes: {named}", hint), len(lost))
 
 
 def _owners(peers: Iterable[Peer]) -> Callable[[str], str]:

@@ -50,7 +50,7 @@ Name       Proto      Table      State  Since         Info
        Long-lived graceful restart
          LL stale time: 1
          AF supported: ipv4 ipv6
-     Session:          internal AS4
+     Session:          internal route-reflector AS4
    Channel ipv4
      State:          UP
      Import limit:   10
@@ -235,6 +235,7 @@ def test_sessions_are_read_whole() -> None:
     assert up.neighbour == Abilities(is_aware=True, restarts=frozenset({4}), restart_time=60)
     assert up.channels == (Channel(4, 5, 3, 2, is_limited=True), Channel(6, 1, 0, 1))
     assert up.channel(4).imported == 5
+    assert up.is_reflecting
     assert found["node-c.v4"].channel(6) == Channel(6)
     down = found["node-c.v4"]
     assert (down.is_up, down.state, down.since, down.is_restarting) == (False, "Active", 1795713000.5, True)

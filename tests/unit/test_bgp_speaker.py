@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from netaddr import IPAddress, IPNetwork
 from backends.bgp import conf
 from backends.bgp.check import verdicts
 from backends.bgp.control import Line
+from backends.bgp.drain import left
 from backends.bgp.replies import Abilities, Channel, Heard, Shown
 from backends.bgp.seen import Md5, Seen
 from backends.bgp.sessions import speech
@@ -381,6 +382,35 @@ def test_ranges_that_two_have_are_told() -> None:
     parts = tuple(Heard(one, "node-2.v4") for one in ("10.244.3.64/26", "10.244.2.128/25", "10.244.2.0/23", "::/0"))
     assert "(by node-2), " not in said("prefixes", Seen(routes=parts, peers=seen.peers))
     assert "10.244.3.64/26 of node-3 (by node-2)" in said("prefixes", Seen(routes=parts, peers=seen.peers))
+
+
+def test_nodes_of_whom_nothing_is_heard_are_told() -> None:
+    """Though their session is there: as where bgp.accept forgets a range. Not while a node changes its backend, and not
+    below a router, where a default route may do."""
+    everything = frozenset({node(1), node(2), node(3)})
+    seen = Seen(peers=everything, sessions={f"node-{n}.v4": up(f"node-{n}.v4") for n in (2, 3)})
+    heard = (Heard("10.244.2.0/24", "node-2.v4"),)
+    assert said("sessions", seen._replace(routes=heard)).startswith(
+        "nothing is heard of pods of these nodes: node-3 (10.244.3.0/24): are their ranges within bgp.accept"
+    )
+    wider = (*heard, Heard("10.244.0.0/22", "node-2.v4"), Heard("0.0.0.0/0", "node-2.v4"))
+    assert said("sessions", seen._replace(routes=wider)) == ""
+    assert said("sessions", seen._replace(is_changing=True)) == ""
+    assert said("sessions", seen, age=PATIENCE) == ""
+    assert "nothing is heard" not in said("sessions", seen._replace(sessions={}))
+    reflected = BgpTable(asn=64512, accept=TABLE.accept, topology="reflectors", reflectors=("node-2",))
+    by_one = seen._replace(speech=speech(reflected, SITE, everything), routes=heard)
+    assert "node-3 (10.244.3.0/24)" in said("sessions", by_one, reflected)
+    router = RouterTable(address=IPAddress("192.0.2.9"), asn=1)
+    assert said("sessions", seen, BgpTable(asn=64512, accept=TABLE.accept, topology="tor", router=(router,))) == ""
+
+
+def test_a_drain_is_over_when_nothing_is_announced() -> None:
+    """By a reflector, nothing of its own: it passes on what others announce."""
+    one = up("s", Channel(4, 3, 0, 5))
+    assert left([one], 0) == 5
+    assert left([one], 2) == 2
+    assert left([one, replace(one, is_reflecting=True)], 0) == 0
 
 
 def test_what_is_wrong_with_bird_is_told() -> None:
