@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from demo import lab
 from demo.lab import eventually
@@ -28,6 +28,7 @@ ROOT: Final = Path(__file__).parents[2]
 TOOLS: Final = "localhost/tools:1"
 """The image of all containers and sandboxes: see `tests.conformance.podman.image`."""
 CONFLIST: Final = "10-routable.conflist"
+BOOTS: Final = ("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222")
 BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 # /etc is the machine's, with room for more; /opt is empty.
 _ROOM: Final = """
@@ -105,6 +106,49 @@ RELEASES: Final[Mapping[str, Release]] = {
 """Debian 12's, which speaks cniVersion 1.0.0 at most, and Debian testing's, which speaks 1.1.0 and asks STATUS."""
 
 
+class Agent(Protocol):
+    """The agent of a node, however it runs."""
+
+    sandbox: str
+    """Of its own pod; "" where it has none."""
+
+    def start(self) -> None:
+        """Begin; it serves when this returns."""
+
+    def stop(self) -> None:
+        """End, as it is told to."""
+
+    def kill(self) -> None:
+        """End, by SIGKILL."""
+
+    def is_running(self) -> bool:
+        """Whether it was begun and not ended."""
+
+
+@dataclass(slots=True)
+class Process:
+    """An agent without a container."""
+
+    node: lab.Node
+    sandbox: str = ""
+
+    def start(self) -> None:
+        """See `Agent`."""
+        self.node.start()
+
+    def stop(self) -> None:
+        """See `Agent`."""
+        self.node.stop()
+
+    def kill(self) -> None:
+        """See `Agent`."""
+        self.node.stop(signal.SIGKILL)
+
+    def is_running(self) -> bool:
+        """See `Agent`."""
+        return self.node.agent is not None
+
+
 @dataclass(slots=True)
 class Machine:
     """A node of a lab with its containerd. Made by `machine`."""
@@ -112,6 +156,9 @@ class Machine:
     node: lab.Node
     release: Release
     directory: Path
+    boots: Iterator[str]
+    """What the kernel's boot id is, from boot to boot."""
+    agent: Agent
     cri: Cri = field(init=False)
     enter: tuple[str, ...] = ()
     _daemon: subprocess.Popen[bytes] | None = None
@@ -122,9 +169,9 @@ class Machine:
         """What the node's processes read as the kernel's boot id."""
         return self.directory / "boot_id"
 
-    def power_on(self, boot_id: str) -> None:
+    def power_on(self) -> None:
         """Start containerd; it answers when this returns."""
-        self.boot_id.write_text(f"{boot_id}\n")
+        self.boot_id.write_text(f"{next(self.boots)}\n")
         self._power.callback(self._reap)  # after its namespaces are gone
         self.enter = self._power.enter_context(namespaces(self.node.place.path))
         run(*self.enter, "mount", "--bind", str(self.boot_id), BOOT_ID)
@@ -218,6 +265,10 @@ class Machine:
         self.cri.stop(sandbox.id)
         self.cri.remove(sandbox.id)
 
+    def pods(self) -> list[str]:
+        """The sandboxes of all pods but the agent's own."""
+        return [one for one in self.cri.sandboxes() if one != self.agent.sandbox]
+
     def left(self) -> dict[str, Any]:
         """What of pods is on the node: leases, links, DELs that wait."""
         links = [line.split(":")[1].split("@")[0].strip() for line in self.node.place.ip("-o link").splitlines()]
@@ -234,8 +285,8 @@ NOTHING: Final[Mapping[str, Any]] = {"leases": [], "links": [], "spool": []}
 
 @contextmanager
 def machine(node: lab.Node, release: Release, *images: Path) -> Iterator[Machine]:
-    """*node* with a containerd that has the images of these archives. Its agent, not started yet, is to keep the
-    executable and the network configuration in containerd's directories."""
+    """*node* with a containerd that has the images of these archives. Its agent, a process that is not started yet, is
+    to keep the executable and the network configuration in containerd's directories."""
     directory = node.directory / "containerd"
     for name in ("plugins", "net.d"):
         (directory / name).mkdir(parents=True)
@@ -245,10 +296,10 @@ def machine(node: lab.Node, release: Release, *images: Path) -> Iterator[Machine
     (directory / "runc").write_text(_RUNC % RUNC)
     (directory / "runc").chmod(0o755)
     (directory / "config.toml").write_text(_CONFIG.format(directory=directory, image=TOOLS))
-    made = Machine(node, release, directory)
+    made = Machine(node, release, directory, iter(BOOTS), Process(node))
     node.launcher = ["unshare", "--mount", "--propagation", "unchanged", "--", "sh", "-c"]
     node.launcher += [f'mount --bind "$0" {BOOT_ID} && exec "$@"', str(made.boot_id)]
-    made.power_on("11111111-1111-4111-8111-111111111111")
+    made.power_on()
     try:
         for image in images:
             made.load(image)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import tomllib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from demo.place import run
+from cni.errors import Failure
+from demo.lab import Lab, eventually, toml
+from demo.place import Failed, run
 from tests.deploy.manifests import Rendered
-from tests.runtime.cri import NODE, Pod, Sandbox
+from tests.runtime.cri import NODE, Pod
 from tests.runtime.daemon import Machine
 
 PROPAGATION: Final = {"None": 0, "HostToContainer": 1, "Bidirectional": 2}
@@ -35,20 +39,31 @@ class AgentPod:
     configuration: Path
     server: tuple[str, int] | None = None
     account: Path | None = None
-    sandbox: Sandbox | None = None
+    sandbox: str = ""
     container: str = ""
 
+    def start(self) -> None:
+        """See `Agent`: one of a name that was not there before."""
+        self.begin()
+        try:
+            eventually("the agent's pod serves", self._serves)
+        except Failed as error:
+            raise Failed(f"{error}\n{self.machine.node.tail()}") from error
+
     def begin(self) -> None:
-        """Begin one, of a name that was not there before. Its log is where the node's agent has it else."""
+        """The same, not waited for. What is left of another is removed; the log is the node's agent's."""
+        if self.sandbox:
+            self._removed()
         keys = {"hostNetwork": "network", "hostPID": "pid", "hostIPC": "ipc"}
         shared = tuple(name for key, name in keys.items() if self.manifest.pod.get(key))
         uid, metadata = uuid.uuid4().hex[:5], self.manifest.daemonset["metadata"]
         logs = str(self.machine.node.directory)
         pod = Pod(f"{metadata['name']}-{uid}", uid, metadata["namespace"], namespaces=shared, logs=logs)
-        self.sandbox = self.machine.cri.run(pod)
+        sandbox = self.machine.cri.run(pod)
+        self.sandbox = sandbox.id
         agent = self.manifest.agent
         self.container = self.machine.cri.start(
-            self.sandbox,
+            sandbox,
             self.image,
             agent.get("command", ()),
             args=agent.get("args", ()),
@@ -58,11 +73,30 @@ class AgentPod:
             log_path=self.machine.node.log.name,
         )
 
-    def end(self) -> None:
-        """End it, within the time that it is given."""
-        assert self.sandbox is not None
+    def stop(self) -> None:
+        """See `Agent`: within the time that the manifest gives it."""
         self.machine.cri.end(self.container, self.manifest.pod["terminationGracePeriodSeconds"])
-        self.machine.delete(self.sandbox)
+        self._removed()
+
+    def kill(self) -> None:
+        """See `Agent`."""
+        self.machine.cri.end(self.container, 0)
+        self.container = ""
+
+    def is_running(self) -> bool:
+        """See `Agent`."""
+        return bool(self.container)
+
+    def _removed(self) -> None:
+        self.machine.cri.stop(self.sandbox)
+        self.machine.cri.remove(self.sandbox)
+        self.sandbox = self.container = ""
+
+    def _serves(self) -> bool:
+        try:
+            return not self.machine.cri.network() and bool(self.machine.node.status())
+        except Failure:
+            return False
 
     def _environment(self) -> dict[str, str]:
         fields = {"spec.nodeName": self.machine.node.name}
@@ -112,3 +146,14 @@ def _security(context: Mapping[str, Any], shared: tuple[str, ...]) -> dict[str, 
         "readonly_paths": READ_ONLY,
         "seccomp": {"profile_type": SECCOMP[context["seccompProfile"]["type"]]},
     }
+
+
+def configured(lab: Lab, manifest: Rendered, directory: Path) -> Path:
+    """The overlay's configuration as its ConfigMap would have it, for nodes without an API server: peers are in a file,
+    and nobody is told of the node."""
+    directory.mkdir()
+    document = tomllib.loads(manifest.config)
+    document |= {"nodes": {"file": "/etc/routable/nodes.toml"}, "kubernetes": {}}
+    (directory / "agent.toml").write_text(toml(document))
+    shutil.copy(lab.directory / "nodes.toml", directory)
+    return directory

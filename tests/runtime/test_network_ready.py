@@ -29,8 +29,8 @@ def alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def machine(alone: Machine) -> Iterator[Machine]:
     """The node, whose containerd has its network before and after."""
     yield alone
-    if alone.node.agent is None:
-        alone.node.start()
+    if not alone.agent.is_running():
+        alone.agent.start()
     assert eventually("its network is ready", lambda: not alone.cri.network())
 
 
@@ -56,7 +56,7 @@ def said(machine: Machine) -> str:
 def test_without_an_agent(machine: Machine) -> None:
     """Release 1.6 asks nothing; release 2 is told what is wrong, after the time in which an agent could start, which is
     a second here."""
-    machine.node.stop()
+    machine.agent.stop()
     assert ("no answer from routable-agent" in said(machine)) == has_status(machine)
 
 
@@ -64,12 +64,12 @@ def test_the_configuration_is_taken_and_missed(machine: Machine) -> None:
     """That which the agent puts there is noticed, and that it is gone; the first one by name counts, and one that
     cannot be read counts as none."""
     path = machine.networks / CONFLIST
-    machine.node.stop()
+    machine.agent.stop()
     path.unlink()
     missing = "NetworkPluginNotReady: Network plugin returns error: cni plugin not initialized"
     eventually("it is missed", lambda: machine.cri.network() == missing)
     assert said(machine) == missing
-    machine.node.start()
+    machine.agent.start()
     eventually("the agent's is taken", lambda: not machine.cri.network())
     assert said(machine) == ""
     before = machine.networks / "00-broken.conflist"
@@ -82,12 +82,12 @@ def test_the_configuration_is_taken_and_missed(machine: Machine) -> None:
 def test_a_pod_cannot_end_without_a_configuration(machine: Machine) -> None:
     """containerd calls no DEL while it has none: kubelet tries again, and once it is back nothing is left."""
     sandbox = machine.cri.run(Pod("late", "late"))
-    machine.node.stop()
+    machine.agent.stop()
     (machine.networks / CONFLIST).unlink()
     eventually("it is missed", machine.cri.network)
     with pytest.raises(CallFailed, match="cni plugin not initialized"):
         machine.cri.stop(sandbox.id)
-    machine.node.start()
+    machine.agent.start()
     assert machine.left()["leases"] == [sandbox.id]
     eventually("it is back", lambda: not machine.cri.network())
     machine.delete(sandbox)
