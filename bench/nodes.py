@@ -22,7 +22,7 @@ COUNT: Final = 5000
 CHANGED: Final = 500
 MARKS: Final = (f"{COUNT} heartbeats", f"{CHANGED} changes")
 SETTLE: Final = 0.05
-"""As `agent.reconciler.SETTLE`: what comes in a burst is looked at once."""
+"""As `agent.keep.reconciler.SETTLE`: what comes in a burst is looked at once."""
 
 
 def measured() -> dict[str, float]:

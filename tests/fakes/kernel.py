@@ -134,7 +134,7 @@ class FakeKernel:
     # --- the seam ---------------------------------------------------------------------------------------------
 
     def identity(self, netns: str) -> Identity | None:
-        """See `dataplane.kernel.Dataplane.identity`."""
+        """See `dataplane.seam.Dataplane.identity`."""
         if netns.startswith("/proc/"):
             raise EnvironmentInvalid(f"CNI_NETNS is the node's own network namespace: {netns!r}")
         with self._lock:
@@ -143,12 +143,12 @@ class FakeKernel:
         return None if number is None else Identity(0, self.inode, number if self.has_cookies else 0)
 
     def leads_to(self, link: str, netns: str) -> bool:
-        """See `dataplane.kernel.Dataplane.leads_to`."""
+        """See `dataplane.seam.Dataplane.leads_to`."""
         with self._lock:
             return netns in self._netns and self._peer.get(link, ("", ""))[0] == netns
 
     def defaults(self, netns: str, ifname: str) -> frozenset[int]:
-        """See `dataplane.kernel.Dataplane.defaults`."""
+        """See `dataplane.seam.Dataplane.defaults`."""
         with self._lock:
             self._called()
             return frozenset(
@@ -163,13 +163,13 @@ class FakeKernel:
         return number is not None and (not isinstance(place, Space) or place.identity.cookie in (0, number))
 
     def observe(self, scopes: Collection[Scope]) -> dict[Key, Item]:
-        """See `dataplane.kernel.Dataplane.observe`."""
+        """See `dataplane.seam.Dataplane.observe`."""
         with self._lock:
             found = [item for scope in scopes for item in self._looked(scope)]
         return {item.key: _plain(item) for item in found}
 
     def apply(self, changes: Sequence[Change]) -> None:
-        """See `dataplane.kernel.Dataplane.apply`."""
+        """See `dataplane.seam.Dataplane.apply`."""
         host = [change for change in changes if change.item.key.place == HOST]
         pods = [change for change in changes if change.item.key.place != HOST]
         gone = [change for change in host if change.new is None]
