@@ -16,7 +16,7 @@ from demo.lab import Node, eventually
 from demo.speaking import are_up, pid_of, socket_of
 from demo.stream import RATE, Datagrams
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 MOVED = 1.0
 """Seconds within which traffic has moved when a link is cut."""
 
@@ -85,6 +85,7 @@ def test_what_one_said_itself_is_no_overlap(here: Fabric) -> None:
     """FRR sends a route back to whom it has it from where others are told the same: nobody else has these pods."""
     node = here.lab.nodes[0]
     eventually("status knows", lambda: node.status()["bgp"]["sessions"])
+    here.tor1.ask("clear bgp ipv4 unicast * soft out")  # now that both are told the same
     eventually("it was sent back", lambda: node.status()["bgp"]["sessions"][0]["filtered"].get("ipv4"))
     assert told(node, "prefixes") == ""
     assert told(here.lab.nodes[2], "prefixes") == ""
