@@ -72,7 +72,8 @@ def _of_bfd(table: BgpTable) -> Iterator[Verdict]:
         why = 'is "on": other nodes take the end of BIRD for that of the node; set bgp.bfd = "graceful" on all'
         yield Verdict(Mark.WRONG, "bfd", why)
     elif table.topology == "tor":
-        why = "the routers decide: each must take BFD's end for a restart (BIRD: bfd graceful), which no session tells"
+        words = "BIRD: bfd graceful; FRR: bfd check-control-plane-failure"
+        why = f"the routers decide: each must take BFD's end for a restart ({words}), which no session tells"
         yield Verdict(Mark.NOTE, "bfd", why)
     else:
         yield Verdict(Mark.GOOD, "bfd", "its end is taken for a restart, here and on the other nodes")

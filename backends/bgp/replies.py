@@ -99,12 +99,16 @@ def _blocks(lines: Iterable[Line]) -> Iterator[tuple[str, list[str]]]:
         yield head, body
 
 
+_BELOW: Final = 8 * " "
+"""Before what is said of an ability: not all of it has a value, as "Restart recovery" has none."""
+
+
 def _session(one: Shown, body: Sequence[str]) -> Shown:
     place = heading = ""
     channels: list[Channel] = []
     for text in body:
         key, _, value = (part.strip() for part in text.partition(":"))
-        heading = heading if value else key
+        heading = heading if text.startswith(_BELOW) else key
         if key in ("Local capabilities", "Neighbor capabilities"):
             place = key
         elif text.startswith("  Channel "):

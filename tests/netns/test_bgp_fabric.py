@@ -135,6 +135,9 @@ def test_a_bird_that_ends_below_frr_with_bfd(here: Fabric, number: signal.Signal
         sent = stream.sent
         eventually("packets go on", lambda: stream.sent > sent + RATE)
     assert stream.lost == 0, stream.losses()
+    said = node.ctl("bgp", "check")
+    assert "ok    router.198.51.1.1: IPv4: both ends" in said
+    assert "FRR: bfd check-control-plane-failure" in said
 
 
 def test_a_router_with_another_password(here: Fabric) -> None:

@@ -34,6 +34,7 @@ Name       Proto      Table      State  Since         Info
          AF announced: ipv4 ipv6
        Graceful restart
          Restart time: 120
+         Restart recovery
          AF supported: ipv4 ipv6
          AF preserved:
        4-octet AS numbers
@@ -45,6 +46,7 @@ Name       Proto      Table      State  Since         Info
          AF announced: ipv4 ipv6
        Graceful restart
          Restart time: 60
+         Restart recovery
          AF supported: ipv4
          AF preserved: ipv4
        Long-lived graceful restart
@@ -226,7 +228,7 @@ def read(text: str) -> list[Line]:
 
 
 def test_sessions_are_read_whole() -> None:
-    """State, since when, both ends' abilities by family, and channels."""
+    """State, since when, both ends' abilities by family, though both were just restarted, and channels."""
     found = replies.sessions(read(SESSIONS))
     assert set(found) == {"node-b.v4", "node-c.v4", "router.2001:db8:ffff::fe"}
     up = found["node-b.v4"]
