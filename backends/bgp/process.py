@@ -25,8 +25,8 @@ from backends.bgp.files import files
 from backends.bgp.table import BgpTable
 from cni.errors import ConfigInvalid, Failure, TryAgain
 
-CHECKED: Final = 20.0
-"""Seconds for BIRD to read a configuration: with 500 neighbours it takes a tenth of one."""
+CHECKED: Final = 8.0
+"""Seconds for BIRD to read a configuration, with 500 neighbours a tenth of one; less than the agent has for its end."""
 ENDING: Final = 5.0
 """Seconds for a BIRD that was told to end to have ended."""
 _SAID_MAX: Final = 2000
