@@ -3,7 +3,7 @@
 #   make demo [BACKEND=static|vxlan] [FAMILY=v4|v6|dual]     the main job before one's eyes
 #   make demo BACKEND=bgp [FAMILY=…]                         a rack that announces its pods to its router
 #   make demo CLUSTERS=2 [BACKEND=static|bgp] [FAMILY=…]     two clusters behind one spine, and a load balancer
-#   make demo BACKEND=aws-eni                                the same on an emulated VPC
+#   make demo BACKEND=aws-eni|gcp-alias                      the same on an emulated VPC
 #   make demo K8S=1                                          nodes from an API server: they come and go, it is away
 #   make demo SWITCH=1                                       the backend changes under running pods
 #   make test [TESTS="tests/unit -k spool"]                  lint, types, import contracts, all tests
