@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from demo import lab
 from demo.lab import eventually
 from demo.place import run
 from tests.conformance.podman import image, is_root, namespaces
+from tests.runtime.agents import Agent, Process
 from tests.runtime.cri import CallFailed, Cri, Pod, Sandbox
 from tests.runtime.images import archive
 
@@ -104,49 +105,6 @@ RELEASES: Final[Mapping[str, Release]] = {
     "2": Release(ROOT / ".venv/debian-testing/usr/bin", ROOT / ".venv/debian-testing/usr/lib/cni"),
 }
 """Debian 12's, which speaks cniVersion 1.0.0 at most, and Debian testing's, which speaks 1.1.0 and asks STATUS."""
-
-
-class Agent(Protocol):
-    """The agent of a node, however it runs."""
-
-    sandbox: str
-    """Of its own pod; "" where it has none."""
-
-    def start(self) -> None:
-        """Begin; it serves when this returns."""
-
-    def stop(self) -> None:
-        """End, as it is told to."""
-
-    def kill(self) -> None:
-        """End, by SIGKILL."""
-
-    def is_running(self) -> bool:
-        """Whether it was begun and not ended."""
-
-
-@dataclass(slots=True)
-class Process:
-    """An agent without a container."""
-
-    node: lab.Node
-    sandbox: str = ""
-
-    def start(self) -> None:
-        """See `Agent`."""
-        self.node.start()
-
-    def stop(self) -> None:
-        """See `Agent`."""
-        self.node.stop()
-
-    def kill(self) -> None:
-        """See `Agent`."""
-        self.node.stop(signal.SIGKILL)
-
-    def is_running(self) -> bool:
-        """See `Agent`."""
-        return self.node.agent is not None
 
 
 @dataclass(slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -15,25 +14,15 @@ from tests.deploy import image
 from tests.deploy.manifests import rendered
 from tests.fakes.gocni import kubelet
 from tests.runtime import daemon
-from tests.runtime.cri import Pod
 from tests.runtime.daemon import RELEASES
 from tests.runtime.daemonset import AgentPod
+from tests.runtime.pods import peer_url, pod
 
 pytestmark = [
     pytest.mark.runtime,
     pytest.mark.skipif(shutil.which("podman") is None, reason="podman, which builds the image, is not installed"),
 ]
 APPLIED = rendered("overlays/vxlan")
-
-
-def pod(**options: object) -> Pod:
-    """A new pod."""
-    return Pod(f"web-{uuid.uuid4().hex[:5]}", str(uuid.uuid4()), **options)  # type: ignore[arg-type]
-
-
-def peer_url(address: str) -> str:
-    """Where the web server of a pod tells a client's address."""
-    return f"http://[{address}]/cgi-bin/peer" if ":" in address else f"http://{address}/cgi-bin/peer"
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,9 +16,9 @@ from tests.fakes.gocni import kubelet
 from tests.runtime.conftest import Cluster
 from tests.runtime.cri import CallFailed, Pod, Sandbox
 from tests.runtime.daemon import NOTHING, RELEASES, Machine
+from tests.runtime.pods import peer_url, pod
 
 pytestmark = pytest.mark.runtime
-_NUMBERS = itertools.count(1)
 FIFTY, TWENTY = 50, 20
 
 
@@ -34,16 +32,6 @@ def _apart(cluster: Cluster) -> Iterator[None]:
         for sandbox in machine.pods():
             machine.cri.stop(sandbox)
             machine.cri.remove(sandbox)
-
-
-def pod(**options: object) -> Pod:
-    """A new pod."""
-    return Pod(f"web-{next(_NUMBERS)}", str(uuid.uuid4()), **options)  # type: ignore[arg-type]
-
-
-def peer_url(address: str) -> str:
-    """Where the web server of a pod tells a client's address."""
-    return f"http://[{address}]/cgi-bin/peer" if ":" in address else f"http://{address}/cgi-bin/peer"
 
 
 def test_pods_have_addresses_of_their_node_and_reach_each_other(cluster: Cluster) -> None:
