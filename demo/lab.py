@@ -361,7 +361,8 @@ def node_at(
 
 
 def _end(node: Node) -> None:
-    has_died = node.agent is not None and node.agent.poll() is not None
+    # Whoever has it in hand may end it by SIGKILL; it never does so itself.
+    has_died = node.agent is not None and node.agent.poll() not in (None, -signal.SIGKILL)
     if node.agent is not None:
         if "COVERAGE_FILE" in os.environ:  # `make coverage`: one that is killed writes down nothing
             node.agent.terminate()
