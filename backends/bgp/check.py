@@ -15,6 +15,7 @@ from backends.bgp.files import files
 from backends.bgp.replies import Shown, sessions
 from backends.bgp.table import BgpTable
 from backends.verdict import Mark, Verdict
+from cluster import addresses
 
 _RECOVERING: Final = 24
 """BIRD's code for a restart that is under way."""
@@ -71,9 +72,18 @@ def _of_bfd(table: BgpTable) -> Iterator[Verdict]:
     if table.bfd == "on" and table.topology != "tor":
         why = 'is "on": other nodes take the end of BIRD for that of the node; set bgp.bfd = "graceful" on all'
         yield Verdict(Mark.WRONG, "bfd", why)
-    elif table.topology == "tor":
+    elif table.topology == "tor" or any(map(_is_address, table.reflectors)):
         words = "BIRD: bfd graceful; FRR: bfd check-control-plane-failure"
         why = f"the routers decide: each must take BFD's end for a restart ({words}), which no session tells"
         yield Verdict(Mark.NOTE, "bfd", why)
     else:
         yield Verdict(Mark.GOOD, "bfd", "its end is taken for a restart, here and on the other nodes")
+
+
+def _is_address(reflector: str) -> bool:
+    """Whether it is named as routers are; it may be a node all the same."""
+    try:
+        addresses.address(reflector)
+    except ValueError:
+        return False
+    return True

@@ -469,6 +469,11 @@ def test_a_restart_that_is_under_way_is_waited_for(is_here: bool, is_there: bool
     ("keys", "line"),
     [
         ({"bfd": "graceful"}, "ok    bfd:"),
+        ({"bfd": "graceful", "topology": "reflectors", "reflectors": ("node-a",)}, "ok    bfd:"),
+        (
+            {"bfd": "graceful", "topology": "reflectors", "reflectors": ("192.0.2.201",)},
+            "note  bfd:           the routers decide",
+        ),
         ({"bfd": "on"}, 'WRONG bfd:           is "on"'),
         (
             {"bfd": "on", "topology": "tor", "router": (RouterTable(address=IPAddress("192.0.2.9"), asn=1),)},
