@@ -52,7 +52,10 @@ class Conversation:
         self._patience = patience
         self._clock = clock
         self._buffer = b""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError as error:  # no descriptor is left
+            raise self._silent(error.strerror or str(error)) from error
         try:
             self._socket.settimeout(patience)
             self._socket.connect(path)

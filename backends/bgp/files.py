@@ -63,11 +63,24 @@ class Files(NamedTuple):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             with os.fdopen(os.open(fresh, flags, 0o600), "w") as file:
                 file.write(text)
+        except OSError as error:
+            with suppress(OSError):
+                fresh.unlink()
+            raise _unwritable(path, error) from error
+        self.place(fresh, path)
+
+    def place(self, fresh: Path, path: Path) -> None:
+        """Have the file *fresh* at *path*. ConfigInvalid: that is not possible."""
+        try:
             fresh.replace(path)
         except OSError as error:
-            raise ConfigInvalid(
-                f"{path} cannot be written: {error.strerror}", "set bgp.directory to one that root can write to"
-            ) from error
+            raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigInvalid:
+    return ConfigInvalid(
+        f"{path} cannot be written: {error.strerror}", "see that bgp.directory is one that root can write to"
+    )
 
 
 def files(table: BgpTable) -> Files:

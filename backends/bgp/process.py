@@ -7,6 +7,7 @@ its configuration. A pidfd names the process from then on, whatever becomes of t
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,8 @@ CHECKED: Final = 8.0
 ENDING: Final = 5.0
 """Seconds for a BIRD that was told to end to have ended."""
 _SAID_MAX: Final = 2000
+_NOBODY: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED, errno.ESRCH})
+"""There is no such socket, nobody listens there, or who did has ended."""
 _DONE: Final = frozenset({3, 4, 5})
 """BIRD's codes for a configuration that is in use, or will be once sessions have changed."""
 
@@ -88,19 +91,30 @@ class Bird:
 
     def _silent(self) -> int:
         """The pidfd of a BIRD of ours that has the socket, whether or not it answers; -1: there is none."""
-        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)) as stream:
-            stream.settimeout(self._patience)
-            try:
-                stream.connect(str(self._files.socket))
-                credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-                pid = int.from_bytes(credentials[:4], sys.byteorder)
-                pidfd = os.pidfd_open(pid) if pid else -1
-            except OSError:
+        try:
+            pid = self._listener()
+            pidfd = os.pidfd_open(pid) if pid else -1
+        except OSError as error:
+            if error.errno in _NOBODY:
                 return -1
+            what = f"who listens at {self._files.socket} cannot be known: {error.strerror or error}"
+            raise TryAgain(what, "nothing is started beside it") from error
         if pidfd >= 0 and not _is_started_as(pid, line(self._table)[1:]):
             os.close(pidfd)
             return -1
         return pidfd
+
+    def _listener(self) -> int:
+        """Who has the socket; 0 where that is not seen from here."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as stream:
+            stream.settimeout(self._patience)
+            try:
+                stream.connect(str(self._files.socket))
+            except BlockingIOError:  # it has not met anybody for so long that no more can wait
+                pids = (int(one.name) for one in Path("/proc").iterdir() if one.name.isdecimal())
+                return next((pid for pid in pids if _is_started_as(pid, line(self._table)[1:])), 0)
+            credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            return int.from_bytes(credentials[:4], sys.byteorder)
 
     def ask(self, *commands: str) -> list[Sequence[Line]]:
         """What BIRD answers to each of *commands*. TryAgain: it does not."""
@@ -125,11 +139,11 @@ class Bird:
         """
         path = self._files.configuration
         with suppress(OSError):
-            if path.read_text() == text and not path.stat().st_mode & 0o077:
+            if path.read_bytes() == text.encode() and not path.stat().st_mode & 0o077:
                 return
         self._files.write(self._files.trial, text)
         self._parse(self._files.trial)
-        self._files.trial.replace(path)
+        self._files.place(self._files.trial, path)
 
     def _parse(self, path: Path) -> None:
         words = [self._table.bird, "-p", "-c", str(path)]
@@ -177,6 +191,7 @@ class Bird:
                 setsid=True,
                 setsigmask=(),
             )
+            self._forget()
             self._pidfd = os.pidfd_open(self.pid)
         except OSError as error:
             raise self._missing(error) from error
@@ -194,10 +209,16 @@ class Bird:
             self.kill()
 
     def kill(self) -> None:
-        """End BIRD at once, without a word to its neighbours: those that restart gracefully wait for it."""
+        """End BIRD at once, without a word to its neighbours: those that restart gracefully wait for it. TryAgain: the
+        kernel does not let us."""
         if self._pidfd >= 0:
-            with suppress(ProcessLookupError):
+            try:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            except OSError as error:
+                what = f"BIRD, process {self.pid}, cannot be ended: {error.strerror}"
+                raise TryAgain(what, "end it by hand, or let the agent send it signals") from error
             has_ended(self._pidfd, ENDING)
 
     # --- the rest -----------------------------------------------------------------------------------------------------

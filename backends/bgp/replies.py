@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from backends.bgp.control import Line
+from cluster import addresses
 
 ESTABLISHED: Final = "Established"
 _FAMILIES: Final = {"ipv4": 4, "ipv6": 6}
-_ROUTES: Final = re.compile(r"([0-9]+) (imported|filtered|exported|preferred)", re.ASCII)
+_ROUTES: Final = re.compile(r"\b([0-9]{1,18}) (imported|filtered|exported|preferred)", re.ASCII)
 _NETWORK: Final = re.compile(r"([0-9a-fA-F.:]+/[0-9]+)\s+(?:\S+\s+)?(?:\[|unicast|unreachable|blackhole)", re.ASCII)
 _BY: Final = re.compile(r"\[(\S+) ")
+_SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def sessions(lines: Iterable[Line]) -> dict[str, Shown]:
     for head, body in _blocks(lines):
         words = head.split(None, 5)
         if len(words) >= 5 and words[1] == "BGP":
-            since = float(words[4]) if words[4].replace(".", "", 1).isdigit() else 0.0
+            since = float(words[4]) if _SECONDS.fullmatch(words[4]) else 0.0
             found[words[0]] = _session(Shown(words[0], since=since), body)
     return found
 
@@ -113,7 +115,7 @@ def _session(one: Shown, body: Sequence[str]) -> Shown:
             place = key
         elif text.startswith("  Channel "):
             place = "channel"
-            channels.append(Channel(_FAMILIES.get(text.split()[1], 0)))
+            channels.append(Channel(_FAMILIES.get(text[10:].strip(), 0)))
         elif key == "BGP state":
             one = replace(one, state=value)
         elif key.startswith("Neighbor address"):
@@ -136,8 +138,8 @@ def _session(one: Shown, body: Sequence[str]) -> Shown:
 def _ability(one: Abilities, heading: str, key: str, value: str) -> Abilities:
     if heading != "Graceful restart":  # what is indented below "Long-lived graceful restart" has the same words
         return one
-    if key == "Restart time" and value.isdecimal():
-        return replace(one, restart_time=int(value))
+    if key == "Restart time" and _SECONDS.fullmatch(value):
+        return replace(one, restart_time=int(float(value)))
     if key == "AF supported":
         return replace(one, restarts=frozenset(_FAMILIES[word] for word in value.split() if word in _FAMILIES))
     return replace(one, is_aware=True)
@@ -165,11 +167,19 @@ def routes(lines: Iterable[Line]) -> list[Heard]:
         if code != 1007:
             continue
         named = _NETWORK.match(text)
-        network = named[1] if named else network
+        network = _range(named[1]) if named else network
         by = _BY.search(text)
         if network and by:
             found.append(Heard(network, by[1]))
     return found
+
+
+def _range(text: str) -> str:
+    """A range as it is written; '' where it is none."""
+    try:
+        return str(addresses.cidr(text))
+    except ValueError:
+        return ""
 
 
 def constant(lines: Sequence[Line]) -> str:

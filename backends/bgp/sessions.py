@@ -25,6 +25,9 @@ from cluster.peers import Peer
 NAME_MAX: Final = 60
 """Characters of a session's name: BIRD's symbols have 64 (conf/cf-lex.l, SYM_MAX_LEN)."""
 
+_HOSTS: Final = 222
+"""First octets that a host's address can have: 1 to 223, but for 127."""
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -219,11 +222,15 @@ def _is_reflector(table: BgpTable, peer: Peer) -> bool:
 
 
 def _router_id(here: Peer) -> str:
-    """The node's IPv4 address; without one, 32 bits that follow from its name (RFC 6286 has them be any number)."""
+    """The node's IPv4 address; without one, a number that follows from its name. RFC 6286 has it be any; routers of
+    before, and many since, refuse what could not be a host's address (RFC 4271, section 6.2), so it is in 1.0.0.0 to
+    126.255.255.255 or 128.0.0.0 to 223.255.255.255."""
     address = here.address(4)
     if address is not None:
         return str(address)
-    return str(IPAddress(int.from_bytes(hashlib.sha256(here.name.encode()).digest()[:4], "big") | 1, 4))
+    number = int.from_bytes(hashlib.sha256(here.name.encode()).digest()[:8], "big")
+    first, rest = divmod(number % (_HOSTS << 24), 1 << 24)
+    return str(IPAddress((first + (1 if first < 126 else 2) << 24) + rest, 4))
 
 
 def _symbol(name: str) -> str:

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 TICK: Final = 1.0
 """Seconds between rounds."""
 HUNG: Final = 6.0
-"""Seconds without an answer after which a BIRD that lives is ended, to be started again."""
+"""Seconds of asking without an answer after which a BIRD that lives is ended, to be started again."""
 SHARE: Final = 20
 """What looking at all sessions may take of the time: one part in so many."""
 AGAIN_MAX: Final = 30.0
@@ -102,7 +102,8 @@ class Speaker:
         self._md5 = md5
         self._clock = clock
         self._began = clock()
-        self._answered = clock()
+        self._asked_in_vain: float | None = None
+        """Since when; None: it answered."""
         self._started = float("-inf")
         self._wait = 0.0
         self._next_look = 0.0
@@ -165,7 +166,10 @@ class Speaker:
             self._prepare(says, mood)
         except Failure as failure:  # what runs goes on with what it was told before
             refused = failure
-        mark = self._running()
+        try:
+            mark = self._running()
+        except Failure as failure:
+            raise refused or failure from failure  # what it could not be told may be why it is not there
         if refused is None and mark != self._wanted:
             self._bird.configure()
             log.info("BIRD was told anew", extra={"sessions": len(says.sessions)})
@@ -197,21 +201,23 @@ class Speaker:
 
         TryAgain: it does not answer yet.
         """
+        begun = self._clock()
         try:
             found = self._bird.mark()
         except TryAgain as failure:
+            since = self._asked_in_vain = begun if self._asked_in_vain is None else self._asked_in_vain
             has_ended = self._bird.has_ended()
-            if not has_ended and self._clock() - self._answered > HUNG:
+            if not has_ended and self._clock() - since > HUNG:
                 log.error("BIRD does not answer any more, and is ended", extra={"pid": self._bird.pid})
                 self._bird.kill()
-                has_ended, self._answered = True, self._clock()
+                has_ended, self._asked_in_vain = True, None
             if has_ended and self._table.start_bird:
                 self._restart()
             if not self._table.start_bird:
                 why = "it is started elsewhere (bgp.start_bird = false): see there"
                 raise Limited(failure.message, why) from failure
             raise
-        self._answered = self._clock()
+        self._asked_in_vain = None
         return found
 
     def _restart(self) -> None:
@@ -223,7 +229,7 @@ class Speaker:
         self._wait = min(AGAIN_MAX, 2 * self._wait) if is_again and self._wait else 1.0
         has_routes = bool(self._kernel.networks())
         self._bird.start(is_restart=has_routes)
-        self._started = self._answered = now
+        self._started, self._asked_in_vain = now, None
         self.seen = self.seen._replace(starts=self.seen.starts + 1)
         log.info("BIRD was started", extra={"keeps": has_routes})
 

@@ -328,6 +328,16 @@ def test_a_node_without_ipv4_has_a_router_id_all_the_same() -> None:
     assert [one.name for one in there.sessions] == ["node-2.v6"]
 
 
+def test_a_router_id_could_be_a_hosts_address() -> None:
+    """Routers that go by RFC 4271 end a session with any other: those of class D and E, loopback and zero."""
+    own, cidrs = (IPAddress("2001:db8:ffff::1"),), (IPNetwork("2001:db8:1::/64"),)
+    made = [speech(table(), replace(SITE, here=Peer(f"n{n}", own, cidrs)), ()).router_id for n in range(2000)]
+    firsts = {IPAddress(one).words[0] for one in made}
+    assert firsts <= {*range(1, 127), *range(128, 224)}
+    assert {min(firsts), max(firsts)} == {1, 223}
+    assert len(set(made)) == len(made)
+
+
 def test_long_names_stay_apart() -> None:
     """BIRD's names have 64 characters."""
     names = [f"{'n' * 200}{one}" for one in "ab"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -261,3 +263,42 @@ def test_a_constant_is_read() -> None:
     assert replies.constant([Line(23, '"node-a 0123"')]) == "node-a 0123"
     assert replies.constant([Line(9001, "syntax error")]) == ""
     assert replies.constant([]) == ""
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "1002-x BGP --- up \u00b2",
+        "1002-x BGP --- up 9999999999999999999999",
+        "1002-x BGP --- up 1\n1006-  Channel \n1006-    Routes: 1 imported",
+        "1002-x BGP --- up 1\n1006-  Neighbor capabilities\n1006-    Graceful restart\n1006-      Restart time: "
+        + "9" * 5000,
+        "1002-x BGP --- up 1\n1006-  Channel ipv4\n1006-    Routes: " + "9" * 5000 + " imported",
+    ],
+)
+def test_what_no_bird_shows_of_a_session_is_unknown(garbage: str) -> None:
+    """Whoever writes it: it is left out, and never an error."""
+    shown = replies.sessions(read(garbage))["x"]
+    assert shown.since in (0.0, 1.0)
+    assert not shown.neighbour.restart_time
+    assert not any(one.imported for one in shown.channels)
+
+
+@pytest.mark.parametrize("text", ["1:2/99", "10.0.0.0/33", "1.2.3/24", "10.0.0.1/24", "10.0.0.0/" + "9" * 5000])
+def test_what_is_no_range_is_no_route(text: str) -> None:
+    """It would be compared with ranges."""
+    assert replies.routes(read(f"1007-{text} unicast [x 1] * (100)")) == []
+
+
+def test_a_process_without_a_descriptor_left_hears_so(tmp_path: Path) -> None:
+    """As of a BIRD that is silent: the next round may have one."""
+    code = (
+        "import os, resource, sys\n"
+        "from backends.bgp.control import Conversation\n"
+        "from cni.errors import TryAgain\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "try:\n    Conversation(sys.argv[1])\n"
+        "except TryAgain as failure:\n    print(failure)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "Too many open files" in done.stdout, done.stderr

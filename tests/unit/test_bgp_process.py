@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from configparser import ConfigParser
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,83 @@ def test_a_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
     bird = Bird(BgpTable(directory=str(tmp_path / "file" / "bgp")), "node-a")
     with pytest.raises(ConfigInvalid, match=r"bird\.conf\.next cannot be written: Not a directory"):
         bird.write(GOOD)
+
+
+def test_what_somebody_made_of_its_file_is_written_over_or_told(table: BgpTable) -> None:
+    """Text that is none is no reason to end; what cannot be written over is told by its path."""
+    bird, path = Bird(table, "node-a"), files(table).configuration
+    bird.write(GOOD)
+    path.write_bytes(b"\xff\xfe\x00")
+    bird.write(GOOD)
+    assert path.read_text() == GOOD
+    path.unlink()
+    (path / "in").mkdir(parents=True)
+    with pytest.raises(ConfigInvalid, match=r"bird\.conf cannot be written: Is a directory"):
+        bird.write(GOOD)
+
+
+def test_a_file_for_which_there_is_no_room_leaves_nothing(table: BgpTable) -> None:
+    """Not the half of one, with passwords in it."""
+    code = (
+        "import resource, signal, sys\nfrom pathlib import Path\nfrom backends.bgp.files import Files\n"
+        "from cni.errors import ConfigInvalid\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\nplace = Path(sys.argv[1])\n"
+        "try:\n    Files(place).write(place / 'bird.conf', 'x' * 1000)\n"
+        "except ConfigInvalid as failure:\n    print(failure)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, table.directory], capture_output=True, text=True, check=False)
+    assert "bird.conf cannot be written: File too large" in done.stdout, done.stderr
+    assert list(files(table).directory.iterdir()) == []
+
+
+def test_one_that_was_ended_by_force_leaves_nothing_in_the_process(table: BgpTable) -> None:
+    """Neither a dead child nor a descriptor, however often that is."""
+    bird = started(table)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    dead = bird.pid
+    bird.kill()
+    bird.start(is_restart=True)
+    assert not Path(f"/proc/{dead}").exists()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_one_whose_queue_is_full_has_not_ended(table: BgpTable) -> None:
+    """Nobody can connect to it: a second one beside it would take its socket away, and leave it for ever."""
+    os.kill(started(table).pid, signal.SIGSTOP)
+    with ExitStack() as callers:
+        with pytest.raises(BlockingIOError):
+            while True:
+                caller = callers.enter_context(socket.socket(socket.AF_UNIX))
+                caller.settimeout(5)
+                caller.connect(str(files(table).socket))
+        bird = Bird(table, "node-a", patience=0.2)
+        assert not bird.has_ended()
+        bird.kill()
+        assert bird.has_ended()
+
+
+def test_who_cannot_be_asked_for_may_be_there(table: BgpTable) -> None:
+    """Nothing is started beside it."""
+    path = files(table).socket
+    path.parent.mkdir()
+    path.symlink_to(path)
+    with pytest.raises(TryAgain, match="cannot be known: Too many levels"):
+        Bird(table, "node-a").has_ended()
+    path.unlink()
+
+
+def test_one_that_may_not_be_ended_is_told(table: BgpTable, tmp_path: Path) -> None:
+    """Where the kernel forbids signals to others, as in a container."""
+    code = (
+        "import os, sys\nfrom backends.bgp.process import Bird\nfrom backends.bgp.table import BgpTable\n"
+        "from cni.errors import TryAgain\nbird = Bird(BgpTable(bird=sys.argv[1], directory=sys.argv[2]), 'node-a')\n"
+        "bird.mark()\nos.setresuid(65534, 65534, 65534)\n"
+        "try:\n    bird.kill()\nexcept TryAgain as failure:\n    print(failure)\n"
+    )
+    bird = started(table)
+    words = [sys.executable, "-c", code, table.bird, table.directory]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert f"BIRD, process {bird.pid}, cannot be ended: Operation not permitted" in done.stdout, done.stderr
 
 
 def test_one_that_runs_is_known_by_its_mark(table: BgpTable) -> None:

@@ -93,7 +93,7 @@ class FakeBird:
     def start(self, *, is_restart: bool) -> None:
         self.did.append("restart" if is_restart else "start")
         self.lives, self.answers = not self.dies, True
-        self.mark_ = conf.mark_of(self.file)
+        self.mark_ = conf.mark_of(self.file) if self.file else ""
 
     def stop(self) -> None:
         self.did.append("stop")
@@ -195,6 +195,33 @@ def test_one_that_does_not_answer_is_ended_and_started_again() -> None:
     assert world.bird.did == ["start", "kill", "start"]
     world.pass_by(speaker, 1)
     assert speaker.seen.problem is None
+
+
+def test_silence_counts_from_when_it_was_asked() -> None:
+    """An agent that waited for its list, or whose machine slept, has not asked: one answer that is late is no end."""
+    world = World(bird=FakeBird(lives=True), around=None)
+    speaker = world.speaker()
+    world.pass_by(speaker, int(HUNG) + 5)
+    world.around, world.bird.answers = Around(SITE, PEERS, frozenset({"bgp"})), False
+    world.pass_by(speaker, 1)
+    assert world.bird.did == []
+    world.bird.answers = True
+    world.pass_by(speaker, 2)
+    assert world.bird.did == ["configure"]
+    world.now += 100 * HUNG
+    world.bird.answers = False
+    world.pass_by(speaker, 1)
+    assert world.bird.did == ["configure"]
+    world.pass_by(speaker, int(HUNG) + 1)
+    assert world.bird.did == ["configure", "kill", "start"]
+
+
+def test_why_it_could_not_be_told_is_why_it_is_not_there() -> None:
+    """What follows from that is not told instead: a BIRD without a configuration does not answer."""
+    world = World(bird=FakeBird(dies=True, refuses="no password can be read in /p"))
+    speaker = world.speaker()
+    world.pass_by(speaker, 3)
+    assert str(speaker.seen.problem) == "no password can be read in /p"
 
 
 def test_one_that_ends_as_soon_as_it_is_started_is_started_ever_more_rarely() -> None:
