@@ -134,6 +134,8 @@ def test_one_that_was_ended_by_force_leaves_nothing_in_the_process(table: BgpTab
     bird.start(is_restart=True)
     assert not Path(f"/proc/{dead}").exists()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+    bird.kill()
+    assert bird.has_ended()
 
 
 def test_one_whose_queue_is_full_has_not_ended(table: BgpTable) -> None:
