@@ -32,6 +32,8 @@ LINE: Final = 16 << 20
 """Bytes of one line of a watch: etcd keeps objects of 1.5 MB, and JSON is longer than what it keeps."""
 BODY: Final = 512 << 20
 """Bytes of an answer: more would be all that a node has, and is no list of Nodes."""
+AFTER: Final = 600.0
+"""Seconds at most for which a server is left alone because it wants that: who puts more into an answer errs."""
 PATCH_TYPE: Final = "application/strategic-merge-patch+json"
 """Lists whose elements have keys, as conditions have, are merged by these; all others are replaced."""
 LISTENING: Final = "the verbs list and watch on nodes"
@@ -220,7 +222,8 @@ def told(server: str) -> Iterator[None]:
         raise Unanswered(TryAgain(f"the API server {server} cannot be asked", why)) from error
     except TimeoutError as error:
         raise Unanswered(TryAgain(f"the API server {server} cannot be asked", "it does not answer")) from error
-    except (OSError, http.client.HTTPException, zlib.error) as error:
+    except (OSError, http.client.HTTPException, zlib.error, ValueError) as error:
+        # ValueError: a name that IDNA cannot have, or a path that is not ASCII, in a kubeconfig.
         why = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
         raise Unanswered(TryAgain(f"the API server {server} cannot be asked", why)) from error
 
@@ -235,6 +238,7 @@ def refused(
         said = StatusObject(code=code)
     wanted = said.details.retry_after_seconds if said.details is not None else None
     after = float(retry_after) if retry_after is not None and retry_after.isdecimal() else wanted or 0.0
+    after = min(after, AFTER)
     why = f"{code} {said.reason or http.client.responses.get(code, '')}".strip()
     why = f"{why}, {said.message}" if said.message else why
     if code == 409:

@@ -100,7 +100,10 @@ class StatusObject(_Of, frozen=True):
 
 def decoded(raw: bytes | msgspec.Raw, wanted: type[T]) -> T:
     """What *raw* is. ValueError: it is none of these."""
-    return msgspec.json.decode(raw, type=wanted)
+    try:
+        return msgspec.json.decode(raw, type=wanted)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 class Described(NamedTuple):

@@ -91,6 +91,8 @@ def test_an_answer_may_be_compressed(tmp_path: Path) -> None:
         ((LIST, WATCH + b"x" * 70000), "tells of more than 0 MiB at once"),
         ((LIST, WATCH + b"not JSON\n"), "a watch"),
         ((LIST, WATCH), "ends every watch at once"),
+        ((http(b'{"x": ' + b"[" * 50000),), "it is nested too deeply"),
+        ((LIST, WATCH + b'{"x": ' + b"[" * 50000 + b"\n"), "it is nested too deeply"),
     ],
 )
 def test_what_cannot_be_is_told(
@@ -102,6 +104,40 @@ def test_what_cannot_be_is_told(
     with saying(tmp_path, *answers) as found, pytest.raises(Unanswered) as caught:
         found.listen(lambda: None)
     assert words in str(caught.value.failure)
+
+
+@pytest.mark.parametrize("after", ["99999999999", "9" * 400])
+def test_nobody_waits_for_as_long_as_a_server_likes(tmp_path: Path, after: str) -> None:
+    """Not longer than the clock can count, nor for ever."""
+    answer = http(b"", "429 Too Many Requests", f"Retry-After: {after}")
+    with saying(tmp_path, answer) as found, pytest.raises(Unanswered) as caught:
+        found.listen(lambda: None)
+    assert caught.value.after == apiserver.AFTER
+
+
+@pytest.mark.parametrize(
+    "server",
+    [f"https://{'a' * 64}.example", "https://127.0.0.1:{port}/\u00e4"],
+)
+def test_a_name_that_cannot_be_asked_is_told(tmp_path: Path, server: str) -> None:
+    """Of the server, or in the path: the file was read a moment ago, and is read again."""
+    authority = Authority()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("odd", ["127.0.0.1"]).write(tmp_path, "odd"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                plain, _ = listener.accept()
+                with context.wrap_socket(plain, server_side=True) as stream:
+                    stream.recv(1)
+
+        threading.Thread(target=serve, daemon=True).start()
+        port = listener.getsockname()[1]
+        asked = access(server.replace("{port}", str(port)), trust(authority.pem))
+        found = KubernetesNodes(Api(lambda: asked), "odd", lambda: 0.0, lambda: 0.5, None)
+        with pytest.raises(Unanswered, match="cannot be asked"):
+            found.listen(lambda: None)
 
 
 def test_an_agent_that_ends_asks_nobody(tmp_path: Path) -> None:
