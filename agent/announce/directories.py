@@ -127,6 +127,7 @@ class Directories:
                 # First whose it is: one that is there and not in the journal is no more known as ours at the end.
                 digest = placed(source, target, lambda digest: self._journal.remember(EXECUTABLE, f"{digest} {target}"))
                 log.info("the executable was put there", extra={"file": str(target), "sha256": digest})
+                self._is_put_right(target, source)
             self._placed = _state(target)
             self._right[target] = source
         except Failure as failure:
@@ -149,7 +150,7 @@ class Directories:
         elif self._can_serve():
             if self._may_be_put_right(path, made):
                 _write(path, made.content)
-                self._right[path] = made
+                self._is_put_right(path, made)
                 log.info("the network configuration was written", extra={"file": str(path)})
             else:
                 yield fought(str(path))
@@ -169,14 +170,15 @@ class Directories:
         return made.without({version for versions in unspoken.values() for version in versions}), found
 
     def _may_be_put_right(self, path: Path, wanted: object) -> bool:
-        """Whether it may be written now: not as often as somebody else changes it. If that was somebody, it is told."""
-        if self._right.get(path) != wanted:
-            return True
-        if not self._limiter.allow(path, self._clock()):
-            return False
-        self._limiter.made(path, self._clock())
-        self._tell(f"mended {path}, which somebody changed or removed")
-        return True
+        """Whether it may be written now: not as often as somebody else changes it."""
+        return self._right.get(path) != wanted or self._limiter.allow(path, self._clock())
+
+    def _is_put_right(self, path: Path, wanted: object) -> None:
+        """It was written. If somebody had changed it, that counts, and is told; what could not be written does not."""
+        if self._right.get(path) == wanted:
+            self._limiter.made(path, self._clock())
+            self._tell(f"mended {path}, which somebody changed or removed")
+        self._right[path] = wanted
 
 
 def remove_conflist(table: CniTable) -> str:

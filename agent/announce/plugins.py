@@ -36,17 +36,20 @@ class Plugins:
         state = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
         known = self._known.get(path)
         if known is None or known[0] != state:
-            known = self._known[path] = state, _asked(path)
+            try:
+                known = self._known[path] = state, _asked(path)
+            except (OSError, subprocess.SubprocessError):  # busy, as while it is copied, or the machine is: ask again
+                return None
         return known[1]
 
 
 def _asked(path: Path) -> frozenset[str] | None:
     environment: Mapping[str, str] = {"CNI_COMMAND": "VERSION"}
     question = b'{"cniVersion": "1.0.0"}'
+    done = subprocess.run(
+        [path], env=environment, input=question, capture_output=True, timeout=_PATIENCE, check=False
+    )
     try:
-        done = subprocess.run(
-            [path], env=environment, input=question, capture_output=True, timeout=_PATIENCE, check=False
-        )
         return frozenset(msgspec.json.decode(done.stdout, type=_Answer).supported_versions)
-    except (OSError, subprocess.SubprocessError, ValueError):
+    except ValueError:
         return None

@@ -12,6 +12,7 @@ import pytest
 
 from agent.announce.conflist import conflist
 from agent.announce.directories import EXECUTABLE, Directories, remove_conflist
+from agent.announce.plugins import Plugins
 from agent.config.schema import CniTable
 from agent.start.voices import executable
 from cni import install
@@ -296,6 +297,30 @@ def test_versions_that_a_chained_plugin_does_not_speak_are_not_offered(place: Pl
     (place.bin / "portmap").write_text("#!/nonexistent\n")
     assert place.look() == ""
     assert not place.told
+
+
+def test_a_plugin_that_could_not_be_asked_is_asked_again(place: Place) -> None:
+    """It is busy for as long as somebody writes to it; what it speaks is not known by that."""
+    plugin = place.bin / "portmap"
+    plugin.write_text(RELAY.format("old"))
+    plugins = Plugins()
+    with plugin.open("ab"):
+        assert plugins.spoken(plugin) is None
+    assert plugins.spoken(plugin) == frozenset({"1.0.0"})
+
+
+def test_what_could_not_be_mended_is_not_told_as_mended(place: Place) -> None:
+    """Nor for a fight: there is no room, and nobody who keeps changing it."""
+    place.look()
+    place.conflist.unlink()
+    obstacle = place.conflist.with_name(f".{place.conflist.name}.new")
+    obstacle.mkdir()
+    for _ in range(20):
+        assert "cannot be written" in place.look()
+    assert not place.told
+    obstacle.rmdir()
+    assert place.look() == ""
+    assert place.told == [f"mended {place.conflist}, which somebody changed or removed"]
 
 
 def test_a_template_is_followed(place: Place, tmp_path: Path) -> None:
