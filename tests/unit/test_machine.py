@@ -11,7 +11,6 @@ import pytest
 
 from agent.process.machine import FEW, descriptors, exclusive, hostname, room
 from cni.errors import ConfigInvalid
-from tests.fakes.descriptors import descriptors as few_descriptors
 
 ASKS = """
 import resource, sys
@@ -63,15 +62,28 @@ def test_two_on_one_journal_or_in_one_network_namespace(tmp_path: Path) -> None:
         pass
 
 
+LOCKS = """
+import sys
+from pathlib import Path
+from agent.process.machine import exclusive
+from cni.errors import ConfigInvalid
+from tests.fakes.descriptors import descriptors
+for more in (2, 1, 2):
+    try:
+        with descriptors(more), exclusive(Path(sys.argv[1])):
+            print("had")
+    except ConfigInvalid as failure:
+        print(failure)
+"""
+
+
 def test_a_namespace_that_cannot_be_locked_is_told(tmp_path: Path) -> None:
-    """As for want of a descriptor; one that was had before is given back."""
-    with few_descriptors(2), exclusive(tmp_path / "state.db"):
-        pass
-    told = r"cannot be locked: .*Too many open"
-    with few_descriptors(1), pytest.raises(ConfigInvalid, match=told), exclusive(tmp_path / "state.db"):
-        raise AssertionError("it was not to be had")
-    with exclusive(tmp_path / "state.db"):
-        pass
+    """As for want of a descriptor; one that was had before is given back. In a process without other threads."""
+    script = [sys.executable, "-c", LOCKS, str(tmp_path / "state.db")]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    first, second, third = done.stdout.splitlines()
+    assert (first, third) == ("had", "had")
+    assert "cannot be locked: [Errno 24] Too many open files" in second
 
 
 def test_few_descriptors_are_few_connections_and_told() -> None:
