@@ -124,23 +124,25 @@ def test_an_interface_that_never_appears_is_forgotten() -> None:
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_what_seemed_left_behind_may_be_wanted_or_gone(is_ours: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Between the look and the deletion: it turns out to be on its way here, or somebody else was faster."""
-    place = Place()
-    machine = place.machine()
+    scene = Scene()
+    region, clock, machine = scene.region, scene.clock, scene.machine
     machine.run(30)
-    tags = {CLUSTER_TAG: "routable", MADE_TAG: f"{place.clock.now - 2 * AGE:.0f}"}
-    left = {place.region.add_nic(place.subnet, tags) for _ in range(2)}
-    until = place.clock.now + 3 * INTERVAL
-    while not place.calls("DeleteNetworkInterface"):
+    tags = {CLUSTER_TAG: "routable", MADE_TAG: f"{clock.now - 2 * AGE:.0f}"}
+    left = {region.add_nic(scene.subnet, tags) for _ in range(2)}
+    until = clock.now + 3 * INTERVAL
+    while not region.calls["DeleteNetworkInterface", ""]:
         machine.run(0.1)
-        assert place.clock.now < until
-    (other,) = left & place.region.nics.keys()
+        assert clock.now < until
+    (other,) = left & region.nics.keys()
     if is_ours:
-        machine.fabric.inventory.begin(Intent("create", place.clock.now, other))
+        # It is not known to all of EC2 yet, so it is not attached at once.
+        scene.refuse("InvalidNetworkInterfaceID.NotFound", "AttachNetworkInterface", status=400)
+        machine.fabric.inventory.begin(Intent("create", clock.now, other))
     else:
-        place.region.call("DeleteNetworkInterface", {"NetworkInterfaceId": other})
+        region.call("DeleteNetworkInterface", {"NetworkInterfaceId": other})
         caplog.set_level("INFO")
     machine.run(30)
-    assert (other in place.region.nics) is is_ours
+    assert (other in region.nics) is is_ours
     assert ("left behind was not deleted" in caplog.text) is not is_ours
 
 

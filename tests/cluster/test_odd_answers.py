@@ -90,6 +90,7 @@ def test_an_answer_may_be_compressed(tmp_path: Path) -> None:
         ((http(b'{"kind": "NodeList", "metadata": {}}'),), "it is a 'NodeList' of version ''"),
         ((LIST, WATCH + b"x" * 70000), "tells of more than 0 MiB at once"),
         ((LIST, WATCH + b"not JSON\n"), "a watch"),
+        ((LIST, WATCH + b'{"type": "ADD'), "IncompleteRead"),
         ((LIST, WATCH), "ends every watch at once"),
         ((http(b'{"x": ' + b"[" * 50000),), "it is nested too deeply"),
         ((LIST, WATCH + b'{"x": ' + b"[" * 50000 + b"\n"), "it is nested too deeply"),

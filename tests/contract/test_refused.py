@@ -14,7 +14,7 @@ import pytest
 
 from cni.errors import KernelRefused, TryAgain
 from cni.spec import Identity
-from dataplane import linkmsg, routemsg, rtnl
+from dataplane import linkmsg, routemsg, rtnl, settings
 from dataplane.diff import Change, diff
 from dataplane.items import HOST, Nexthop, Route, Space, plan
 from dataplane.kernel import Kernel
@@ -182,3 +182,17 @@ def test_a_dump_of_what_there_is_none_of(kernel: Kernel) -> None:
             sock.index(VXLAN_LINK)
     with pytest.raises((KernelRefused, TryAgain)):
         kernel.apply([Change(None, Route(HOST, "10.9.0.0/16", dev="nowhere"))])
+
+
+def test_a_setting_that_is_read_only_may_be_what_is_wanted(tmp_path: Path) -> None:
+    """As where `/proc/sys` is a container's own: only what would change it is refused."""
+    setting = tmp_path / "ip_forward"
+    setting.write_text("1\n")
+    command("mount", "--bind", str(tmp_path), str(tmp_path))
+    try:
+        command("mount", "-o", "remount,bind,ro", str(tmp_path))
+        settings.write(str(setting), b"1")
+        with pytest.raises(OSError, match="Read-only"):
+            settings.write(str(setting), b"0")
+    finally:
+        command("umount", str(tmp_path))

@@ -136,6 +136,7 @@ def test_a_table_that_speaks_of_the_pods_is_somebodys_intention(right: object, i
 
 def test_a_table_that_nft_refuses_to_write_is_told() -> None:
     """In its own words."""
-    nft = Nft(lambda arguments, text: Done(1, "", "Error: Could not process rule: Out of memory"))
+    answers = iter([Done(1, "", "Error: No such file or directory"), Done(1, "", "Error: Out of memory")])
+    nft = Nft(lambda arguments, text: next(answers))
     with pytest.raises(KernelRefused, match="Out of memory"):
         nft.write(NftTable("inet", "routable", "table inet routable {}"))

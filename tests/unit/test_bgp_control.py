@@ -17,6 +17,7 @@ from backends.bgp import control, replies
 from backends.bgp.control import Conversation, Line
 from backends.bgp.replies import Abilities, Channel, Heard
 from cni.errors import TryAgain
+from tests.fakes.descriptors import descriptors
 
 SESSIONS = """\
 Name       Proto      Table      State  Since         Info
@@ -302,3 +303,9 @@ def test_a_process_without_a_descriptor_left_hears_so(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert "Too many open files" in done.stdout, done.stderr
+
+
+def test_without_a_descriptor_left_bird_cannot_be_asked(tmp_path: Path) -> None:
+    """It is no silence of BIRD's, and passes."""
+    with descriptors(0), pytest.raises(TryAgain, match="Too many open files"):
+        Conversation(str(tmp_path / "bird.ctl"))

@@ -8,7 +8,10 @@ import pytest
 
 from agent.announce.check import directories, node
 from agent.announce.conflist import conflist
+from agent.config.load import load
 from agent.config.schema import CniTable
+from agent.start import check
+from backends.verdict import Mark
 from cluster.access import Access
 from cluster.apiserver import Api
 from cni.errors import ConfigInvalid
@@ -76,3 +79,13 @@ def test_credentials_that_cannot_be_used_are_wrong() -> None:
     (verdict,) = node(Api(unreadable), "the test's API server", "n1")
     assert "WRONG" in str(verdict)
     assert "/token: cannot be read" in str(verdict)
+
+
+def test_where_the_api_server_is_must_be_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside a pod nobody says it."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    path = tmp_path / "agent.toml"
+    path.write_text('backend = "static"\n[nodes]\nfile = "/n"\n[kubernetes]\nannounce = true\n')
+    (only,) = check._voices(load(str(path), hostname="n1"))
+    assert (only.mark, only.what) == (Mark.WRONG, "Node")
+    assert "KUBERNETES_SERVICE_HOST is not set" in only.said

@@ -17,6 +17,7 @@ from backends.cloud.failures import Lost
 from backends.gcp.check import verdicts
 from backends.gcp.metadata import PAUSE, Metadata, Waiting
 from backends.gcp.table import GcpTable
+from tests.fakes.descriptors import descriptors
 
 INTERFACE = "instance/network-interfaces/0/"
 DEADLINE = 20.0
@@ -223,3 +224,19 @@ def test_a_check_elsewhere_than_in_the_nodes_own_namespace_says_so(metadata: Met
     assert lines[0] == "ok metadata: node-a in europe-west1-b, alias ranges: 10.4.0.0/28"
     assert lines[1].startswith("WRONG uplink: no link here has the hardware address 42:01:0a:00:00:02 of nic0")
     assert len(lines) == 2
+
+
+def test_a_check_that_cannot_look_says_so(metadata: Metadata) -> None:
+    """As for want of descriptors."""
+    found = verdicts(GcpTable(fixed=True), {"GCE_METADATA_HOST": metadata._web.host})
+    assert next(found).what == "metadata"
+    with descriptors(0):
+        (last,) = found
+    assert str(last).startswith("WRONG uplink:")
+
+
+def test_a_check_without_the_library_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to install, or how to do without."""
+    monkeypatch.setattr("backends.gcp.remote.LIBRARY", "google-cloud-none")
+    (only,) = told({})
+    assert only.startswith("WRONG library: Google's library, google-cloud-none, is not installed")
