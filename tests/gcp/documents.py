@@ -139,6 +139,7 @@ ERRORS: Mapping[str, Refusal] = {
     "empty502": page(502, "text/plain", ""),
     "html200": page(200, "text/html; charset=UTF-8", HTML),
     "empty200": page(200, "application/json", ""),
+    "object200": page(200, "application/json; charset=UTF-8", '{"hello": 1}'),
     "denied": forbidden("compute.instances.get", "projects/somewhat"),
     "unauthenticated": unauthenticated(),
     "narrow": narrow(),

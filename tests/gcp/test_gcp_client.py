@@ -141,6 +141,7 @@ def test_a_stale_fingerprint_is_one(served: Served) -> None:
         ("empty502", Lost, NO_ANSWER),
         ("html200", Lost, None),
         ("empty200", Lost, None),
+        ("object200", Lost, NO_ANSWER),
         ("half", Lost, None),
         ("mangled", Lost, None),
         ("lost_before", Lost, None),

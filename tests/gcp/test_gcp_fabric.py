@@ -458,6 +458,15 @@ def test_a_lost_answer_neither_leaks_nor_doubles(place: Place, action: str) -> N
     well(node)
 
 
+def test_an_operation_that_may_not_be_asked_for_is_asked_for_again(place: Place) -> None:
+    """The change is done all the same, and is one."""
+    node = place.node()
+    place.project.fail(OPERATION, 1, "denied")
+    node.run(REST)
+    assert len(ranges(node)) == 1
+    well(node)
+
+
 def shrinking(place: Place) -> AliasNode:
     """A node that is about to give back four ranges, and has lots of pods a moment later."""
     node = place.node(options(delay=60.0))
