@@ -54,12 +54,12 @@ class Status:
 
     def troubles(self) -> list[Trouble]:
         """What is wrong: first what STATUS tells, then what is only told to people."""
-        return sorted(self._troubles(), key=lambda one: not one.is_fatal)
+        return self._troubles(self._of_backend())
 
     def unable(self) -> Shortage | None:
         """What STATUS tells: why no ADD can be served, whatever the pods do, and whether that may end by itself soon;
         None when ADDs can be served."""
-        return next((Shortage(one.failure, one.may_end) for one in self.troubles() if one.is_fatal), None)
+        return next((Shortage(one.failure, one.may_end) for one in self._unfit() if one.is_fatal), None)
 
     def ready(self) -> tuple[bool, str]:
         """Whether an ADD would be served now, and all that is wrong, line by line: for /readyz."""
@@ -67,7 +67,14 @@ class Status:
         is_ready = not any(one.is_fatal or one.bars_adds for one in troubles)
         return is_ready, "\n".join(["ready" if is_ready else "not ready", *(str(one.failure) for one in troubles)])
 
-    def _troubles(self) -> Iterator[Trouble]:
+    def _troubles(self, told: Told) -> list[Trouble]:
+        """With what the backend has *told*, which costs more with more nodes: it is asked once for a page."""
+        now = self.survey.now
+        impaired = self._impaired(now, told) if now is not None else ()
+        return sorted([*self._unfit(), *impaired], key=lambda one: not one.is_fatal)
+
+    def _unfit(self) -> Iterator[Trouble]:
+        """All that may be fatal, and what is told with it."""
         stuck = self.stuck()
         if stuck is not None:
             yield _fatal(Kind.AGENT, stuck)
@@ -89,7 +96,6 @@ class Status:
         yield from self.announced()
         if now is not None:
             yield from self._pool()
-            yield from self._impaired(now)
 
     def _pool(self) -> Iterator[Trouble]:
         """A pool without a free address is well: its pods run, and were they evicted, the next would fill it again.
@@ -110,7 +116,8 @@ class Status:
                 if not shortage.may_end:  # else an ADD waits for a moment and is served then
                     yield Trouble(Kind.POOL, shortage.failure, bars_adds=True)
 
-    def _impaired(self, now: Surroundings) -> Iterator[Trouble]:
+    def _impaired(self, now: Surroundings, told: Told) -> Iterator[Trouble]:
+        """What is never fatal, whatever it is."""
         if self.survey.unseen is not None:
             yield _told(Kind.HOST, self.survey.unseen)
         for finding in self.findings():
@@ -119,7 +126,7 @@ class Status:
             names = few([one.peer for one in now.unserved])
             failure = Limited(f"pods on these nodes cannot be reached: {names}", now.unserved[0].why)
             yield Trouble(Kind.PEERS, failure, len(now.unserved))
-        for kind, complaints in self._of_backend().complaints.items():
+        for kind, complaints in told.complaints.items():
             for one in complaints:
                 yield Trouble(kind, one.failure, one.count)
         away = strays(self.node.ledger.records().values(), now.site, now.peers)
@@ -141,8 +148,8 @@ class Status:
     def snapshot(self) -> Snapshot:
         """The numbers for Prometheus."""
         now = self.survey.now
-        troubles = self.troubles()
         told = self._of_backend()
+        troubles = self._troubles(told)
         return Snapshot(
             leases=len(self.node.ledger.records()),
             blocks=tuple(self.node.ledger.counts()),
@@ -166,12 +173,13 @@ class Status:
         """Everything, for ``routablectl status --json``: plain values alone."""
         now = self.survey.now
         stale = self.survey.stale
+        told = self._of_backend()
         return {
             "node": self.node_name,
             "backend": self.switch.backend,
             "switch": self.switch.progress(),
             "version": self.version,
-            "problems": [plain.problem(one) for one in self.troubles()],
+            "problems": [plain.problem(one) for one in self._troubles(told)],
             "site": plain.site(now) if now else None,
             "pool": [plain.counts(one) for one in self.node.ledger.counts()],
             "leases": [plain.lease(record) for record in self.node.ledger.records().values()],
@@ -183,7 +191,7 @@ class Status:
             "spooled": len(self.spool),
             "waiting": self.waiting(),
             "cloud": None,  # unless there is one, which tells
-            **self._of_backend().sections,
+            **told.sections,
         }
 
     def _of_backend(self) -> Told:

@@ -283,3 +283,21 @@ def test_two_that_complain_of_the_same_are_both_heard(world: World) -> None:
     assert status.snapshot().problems[Kind.UNDELIVERED] == 1
     assert {"cloud", "sessions"} <= set(status.document())
     assert status.document()["cloud"]["cloud"] == "EC2"
+
+
+def test_a_backend_is_asked_once_for_a_page_and_never_for_status(world: World) -> None:
+    """What it says costs more with more nodes, a runtime asks every few seconds, and a page is of one moment."""
+
+    class Asked(PodCidrs):
+        count = 0
+
+        def told(self) -> Told:
+            self.count += 1
+            return super().told()
+
+    fabric = Asked()
+    status = told(world, fabric=fabric)
+    for page, times in ((status.unable, 0), (status.ready, 1), (status.snapshot, 1), (status.document, 1)):
+        fabric.count = 0
+        page()
+        assert (page.__name__, fabric.count) == (page.__name__, times)
