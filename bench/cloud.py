@@ -17,7 +17,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -114,29 +114,48 @@ def simulated(name: str, nodes: int, pods: int) -> Outcome:
         ONE: (OneByOne, Targets(False, warm_addresses=0)),
         GIVEN: (Machine, Targets(minimum_addresses=pods)),
     }[name]
-    begin = clock.now
     instances = [region.run_instance(TYPE, subnets[number % 8], wanted=(0, prefixes)) for number in range(nodes)]
     machines = [
         kind(region, clock, instance, EniOptions(warm=warm), seed=number) for number, instance in enumerate(instances)
     ]
+    def least(calls: Counter[str]) -> float:
+        return bound({GIVEN: 0, ALL: nodes, ONE: nodes * pods - calls["CreateNetworkInterface"]}[name])
+
+    return measured(name, machines, pods, clock, region.calls, "RequestLimitExceeded", least, started)
+
+
+def measured(
+    name: str,
+    machines: Sequence[Living],
+    pods: int,
+    clock: Clock,
+    counted: Mapping[tuple[str, str], int],
+    throttling: str,
+    least: Callable[[Counter[str]], float],
+    started: float,
+) -> Outcome:
+    """What comes out when each of *machines* is to have so many *pods* at once: *counted* are the cloud's calls by
+    action and error, of which *throttling* is one, *least* answers how many seconds these calls take at least, and
+    all that was made for it was *started* then."""
     gc.freeze()
+    begin = clock.now
     for machine in machines:
         machine.is_told = True
         machine.add(pods)
     run = Run(machines, clock, name)
     served_at = run.until_served(begin + LIMIT)
-    cold, calls = run.curve, _calls(region)
-    throttled = {action: count for (action, code), count in region.calls.items() if code == "RequestLimitExceeded"}
-    served = sum(len(machine.pods) for machine in machines)
-    churned = run.churn(CHURN) if served == nodes * pods else 0
-    after = {action: count - calls[action] for action, count in _calls(region).items() if count > calls[action]}
+    cold, calls = run.curve, _calls(counted)
+    throttled = {action: count for (action, code), count in counted.items() if code == throttling}
+    served, wanted = sum(len(machine.pods) for machine in machines), len(machines) * pods
+    churned = run.churn(CHURN) if served == wanted else 0
+    after = {action: count - calls[action] for action, count in _calls(counted).items() if count > calls[action]}
     return Outcome(
         name=name,
-        nodes=nodes,
-        pods=nodes * pods,
+        nodes=len(machines),
+        pods=wanted,
         served=served,
         seconds=round(served_at - begin, 1),
-        bound=round(bound({GIVEN: 0, ALL: nodes, ONE: nodes * pods - calls["CreateNetworkInterface"]}[name]), 1),
+        bound=round(least(calls), 1),
         calls=dict(calls),
         throttled=throttled,
         churned=churned,
@@ -157,8 +176,8 @@ def bound(calls: int) -> float:
     return max(0.0, (calls - capacity) / refill)
 
 
-def _calls(region: Region) -> Counter[str]:
-    return Counter({action: count for (action, code), count in region.calls.items() if not code})
+def _calls(counted: Mapping[tuple[str, str], int]) -> Counter[str]:
+    return Counter({action: count for (action, code), count in counted.items() if not code})
 
 
 class Run:

@@ -8,17 +8,15 @@ pods need.
 
 from __future__ import annotations
 
-import gc
 import math
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from backends.gcp.calls import GET, OPERATION, UPDATE
 from backends.gcp.options import AliasOptions
-from bench.cloud import CHURN, LIMIT, Outcome, Run, asked, thinned
+from bench.cloud import Outcome, asked, measured
 from bench.curves import Curve, drawn
 from ipam.warmpool import Targets
 from tests.fakes.living import Clock
@@ -63,47 +61,19 @@ def simulated(name: str, nodes: int, pods: int) -> Outcome:
         GIVEN: Targets(minimum_addresses=pods, delay=300.0),
     }[name]
     given = [(f"/{32 - math.ceil(math.log2(pods + 12))}", "pods")] if name == GIVEN else []
-    begin = clock.now
     for number in range(nodes):
         project.run_instance(f"node-{number + 1}", "nodes", given)
     kind = OneByOne if name == ONE else AliasNode
     chosen = AliasOptions(range="pods", warm=targets)
     machines = [kind(project, clock, f"node-{number + 1}", chosen, seed=number) for number in range(nodes)]
-    gc.freeze()
-    for machine in machines:
-        machine.is_told = True
-        machine.add(pods)
-    run = Run(machines, clock, name)
-    served_at = run.until_served(begin + LIMIT)
-    cold, calls = run.curve, _calls(project)
-    throttled = {action: count for (action, code), count in project.calls.items() if code == "rateLimitExceeded"}
-    served = sum(len(machine.pods) for machine in machines)
-    churned = run.churn(CHURN) if served == nodes * pods else 0
-    after = {action: count - calls[action] for action, count in _calls(project).items() if count > calls[action]}
-    changes = {GIVEN: 0, ALL: nodes, ONE: nodes * pods}[name]
-    return Outcome(
-        name=name,
-        nodes=nodes,
-        pods=nodes * pods,
-        served=served,
-        seconds=round(served_at - begin, 1),
-        bound=bound(READS * changes),  # without a change the metadata is enough
-        calls=dict(calls),
-        throttled=throttled,
-        churned=churned,
-        churn_calls=after,
-        curve=thinned(cold),
-        took=round(time.monotonic() - started, 1),
-    )
+    changes = {GIVEN: 0, ALL: nodes, ONE: nodes * pods}[name]  # without a change the metadata is enough
+    least = bound(READS * changes)
+    return measured(name, machines, pods, clock, project.calls, "rateLimitExceeded", lambda calls: least, started)
 
 
 def bound(calls: int) -> float:
     """Seconds that so many reads take at least, by the project's quota, which is refilled each minute."""
     return MINUTE * max(0, math.ceil(calls / QUERIES["read_requests_per_region"]) - 1)
-
-
-def _calls(project: Project) -> Counter[str]:
-    return Counter({action: count for (action, code), count in project.calls.items() if not code})
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
