@@ -47,10 +47,11 @@ def link_name(who: Attachment) -> str:
     return POD_LINK_PREFIX + hashlib.sha256("/".join(who).encode()).hexdigest()[:11]
 
 
-def remains(who: Attachment) -> dict[Key, Item]:
-    """What there may be of an attachment, for having it removed: its link, with which all else goes. A removal goes by
-    the name alone, so the rest of what this says is of no concern, and nothing has to be looked at first."""
-    return plan(Veth(link_name(who), "", 0, ""))
+def remains(who: Attachment, record: Record | None = None) -> dict[Key, Item]:
+    """What there may be of an attachment, for having it removed: its link, with which all else goes but its rules in
+    the pod, which the *record* of it tells. A link is removed by its name alone, so the rest of what this says of it is
+    of no concern, and nothing has to be looked at first."""
+    return plan(Veth(link_name(who), "", 0, ""), *(_rules(record) if record is not None else ()))
 
 
 def alias(who: Attachment, netns: str) -> str:
@@ -135,5 +136,14 @@ def _items(record: Record, path_mtu: int, site: Site) -> Iterator[Item]:
             # What has this address goes by this link: answers, and what is sent from it. By another network's the host
             # would drop it for forged. The rest of the pod's ways is not ours.
             default = default._replace(table=own_table(link))
-            yield Rule(family, RULES.start, default.table, src=text, place=netns)
         yield default
+    yield from _rules(record)
+
+
+def _rules(record: Record) -> Iterator[Rule]:
+    """Of a pod that has another network, too: what leads to the table of its own."""
+    netns, table = place(record), own_table(link_name(record.lease.who))
+    for address in record.lease.addresses:
+        if netns is not None and address.version in record.beside:
+            text = f"{address}/{BITS[address.version]}"
+            yield Rule(address.version, RULES.start, table, src=text, place=netns)

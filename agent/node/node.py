@@ -155,14 +155,13 @@ class Node:
             return None
         now = replace(record, mac=asked.mac or record.mac, beside=asked.beside_of(record.lease))
         if now != record:
-            self._dataplane.apply(pods.outlived(record, have))
-            self._wires.dismantle(who)
+            self._wires.dismantle({who: record})
             record, is_there = now, False
             self.ledger.replace(record)
         if is_there:
             self._dataplane.apply(pods.faults(have, pods.expected(wiring, record, have)))
         else:
-            self._wires.dismantle(who)
+            self._wires.dismantle({who: record})
             self._dataplane.apply(diff({}, wiring.pod(record)))
         return self.ledger.enter(record)
 
@@ -182,7 +181,7 @@ class Node:
     def _abandon(self, *records: Record) -> None:
         """Undo ADDs that failed. Their addresses never were a running pod's, so they do not cool down."""
         try:
-            self._wires.dismantle(*(record.lease.who for record in records))
+            self._wires.dismantle({record.lease.who: record for record in records})
             self.ledger.cancel(records)
         except Failure as error:
             # The lease stays: the runtime's DEL or a GC ends it, and the address is given to nobody meanwhile.
@@ -213,7 +212,7 @@ class Node:
             found = [who for who in free if wanted(self.ledger.held(who))]
             refusal: Exception | None = None
             try:
-                self._wires.dismantle(*found)
+                self._dismantle(found)
             except Exception as error:  # noqa: BLE001 - told by what is returned
                 refusal = error
             return partial(self._end_removal, keys.pop_all(), found, refusal)
@@ -266,8 +265,12 @@ class Node:
 
     def _remove(self, whos: Sequence[Attachment]) -> list[Attachment]:
         """Undo, drop, cool down; the answer is who of them had a lease."""
-        self._wires.dismantle(*whos)
+        self._dismantle(whos)
         return self.ledger.drop(whos)
+
+    def _dismantle(self, whos: Iterable[Attachment]) -> None:
+        held = {who: self.ledger.held(who) for who in whos}
+        self._wires.dismantle({who: one.record if one is not None else None for who, one in held.items()})
 
     # --- CHECK and repair -------------------------------------------------------------------------------------
 
@@ -359,7 +362,7 @@ class Node:
         try:
             self._dataplane.apply(changes)
         except BaseException:
-            self._wires.dismantle(who)  # what is missing in half a pod would be taken for the pod's own doing
+            self._wires.dismantle({who: met})  # what is missing in half a pod would be taken for the pod's own doing
             raise
         return changes
 
@@ -368,5 +371,5 @@ class Node:
         with self._keys.hold_if_free(who) as is_free:
             if not is_free or self.ledger.held(who) is not None:
                 return False
-            self._wires.dismantle(who)
+            self._wires.dismantle({who: None})
             return True

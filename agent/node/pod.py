@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from backends.podlink import link_name, own_table, place
+from backends.podlink import link_name, place
 from backends.wiring import Wiring
 from dataplane.diff import Change, diff
-from dataplane.items import HOST, Item, Key, Neigh, Plan, Route, Rule, Sysctl
+from dataplane.items import HOST, Item, Key, Neigh, Plan, Route, Sysctl
 from dataplane.links import Port
 from dataplane.observe import Pod, PodLink, Scope
 from ipam.store import Record
@@ -62,12 +62,6 @@ def outdated(have: Plan, want: Plan) -> list[Change]:
         if key.place != HOST and isinstance(old, Route) and isinstance(new, Route) and old.mtu != new.mtu:
             changes += [Change(old, new)] if old._replace(mtu=new.mtu) == new else []
     return changes
-
-
-def outlived(record: Record, have: Plan) -> list[Change]:
-    """The removals of what does not go with the pod's link: rules, which lead to nowhere without it."""
-    table = own_table(link_name(record.lease.who))
-    return [Change(item, None) for item in have.values() if isinstance(item, Rule) and item.table == table]
 
 
 def seen(record: Record, have: Plan) -> Record:

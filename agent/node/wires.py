@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agent.node import pod as pods
@@ -93,7 +93,7 @@ class Wires:
             if pods.link_key(record) not in have:
                 raise
             # The host's end of a link whose other end is in no pod that we know: left by something that went wrong.
-            self.dismantle(record.lease.who)
+            self.dismantle({record.lease.who: record})
             self._dataplane.apply(diff({}, want))
 
     def mended(
@@ -105,9 +105,9 @@ class Wires:
         self._dataplane.apply(changes)
         return changes
 
-    def dismantle(self, *whos: Attachment) -> None:
-        """Want nothing of these attachments: what is gone already, and what is not ours, is not touched."""
-        self._dataplane.apply([change for who in whos for change in diff(remains(who), {})])
+    def dismantle(self, records: Mapping[Attachment, Record | None]) -> None:
+        """Want nothing of these attachments, with or without a lease. What is gone, or not ours, is not touched."""
+        self._dataplane.apply([change for who, record in records.items() for change in diff(remains(who, record), {})])
 
 
 def exists(record: Record) -> InterfaceExists:

@@ -30,6 +30,14 @@ def defaults(place: Place) -> list[str]:
     return [one["dev"] for of_family in found for one in of_family]
 
 
+def rules(place: Place, *pods: Pod) -> list[str]:
+    """The sources of the rules in a pod's namespace, less the kernel's; where *pods* are given, theirs alone."""
+    found = [json.loads(place.ip(f"-j -{family} rule show")) for family in (4, 6)]
+    sources = [rule["src"] for of_family in found for rule in of_family if rule["src"] != "all"]
+    addresses = [address for pod in pods for address in pod.addresses]
+    return sorted(source for source in sources if source in addresses or not pods)
+
+
 def is_reached(pod: Pod, other: Pod) -> None:
     """By both families and both ways, and each sees the other's own address."""
     for address in pod.addresses:
@@ -63,7 +71,9 @@ def test_two_networks_of_ours(lab: Lab) -> None:
     for pod, config in ((one, {}), (two, SECOND), (three, {"name": "third"})):
         node.runtime.check(pod, config=config)
         is_reached(pod, peer)
+    assert len(rules(one.place)) == 4
     node.runtime.delete(two, config=SECOND)
+    assert rules(one.place) == rules(three.place, three)
     again = node.runtime.add(one.container, one.place, ifname="net1", config={**SECOND, **asking(two)})
     assert again.addresses == two.addresses
     for pod in (one, again, three):
@@ -73,7 +83,7 @@ def test_two_networks_of_ours(lab: Lab) -> None:
 
 
 def asking(pod: Pod) -> dict[str, object]:
-    """For the addresses that the pod had: what an interface before left in the namespace stands in nobody's way."""
+    """For the addresses that the pod had, in the namespace that lives on."""
     return {"capabilities": {"ips": True}, "runtimeConfig": {"ips": pod.addresses}}
 
 
