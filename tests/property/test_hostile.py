@@ -56,6 +56,12 @@ class Agent:
         self.verbs = Verbs(world.node, Metrics(self.registry), status.unable, PodCidrs().shortage)
         self.control = Control(status, world.node, world.survey, world.switch, self.verbs.serve)
         self.bugs: list[str] = []
+        self.outcomes: set[str] = set()
+
+    def happened(self, what: str) -> None:
+        """Told by Hypothesis, and counted."""
+        event(what)
+        self.outcomes.add(what)
 
     def answer(self, request: frame.Request) -> Answer:
         """As the server has it served."""
@@ -158,7 +164,10 @@ KEYS: dict[str, st.SearchStrategy[Any]] = {
 GOOD = {"cniVersion": "1.1.0", "name": "pods", "type": "routable"}
 DOCUMENTS = st.fixed_dictionaries({}, optional=KEYS).map(lambda changes: json.dumps({**GOOD, **changes}).encode())
 TORN = st.builds(lambda text, at: text[:at] + text[at + 1 :], DOCUMENTS, st.integers(0, 200))
-STDIN = st.one_of(DOCUMENTS, DOCUMENTS, TORN, RAW, st.binary(max_size=60))
+ALMOST = st.sampled_from(sorted(KEYS)).flatmap(
+    lambda key: KEYS[key].map(lambda value: json.dumps({**GOOD, key: value}).encode())
+)
+STDIN = st.one_of(st.just(json.dumps(GOOD).encode()), ALMOST, DOCUMENTS, TORN, RAW, st.binary(max_size=60))
 
 COMMANDS = st.sampled_from([*(verb.encode() for verb in Verb), b"add", b"ADD ", b"", b"routablectl/none", b"\xff"])
 VARIABLES: dict[str, st.SearchStrategy[bytes]] = {
@@ -172,7 +181,16 @@ VARIABLES: dict[str, st.SearchStrategy[bytes]] = {
     "CNI_PATH": st.binary(max_size=10),
     "CNI_" + "X" * 200: st.binary(max_size=10),
 }
-ENVIRONMENTS = st.fixed_dictionaries({"CNI_COMMAND": COMMANDS}, optional=VARIABLES)
+SECOND = {"CNI_CONTAINERID": b"a", "CNI_NETNS": b"/run/netns/b", "CNI_IFNAME": b"net1"}
+USUAL = st.sampled_from([SECOND, {**SECOND, "CNI_CONTAINERID": b"held", "CNI_IFNAME": b"eth0"}])
+"""Of the pod that is there, and of another network in it."""
+CHANGED = st.sampled_from(sorted(VARIABLES)).flatmap(lambda name: VARIABLES[name].map(lambda value: {name: value}))
+ALMOST_USUAL = st.builds(lambda usual, changed: {**usual, **changed}, USUAL, CHANGED)
+ENVIRONMENTS = st.builds(
+    lambda command, others: {"CNI_COMMAND": command, **others},
+    st.sampled_from([verb.encode() for verb in Verb]) | COMMANDS,
+    st.one_of(USUAL, USUAL, ALMOST_USUAL, st.fixed_dictionaries({}, optional=VARIABLES)),
+)
 
 
 def judge(agent: Agent, request: frame.Request) -> None:
@@ -189,21 +207,21 @@ def judge(agent: Agent, request: frame.Request) -> None:
         assert document["code"] in CODES
         assert document["msg"]
         assert "Traceback" not in response.stdout.decode()
-        event(f"code {document['code']}")
+        agent.happened(f"code {document['code']}")
         assert agent.state() == before
     elif command == b"ADD":
-        event("added")
+        agent.happened("added")
         json.loads(response.stdout)
         env = {**request.env, "CNI_COMMAND": b"DEL"}
         assert agent.answer(frame.Request(env, request.stdin)).response.code == 0
         agent.world.now += 31  # its addresses have cooled down
     elif command in (b"DEL", b"GC"):
-        event("removed")
+        agent.happened("removed")
         if HELD not in agent.world.node.ledger.records():
             agent.world.now += 31
             agent.world.add(HELD, PODS[1])
     else:
-        event("answered")
+        agent.happened("answered")
         json.loads(response.stdout or b"{}")
         assert agent.state() == before
     assert agent.world.problems() == []
@@ -273,6 +291,11 @@ def test_frames_of_any_form(
         return
     assert reader.eof().message
     event("cut off")
+
+
+def test_it_went_all_the_ways(agent: Agent) -> None:
+    """Inputs that are all refused at the door try nothing behind it."""
+    assert agent.outcomes >= {"added", "removed", "answered", *(f"code {code}" for code in (1, 4, 6, 7))}
 
 
 def test_a_bug_in_a_command_is_an_answer_too(agent: Agent) -> None:
