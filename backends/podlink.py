@@ -142,8 +142,11 @@ def _items(record: Record, path_mtu: int, site: Site) -> Iterator[Item]:
 
 def _rules(record: Record) -> Iterator[Rule]:
     """Of a pod that has another network, too: what leads to the table of its own."""
-    netns, table = place(record), own_table(link_name(record.lease.who))
+    netns = place(record)
+    if netns is None or not record.beside:
+        return
+    table = own_table(link_name(record.lease.who))
     for address in record.lease.addresses:
-        if netns is not None and address.version in record.beside:
+        if address.version in record.beside:
             text = f"{address}/{BITS[address.version]}"
             yield Rule(address.version, RULES.start, table, src=text, place=netns)
