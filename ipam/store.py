@@ -33,6 +33,9 @@ KEPT = 100_000
 """How many tenures are kept besides, the newest: some 50 MB, with a pod every 10 s more than a week."""
 PRUNED = 20_000
 """How many are forgotten at once: nobody is given an address meanwhile."""
+SHOWN = 1000
+"""How many tenures a history tells, the newest: an address of a small range, or a pod that is made anew every minute,
+has tens of thousands, and nobody is given an address while they are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +195,17 @@ class Store:
         return {self._address(address): freed for address, freed in self._read(query, (self._boot,))}
 
     def history(self, address: IPAddress) -> list[Tenure]:
-        """Who has and who had *address*, newest first."""
-        rows = self._read(f"SELECT {_TENURE}, until FROM tenure WHERE address = ? ORDER BY id DESC", (str(address),))
-        return [self._tenure(row) for row in rows]
+        """Who has and who had *address*, newest first, up to `SHOWN`."""
+        return self._history("address", str(address))
 
     def history_of(self, pod: str) -> list[Tenure]:
-        """Which addresses the *pod*, "namespace/name", has and had, newest first."""
+        """Which addresses the *pod*, "namespace/name", has and had, newest first, up to `SHOWN`."""
         # Without an index, which every ADD would pay for: 100,000 rows are looked through in 10 ms.
-        rows = self._read(f"SELECT {_TENURE}, until FROM tenure WHERE pod = ? ORDER BY id DESC", (pod,))
-        return [self._tenure(row) for row in rows]
+        return self._history("pod", pod)
+
+    def _history(self, column: str, value: str) -> list[Tenure]:
+        query = f"SELECT {_TENURE}, until FROM tenure WHERE {column} = ? ORDER BY id DESC LIMIT {SHOWN}"
+        return [self._tenure(row) for row in self._read(query, (value,))]
 
     def prune(self, before: float, addresses: int = REMEMBERED, rows: int = KEPT, at_once: int = PRUNED) -> int:
         """Forget tenures that ended before that time (seconds since the epoch), and all but the newest *rows*; the

@@ -10,7 +10,7 @@ from agent.node.node import Node, Removed
 from agent.process import logs
 from cni import frame
 from cni.call import Call, parse
-from cni.errors import Failure
+from cni.errors import Failure, bug
 from cni.spec import Attachment, Verb
 from ipam.store import Record
 
@@ -36,18 +36,21 @@ def delete_spooled(node: Node, spooled: Sequence[Spooled]) -> list[Failure | Non
         if who not in done:  # added later, or with a request under way
             try:
                 done[who] = Removed(node.delete(who, is_meant))
-            except Failure as failure:
-                done[who] = Removed(False, failure)
+            except Exception as error:  # noqa: BLE001 - told below
+                done[who] = Removed(False, error)
         if done[who].was_attached:
             pod = known[who].called if who in known else str(who)
             log.info("detached by a DEL that waited in the spool", extra={"pod": pod})
-    answers: list[Failure | None] = []
-    for one in whos:
-        error = done[one].error if one is not None else None
-        if error is not None and not isinstance(error, Failure):
-            raise error
-        answers.append(error)
-    return answers
+    failures = {who: _told(who, one.error) for who, one in done.items() if one.error is not None}
+    return [failures.get(one) if one is not None else None for one in whos]
+
+
+def _told(who: Attachment, error: Exception) -> Failure:
+    """Why it must come again. A bug, too, stays with the pod that brings it out: each start would meet it and end."""
+    if isinstance(error, Failure):
+        return error
+    log.error("a bug", exc_info=error, extra={"attachment": str(who)})
+    return bug(error)
 
 
 def _spooled_del(request: frame.Request) -> Call | None:

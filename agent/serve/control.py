@@ -59,13 +59,13 @@ class Control:
         if command is None:
             return self._otherwise(incoming)
         try:
-            document = command(_arguments(incoming.request.stdin))
+            body = _encoded(command(_arguments(incoming.request.stdin)))
         except Failure as failure:
             return Answer(frame.Response(1, result.error(failure, "1.1.0")))
         except Exception as error:
             log.exception("a bug")
             return Answer(frame.Response(1, result.error(bug(error), "1.1.0")))
-        return Answer(frame.Response(0, msgspec.json.encode(document)))
+        return Answer(frame.Response(0, body))
 
     def _ask(self, arguments: Any) -> object:
         try:
@@ -87,6 +87,15 @@ class Control:
             allowed = "for example 10.244.1.7 or 2001:db8::7; or a pod's name, as default/web-0"
             raise ConfigInvalid(f"{text!r} is no IP address", allowed) from error
         return plain.history(self._node.ledger.history(address))
+
+
+def _encoded(document: object) -> bytes:
+    """The document of an answer. Failure: no answer is as large as that."""
+    body = msgspec.json.encode(document)
+    if len(body) > frame.STDOUT_MAX:
+        what = f"the answer would have {len(body)} bytes, more than the {frame.STDOUT_MAX} that one may have"
+        raise Failure(what, "the numbers are in /metrics, and the log has what was told of single pods and peers")
+    return body
 
 
 def _arguments(stdin: bytes) -> Any:

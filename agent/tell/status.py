@@ -187,7 +187,7 @@ class Status:
             "nodes_source": self.survey.origin,
             "nodes_error": str(stale) if stale else "",
             "repairs": dict(self.repair.diary.counts),
-            "events": [{"time": one.time, "text": one.text} for one in self.repair.diary.entries],
+            "events": [{"time": one.time, "text": one.text} for one in tuple(self.repair.diary.entries)],
             "spooled": len(self.spool),
             "waiting": self.waiting(),
             "cloud": None,  # unless there is one, which tells

@@ -68,6 +68,15 @@ def test_arguments_that_are_none_are_refused_in_words(world: World, command: str
     assert document["details"]
 
 
+def test_an_answer_that_is_too_large_is_told(world: World) -> None:
+    """The protocol carries none that is larger than it says; who asks is told, and the agent goes on."""
+    findings = [Failure("x" * frame.STDOUT_MAX)]
+    code, document = answered(world, commands.STATUS, b"", told(world, findings=lambda: findings))
+    assert code == 1
+    assert str(frame.STDOUT_MAX) in document["msg"]
+    assert document["details"]
+
+
 def test_a_bug_in_a_command_is_answered(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """The log has where it is; the agent goes on."""
 

@@ -12,6 +12,7 @@ import pytest
 from netaddr import IPAddress, IPNetwork
 from prometheus_client import CollectorRegistry
 
+from agent.keep.diary import Entry
 from agent.keep.spool import Spool
 from agent.serve.lane import Incoming
 from agent.serve.verbs import Verbs
@@ -80,6 +81,21 @@ def test_a_well_node_has_nothing_to_tell(world: World) -> None:
     assert status.troubles() == []
     assert status.unable() is None
     assert status.ready() == (True, "ready")
+
+
+def test_what_is_mended_while_the_status_is_told_is_in_nobodys_way(world: World) -> None:
+    """The reconciler's thread writes into the diary at any moment."""
+    diary = world.repair.diary
+
+    class Met(Entry):
+        @property
+        def text(self) -> str:
+            diary.note("mended meanwhile")
+            return "mended before"
+
+    diary.entries.append(Met(1.0, ""))
+    diary.note("mended then")
+    assert [one["text"] for one in told(world).document()["events"]] == ["mended before", "mended then"]
 
 
 def test_a_full_pool_is_not_statuss_business(tmp_path: Path) -> None:

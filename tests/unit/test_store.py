@@ -22,7 +22,7 @@ from cni.spec import Attachment
 from ipam.lease import Block, Lease, Leased
 from ipam.moment import Moment
 from ipam.schema import Damaged, bears_our_mark, failure, refuse_others, set_aside, translated
-from ipam.store import Record, Store, Tenure
+from ipam.store import SHOWN, Record, Store, Tenure
 from tests.fakes.descriptors import descriptors
 
 BLOCKS = {4: Block(IPNetwork("10.1.0.0/24"), "node-a"), 6: Block(IPNetwork("fd00::/124"), "eni-1", reserve=False)}
@@ -177,6 +177,16 @@ def test_history_is_bounded_however_many_pods_come_and_go(path: Path) -> None:
         assert len(store.history(IPAddress("10.1.0.1"))) == 10
         assert store.history(IPAddress("10.1.0.1"))[0].who == pod(29)
         assert store.load() == [record(pod(99), "10.1.0.9", since=1.0)]
+
+
+def test_of_a_long_history_the_newest_is_told(path: Path) -> None:
+    """An address of a small range, or a pod that is made anew all the time, has more than anybody reads."""
+    with closing(Store(path, "boot-1", at(0.0))) as store:
+        for number in range(SHOWN + 5):
+            store.enter([record(pod(number), "10.1.0.1", since=number * 10.0)])
+            store.drop([pod(number)], at(number * 10.0 + 5))
+        for found in (store.history(IPAddress("10.1.0.1")), store.history_of("shop/web-0")):
+            assert [one.who for one in found] == [pod(number) for number in reversed(range(5, SHOWN + 5))]
 
 
 def test_prune_remembers_a_bounded_number_of_addresses(path: Path) -> None:
