@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from demo import show, traffic
-from demo.lab import Family, Lab, built, eventually
+from demo.lab import Family, Lab, Node, built, eventually
 from demo.runtime import Refused
 
 
@@ -151,6 +153,18 @@ def test_a_single_family_leaves_the_other_alone(family: Family) -> None:
         assert "proto 82" not in node.place.ip(f"-{10 - number} route show")
 
 
+@contextmanager
+def without_its_journal(node: Node) -> Iterator[None]:
+    """As if somebody had taken it away; it is back afterwards."""
+    path = Path(node.settings["paths"]["state"])
+    aside = path.rename(path.with_name("aside"))
+    yield
+    for file in path.parent.glob(f"{path.name}*"):
+        if not file.name.endswith(".lock"):
+            file.unlink()
+    aside.rename(path)
+
+
 def test_uninstall_refuses_while_pods_have_addresses_and_then_removes_everything() -> None:
     """Nothing of ours is left in the kernel, and an agent that starts afterwards finds a clean node."""
     with built(nodes=1, backend="vxlan", family="dual", is_started=False) as lab:
@@ -158,13 +172,22 @@ def test_uninstall_refuses_while_pods_have_addresses_and_then_removes_everything
         before = show.census(node)
         node.start()
         pod = node.add()
+        node.runtime.add(pod.container, pod.place, ifname="net1", config={"name": "second"})
+        assert "from all" in pod.place.ip("rule show") and "8200:" in pod.place.ip("rule show")
         node.place.ip("route add 203.0.113.0/24 via 192.0.2.77")
         with pytest.raises(Exception, match="an agent runs on this node"):
             node.ctl("uninstall")
         node.stop()
-        with pytest.raises(Exception, match="1 pods on this node have addresses"):
+        with pytest.raises(Exception, match="2 pods on this node have addresses"):
             node.ctl("uninstall")
+        with without_its_journal(node):
+            with pytest.raises(Exception, match="2 pods on this node have addresses"):
+                node.ctl("uninstall")
+            Path(node.settings["paths"]["state"]).write_text("leases:\n")
+            with pytest.raises(Exception, match="nothing was removed; start the agent once"):
+                node.ctl("uninstall", "--yes")
         assert "removed" in node.ctl("uninstall", "--yes")
+        assert [pod.place.ip(f"-{family} rule show").count("8200:") for family in (4, 6)] == [0, 0]
         assert "203.0.113.0/24" in node.place.ip("route show")
         node.place.ip("route del 203.0.113.0/24")
         assert show.census(node) == before
