@@ -127,19 +127,23 @@ class Events:
         os.close(self._waker)
 
     def _drain(self) -> bool:
-        concerns = False
+        concerns = is_lost = False
         while True:
             try:
                 data = self._socket.recv(_RECEIVE)
             except BlockingIOError:
-                return concerns
+                break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                concerns = True  # some were lost: they may have been about anything
+                concerns = is_lost = True  # some were lost: they may have been about anything
                 continue
             for kind, _, _, body in messages(data):
                 concerns = self._concerns(kind, body) or concerns
+        if is_lost:
+            with suppress(OSError):
+                self._names = dict(socket.if_nameindex())
+        return concerns
 
     def _concerns(self, kind: int, body: bytes) -> bool:
         judge = _JUDGES.get(kind)

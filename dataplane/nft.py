@@ -56,7 +56,7 @@ class Nft:
         self._generation = generation
         self._seen: dict[tuple[str, str], tuple[int, NftTable | None]] = {}
         self._known: dict[tuple[str, str], tuple[str, str]] = {}
-        self._handles: set[int] = set()
+        self._handles: dict[tuple[str, str], set[int]] = {}
 
     def read(self, family: str, name: str) -> NftTable | None:
         """The table as it is now; its text is the one written if it still is what was written. None: there is none of
@@ -80,7 +80,7 @@ class Nft:
 
     def _read(self, family: str, name: str) -> NftTable | None:
         found = self._list(family, name)
-        if found is None or not self._is_ours(found):
+        if found is None or not self._is_ours(family, name, found):
             return None
         listing = _comparable(found)
         text, as_listed = self._known.get((family, name)) or self._recalled(family, name)
@@ -92,7 +92,7 @@ class Nft:
         KernelRefused: it cannot be had, or there is another's of that name.
         """
         there = self._list(table.family, table.name)
-        if there is not None and not self._is_ours(there):
+        if there is not None and not self._is_ours(table.family, table.name, there):
             raise KernelRefused(
                 f"the nft table {table.family} {table.name} is another program's: it was left alone",
                 f"rename it there, or remove it: nft delete table {table.family} {table.name}",
@@ -107,7 +107,7 @@ class Nft:
         # written, so it counts as changed, and is written once more.
         is_certain = before is None or (self._now() or 0) <= before + 1
         self._remember(table, _comparable(made) if is_certain else "")
-        self._handles.update(_handle(made))
+        self._handles[table.family, table.name] = _handle(made)
 
     def delete(self, table: NftTable) -> None:
         """Remove the table; one that is not there, or is another's, is no error."""
@@ -145,9 +145,9 @@ class Nft:
             with suppress(Failure):  # the table is there; without this the next process writes it once more
                 self._memory.remember(_NAME.format(table.family, table.name), json.dumps([table.text, listing]))
 
-    def _is_ours(self, listing: Listing) -> bool:
+    def _is_ours(self, family: str, name: str, listing: Listing) -> bool:
         chains = {one["chain"]["name"] for one in listing if "chain" in one}
-        return OUR_CHAIN in chains or not self._handles.isdisjoint(_handle(listing))
+        return OUR_CHAIN in chains or not _handle(listing).isdisjoint(self._handles.get((family, name), ()))
 
     def _list(self, family: str, name: str) -> Listing | None:
         what = f"list table {family} {name}"
@@ -158,7 +158,7 @@ class Nft:
             raise KernelRefused(f"nft refused: {what}", done.complained)
         try:
             listing: Listing = [dict(one) for one in json.loads(done.said)["nftables"][1:]]
-            _comparable(listing), self._is_ours(listing)
+            _comparable(listing), self._is_ours(family, name, listing)
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             why = f"it said {done.said[:_SHOWN]!r}: is the program nft on the agent's PATH the one of nftables?"
             raise KernelRefused(f"nft's answer cannot be read: {what}", why) from error

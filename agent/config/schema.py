@@ -27,6 +27,9 @@ Listen = Annotated[
     str, Meta(description='"address:port" with an IP address, IPv6 in brackets, and a port from 1 to 65535; "" is off')
 ]
 AbsolutePath = Annotated[str, Meta(pattern=r"\A/[^\x00-\x1f\x7f]*\Z", description="an absolute path")]
+FilePath = Annotated[
+    str, Meta(pattern=r"\A/[^\x00-\x1f\x7f]*[^/\x00-\x1f\x7f]\Z", description="an absolute path, of a file")
+]
 OptionalPath = Annotated[str, Meta(pattern=r"\A(/[^\x00-\x1f\x7f]*)?\Z", description="an absolute path")]
 Server = Annotated[str, Meta(pattern=r"\A(https://[!-~]+)?\Z", description="a URL such as https://192.0.2.1:6443")]
 _LABEL: Final = r"[a-z0-9]([a-z0-9\-]{0,61}[a-z0-9])?"
@@ -121,7 +124,7 @@ class PathsTable(Section, frozen=True):
     """Where the agent keeps what it needs on this node."""
 
     socket: SocketPath = "/run/routable/agent.sock"
-    state: AbsolutePath = "/var/lib/routable/routable.db"
+    state: FilePath = "/var/lib/routable/routable.db"
     spool: AbsolutePath = "/var/lib/routable/spool"
     sysctls: AbsolutePath = "/proc/sys"
 

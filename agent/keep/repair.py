@@ -92,6 +92,8 @@ class Repair:
         if is_seen:
             self.routes = sum(key.kind == "route" for key in have)
             self._pods.among(have, records)
+        # What is neither wanted nor there any more is of nodes that are gone.
+        self._refused = {key: why for key, why in self._refused.items() if key in have or key in self._before}
         self.is_refused = not self._refused.keys().isdisjoint(around.wired.plan)
         self.diary.stray(strays(records.values(), around.site, around.peers))
         self._tell_fights()

@@ -55,7 +55,7 @@ def identity() -> str:
 
 def _word(path: Path) -> str:
     try:
-        words = path.read_text().split()
+        words = path.read_text(errors="replace").split()
     except OSError:
         return "-"
     return words[0] if words and words[0] != "uninitialized" else "-"
@@ -89,17 +89,25 @@ def _locked(file: Path) -> int:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ConfigInvalid(f"{file} cannot be made: {error.strerror}", "check paths.state") from error
-    if os.pread(descriptor, len(_CLAIM) + 1, 0) not in (b"", _CLAIM.encode()):
-        os.close(descriptor)
-        raise ConfigInvalid(
-            f"{file} is somebody else's", "it was left alone; set paths.state to where no such file is beside it"
-        )
     try:
+        _lock(file, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _lock(file: Path, descriptor: int) -> None:
+    try:
+        if os.pread(descriptor, len(_CLAIM) + 1, 0) not in (b"", _CLAIM.encode()):
+            raise ConfigInvalid(
+                f"{file} is somebody else's", "it was left alone; set paths.state to where no such file is beside it"
+            )
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        os.close(descriptor)
         raise ConfigInvalid(f"{file} is locked", "an agent runs on this node with this state: stop it first") from error
-    return descriptor
+    except OSError as error:  # no file, or of a file system without locks
+        raise ConfigInvalid(f"{file} cannot be locked: {error.strerror}", "set paths.state to another place") from error
 
 
 def _alone() -> socket.socket:

@@ -43,7 +43,7 @@ class Supervisor:
             return
         # One that takes nothing must not hold us up, and has nothing to say about how pods are served.
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as stream:
-            stream.sendto(text.encode(), self._address)
+            stream.sendto(text.encode("utf-8", "backslashreplace"), self._address)
 
 
 def here() -> Supervisor:

@@ -33,8 +33,6 @@ _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 
 log = logging.getLogger(__name__)
 
-"""Told the name of a thread that ended unasked, and why."""
-
 
 class Page(NamedTuple):
     """What a path answers."""

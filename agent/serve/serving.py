@@ -28,7 +28,7 @@ _MORE: Final = 16
 """Threads for what could not be served together with others, and for finishing while the next are begun."""
 
 Job = Callable[[], None]
-"""Told the name of a thread that ended unasked, and why."""
+"""What whoever has the time does next."""
 
 
 class Serving:

@@ -552,9 +552,29 @@ def test_news_that_were_lost_are_news(own: Netns) -> None:
     """More came than the kernel keeps for one who does not listen: they may have been about anything."""
     with closing(Events()) as events:
         events.watch(["up0"])
-        with closing(Socket()) as sock:
-            index = sock.index("up1")
-            for _ in range(40):
-                sock.transact([linkmsg.set_group(index, number) for number in range(1000, 2000)])
-                sock.transact([linkmsg.set_group(index, 0)])
+        flood()
         assert events.wait(1.0) is True
+
+
+def test_a_name_that_was_lost_with_the_news_is_known(own: Netns) -> None:
+    """A link that is called otherwise since then is known by that name when something happens to it."""
+    with closing(Events()) as events:
+        events.watch(["up9"])
+        flood()
+        command("ip", "link", "set", "up1", "name", "up9")
+        try:
+            assert events.wait(1.0) is True
+            command("ip", "address", "add", "203.0.113.1/32", "dev", "up9")
+            assert events.wait(1.0) is True
+        finally:
+            command("ip", "address", "flush", "dev", "up9", "to", "203.0.113.1/32")
+            command("ip", "link", "set", "up9", "name", "up1")
+
+
+def flood() -> None:
+    """More news than the kernel keeps for one who does not listen."""
+    with closing(Socket()) as sock:
+        index = sock.index("up1")
+        for _ in range(40):
+            sock.transact([linkmsg.set_group(index, number) for number in range(1000, 2000)])
+            sock.transact([linkmsg.set_group(index, 0)])

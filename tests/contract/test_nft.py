@@ -105,6 +105,21 @@ def test_a_table_is_listed_anew_when_anybody_changed_any(wanted: NftTable) -> No
     assert told.read(*TABLE) is None
 
 
+def test_of_the_tables_that_were_written_the_last_is_known(wanted: NftTable) -> None:
+    """Those before it are gone, and remembering them all would have no end; without its chain it is ours still."""
+    nft = Nft()
+    for number in range(5):
+        nft.write(wanted._replace(text=f"{wanted.text}\n\tset peers{number} {{\n\t\ttype ipv4_addr\n\t}}"))
+    assert nft._handles == {TABLE: {handle()}}
+    run("nft", "flush", "chain", *TABLE, "source")
+    run("nft", "rename", "chain", *TABLE, "source", "other")
+    found = nft.read(*TABLE)
+    assert found is not None
+    assert found.text.startswith("changed by others")
+    nft.delete(wanted)
+    assert nft.read(*TABLE) is None
+
+
 def test_the_table_of_another_is_not_known(wanted: NftTable) -> None:
     """One that has our name, and was made while no agent ran, in the place of ours."""
     memory = Kept()

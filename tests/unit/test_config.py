@@ -183,6 +183,7 @@ def test_reads_every_kind_of_value(path: Path) -> None:
         ("", '[paths]\nsocket = "agent.sock"', 'line 6: paths.socket is "agent.sock": allowed: an absolute path of'),
         ("", f'[paths]\nsocket = "/{"é" * 54}"', 'é": allowed: an absolute path of at most 107 bytes'),
         ("", '[paths]\nstate = "/a\\u0000"', 'line 6: paths.state is "/a\\u0000": allowed: an absolute path'),
+        ("", '[paths]\nstate = "/"', 'line 6: paths.state is "/": allowed: an absolute path, of a file'),
         ("", '[paths]\nspool = "/etc/routable/nodes.toml"', "line 4: nodes.file is"),
         ("", 'source = "kubernetes"', 'line 4: nodes.file: is not for nodes.source = "kubernetes"'),
         ("", 'source = "consul"', 'line 5: nodes.source is "consul": allowed: "file" or "kubernetes"'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -48,6 +49,16 @@ def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     told = r"state\.db\.lock cannot be made: File exists.*paths\.state"
     with pytest.raises(ConfigInvalid, match=told), exclusive(tmp_path / "file" / "state.db"):
         raise AssertionError("it was not to be had")
+
+
+def test_what_cannot_be_locked_is_told(tmp_path: Path) -> None:
+    """No file, or on a file system without locks; no descriptor is kept."""
+    os.mkfifo(tmp_path / "state.db.lock")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    told = r"state\.db\.lock cannot be locked: Illegal seek: set paths\.state"
+    with pytest.raises(ConfigInvalid, match=told), exclusive(tmp_path / "state.db"):
+        raise AssertionError("it was not to be had")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_two_on_one_journal_or_in_one_network_namespace(tmp_path: Path) -> None:

@@ -63,6 +63,20 @@ def test_one_that_is_refused_keeps_no_other_from_being_made_or_told_wrongly(tmp_
     world.close()
 
 
+def test_what_was_refused_of_a_node_that_is_gone_is_forgotten(tmp_path: Path) -> None:
+    """Clusters that grow and shrink have new nodes without end."""
+    world = World(tmp_path, nodes=(HERE, OTHER, THIRD))
+    cidr = str(OTHER.pod_cidrs[0])
+    world.kernel.drift(Key(HOST, "route", cidr), None)
+    world.kernel.add_foreign(Route(HOST, cidr, "eth0"))
+    world.reconcile()
+    assert (world.repair.is_refused, len(world.repair._refused)) == (True, 1)
+    world.nodes.set(HERE, THIRD)
+    world.reconcile()
+    assert (world.repair.is_refused, len(world.repair._refused)) == (False, 0)
+    world.close()
+
+
 def test_a_taken_nexthop_id_is_given_way_to_and_kept_through_a_restart(tmp_path: Path) -> None:
     """No route of ours leads through another's object, and a restart takes the peer's routes away for no moment."""
     world = World(tmp_path, nodes=(HERE, OTHER, THIRD))

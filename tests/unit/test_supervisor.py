@@ -53,6 +53,13 @@ def test_it_is_told_how_the_agent_is(told: tuple[socket.socket, str]) -> None:
     ]
 
 
+def test_a_problem_is_told_whatever_is_in_its_words(told: tuple[socket.socket, str]) -> None:
+    """As the name of a file that is not UTF-8."""
+    stream, name = told
+    Supervisor({"NOTIFY_SOCKET": name}, PID).works("no file \udcff")
+    assert messages(stream) == ["STATUS=no file \\udcff"]
+
+
 def test_one_that_takes_nothing_holds_nobody_up(told: tuple[socket.socket, str]) -> None:
     """Its queue is full, or its socket is gone."""
     stream, name = told
