@@ -3,7 +3,8 @@
 *Allocate, save, apply, answer* to add, *undo, drop, cool down, answer* to remove; so a crash at any arrow leaves a
 lease that a restart completes or a DEL removes, never an address without a lease.
 
-Requests for one attachment go one by one (a lock per key), others in parallel; no other lock is held across the kernel.
+Requests for one container go one by one (a lock per key), others in parallel: of two networks that come into one pod at
+once the second has to see the first's default route. No other lock is held across the kernel.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Node:
             InterfaceExists: the pod has an interface of that name; it was left alone.
             ConfigInvalid, Exhausted, TryAgain: no address can be given; KernelRefused: no wire.
         """
-        with self._keys.hold(who):
+        with self._keys.hold(who.container):
             asked = self._wires.found(who, asked)
             wiring = self._wiring
             if wiring is None:
@@ -106,11 +107,11 @@ class Node:
         """Attach many as one is: one transaction, and one message to the kernel for all that is on the host. What is
         returned must be called, and answers those that were attached.
 
-        The others were left as they were, for being added alone: those with a request under way or attached already,
-        and all of them where anything went wrong.
+        The others were left as they were, for being added alone: those with a request under way or attached already, a
+        container's second, and all of them where anything went wrong.
         """
         with ExitStack() as keys:
-            free = [who for who in asked if keys.enter_context(self._keys.hold_if_free(who))]
+            free = [who for who in asked if keys.enter_context(self._keys.hold_if_free(who.container))]
             records = self._added_together({who: asked[who] for who in free})
             return partial(self._end_addition, keys.pop_all(), records)
 
@@ -192,7 +193,7 @@ class Node:
     def delete(self, who: Attachment, is_meant: Callable[[Record], bool] = lambda record: True) -> bool:
         """Detach; nothing that is gone already is an error. False: there was no lease, or one that is not meant: an
         attachment that was added after a DEL which waited in the spool is left alone."""
-        with self._keys.hold(who):
+        with self._keys.hold(who.container):
             held = self.ledger.held(who)
             if held is not None and not is_meant(held.record):
                 log.info("a DEL from before the ADD changes nothing", extra={"attachment": str(who)})
@@ -208,8 +209,10 @@ class Node:
         Those are left out that are not *wanted*, or that have a request under way, which nobody here shall wait for.
         """
         with ExitStack() as keys:
-            free = [who for who in dict.fromkeys(whos) if keys.enter_context(self._keys.hold_if_free(who))]
-            found = [who for who in free if wanted(self.ledger.held(who))]
+            asked = dict.fromkeys(whos)
+            containers = dict.fromkeys(who.container for who in asked)
+            free = {one for one in containers if keys.enter_context(self._keys.hold_if_free(one))}
+            found = [who for who in asked if who.container in free and wanted(self.ledger.held(who))]
             refusal: Exception | None = None
             try:
                 self._dismantle(found)
@@ -249,7 +252,7 @@ class Node:
         done = self.begin_removal(stale, is_stale)()
         for who in stale:
             if who not in done:
-                with self._keys.hold(who):
+                with self._keys.hold(who.container):
                     if is_stale(self.ledger.held(who)):
                         done[who] = self._removed(who)
         for one in done.values():
@@ -282,7 +285,7 @@ class Node:
             UnknownContainer: there is no lease.
             Drifted: something differs; the details are the difference.
         """
-        with self._keys.hold(who):
+        with self._keys.hold(who.container):
             held, wiring = self.ledger.held(who), self._wiring
             if held is None:
                 raise UnknownContainer(f"{who} has no lease on this node", "it was never added, or was deleted")
@@ -317,12 +320,12 @@ class Node:
         """Put right what differs at *who* on the host, as far as *allowed*; the answer is what was changed.
 
         In the pod's namespace nothing is changed, unless the pod *is_wired_anew*: then its routes are told. None: a
-        request for this attachment is under way, and nothing was done.
+        request for this container is under way, and nothing was done.
 
         Raises:
             KernelRefused, TryAgain: it could not be put right.
         """
-        with self._keys.hold_if_free(who) as is_free:
+        with self._keys.hold_if_free(who.container) as is_free:
             held, wiring = self.ledger.held(who), self._wiring
             if not is_free or held is None or wiring is None:
                 return None
@@ -355,20 +358,22 @@ class Node:
             self._remove([who])
             log.warning("released the lease of a pod that is gone", extra={"pod": record.called})
             return []
-        changes = diff({}, wiring.pod(met))
+        now = self._wires.beside_others(met)
+        self._learned(met, now)
+        changes = diff({}, wiring.pod(now))
         refused = [change for change in changes if not allowed(change)]
         if refused:
             return []
         try:
             self._dataplane.apply(changes)
         except BaseException:
-            self._wires.dismantle({who: met})  # what is missing in half a pod would be taken for the pod's own doing
+            self._wires.dismantle({who: now})  # what is missing in half a pod would be taken for the pod's own doing
             raise
         return changes
 
     def drop_link(self, who: Attachment) -> bool:
         """Remove the link of an attachment that has no lease; False: it has one, or a request is under way."""
-        with self._keys.hold_if_free(who) as is_free:
+        with self._keys.hold_if_free(who.container) as is_free:
             if not is_free or self.ledger.held(who) is not None:
                 return False
             self._wires.dismantle({who: None})

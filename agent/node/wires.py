@@ -53,10 +53,12 @@ class Wires:
         if not is_it:
             return None
         met = replace(record, netns=netns, space=space)
-        if record.space is None:
-            others = self._dataplane.defaults(netns, record.lease.who.ifname)
-            met = replace(met, beside=Asked(netns, beside=others).beside_of(record.lease))
-        return met
+        return self.beside_others(met) if record.space is None else met
+
+    def beside_others(self, record: Record) -> Record:
+        """The record without the default routes that others have in its pod now."""
+        others = self._dataplane.defaults(record.netns, record.lease.who.ifname)
+        return replace(record, beside=Asked("", beside=others.union(record.beside)).beside_of(record.lease))
 
     def still_there(self, record: Record) -> Record | None:
         """See `met`, of the path where the pod was last; what is no pod's namespace any more is not it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import pytest
@@ -92,6 +93,23 @@ def end(node: Node, first: Pod, *others: Pod) -> None:
     for pod in others:
         node.runtime.delete(pod, config={"name": "second" if pod.ifname == "net1" else "third"})
     node.delete(first)
+
+
+def test_two_networks_at_once(lab: Lab) -> None:
+    """As a runtime with two configurations asks for them: whichever is first has the default routes, and both serve."""
+    node, _ = lab.nodes
+    place = node.pod_place()
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(15):
+            one = pool.submit(node.runtime.add, f"pod{number}", place)
+            two = pool.submit(node.runtime.add, f"pod{number}", place, ifname="net1", config=SECOND)
+            pods = [one.result(), two.result()]
+            assert sorted(len(pod.result.get("routes", [])) for pod in pods) == [0, 2]
+            assert len({*defaults(place)}) == 1
+            node.runtime.delete(pods[0])
+            node.runtime.delete(pods[1], config=SECOND)
+    assert rules(place) == defaults(place) == []
+    place.remove()
 
 
 @pytest.mark.parametrize("metric", [0, 100])

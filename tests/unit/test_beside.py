@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from agent.node.ledger import Asked
+from backends.podlink import link_name
 from cni.errors import KernelRefused
 from cni.spec import Attachment
-from dataplane.items import Item, Key, Rule
+from dataplane.items import HOST, Item, Key, Rule
+from demo.lab import eventually
+from ipam.store import Record
 from tests.fakes.world import World, lived_in
 
 NETNS = "/run/netns/a"
+OTHER = Attachment("pods", "c2", "eth0")
 FIRST, SECOND = Attachment("pods", "c1", "eth0"), Attachment("second", "c1", "net1")
 ASKED = Asked("", beside=frozenset((4, 6)))
 
@@ -58,4 +63,49 @@ def test_an_add_of_it_that_fails_anywhere_leaves_nothing(world: World, before: d
             break
     assert number > 10
     world.kernel.forgive()
+    assert world.problems() == []
+
+
+def test_two_networks_that_come_at_once(tmp_path: Path) -> None:
+    """As a runtime with two configurations asks for them: the one that begins first has the default routes, and the
+    other waits until it sees them."""
+    with lived_in(tmp_path, OTHER, "/run/netns/b") as world, ThreadPoolExecutor(1) as pool:
+        world.kernel.add_netns(NETNS)
+        crossing: list[Future[Record]] = []
+
+        def cross() -> None:
+            if not crossing:
+                crossing.append(pool.submit(world.add, SECOND, NETNS))
+                waiting = world.node._keys._locks
+                eventually("it waits", lambda: crossing[0].done() or any(users == 2 for _, users in waiting.values()))
+
+        world.kernel.between = cross
+        assert world.add(FIRST, NETNS).beside == ()
+        assert crossing[0].result().beside == (4, 6)
+        assert world.problems() == []
+
+
+def test_two_networks_that_come_in_one_batch(tmp_path: Path) -> None:
+    """The first is attached, and the other left to be added alone."""
+    with lived_in(tmp_path, OTHER, "/run/netns/b") as world:
+        world.kernel.add_netns(NETNS)
+        assert list(world.node.begin_addition({FIRST: Asked(NETNS), SECOND: Asked(NETNS)})()) == [FIRST]
+        assert world.add(SECOND, NETNS).beside == (4, 6)
+        done = world.node.begin_removal([SECOND, FIRST])()
+        assert {who: removed.was_attached for who, removed in done.items()} == {FIRST: True, SECOND: True}
+        assert world.problems() == []
+
+
+def test_a_first_network_made_again_after_the_second_became_the_first(world: World) -> None:
+    """Its link was lost, and before anybody saw that, another network came and found no default route: that has it
+    now, and the link is made again beside it, for as long as it lives."""
+    world.kernel.drift(Key(HOST, "link", link_name(FIRST)), None)
+    assert world.add(SECOND, NETNS).beside == ()
+    world.reconcile()
+    assert dict(world.repair.diary.failing) == {}
+    assert world.problems() == []
+    record = world.node.ledger.record(FIRST)
+    assert record is not None
+    assert record.beside == (4, 6)
+    world.restart()
     assert world.problems() == []

@@ -200,9 +200,9 @@ def test_a_spooled_del_of_a_pod_that_has_a_request_under_way(world: World) -> No
     keys = world.node._keys
     spooled = [Spooled(request("DEL"), Written(world.now + 1, 0.0))]
     with ThreadPoolExecutor(1) as pool:
-        with keys.hold(POD):
+        with keys.hold(POD.container):
             answers = pool.submit(delete_spooled, world.node, spooled)
-            eventually("it waits", lambda: keys._locks[POD][1] == 2)
+            eventually("it waits", lambda: keys._locks[POD.container][1] == 2)
             world.kernel.fail_at(1, REFUSED)
         assert answers.result() == [REFUSED]
     assert list(world.node.ledger.records()) == [POD]
