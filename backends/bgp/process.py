@@ -162,12 +162,14 @@ class Bird:
             raise ConfigInvalid(f"BIRD refuses its configuration: {said[:_SAID_MAX]}", why)
 
     def configure(self) -> None:
-        """Have the BIRD that runs read its file anew: sessions that do not differ stay as they are.
+        """Have the BIRD that runs read its file anew: sessions that do not differ stay as they are, and where what is
+        accepted or said does, all is accepted and said anew, in the same session (RFC 2918). "soft" would leave that
+        until the session ends.
 
         ConfigInvalid: it refuses. TryAgain: it does not answer.
         """
         with self._conversation(self._reading) as bird:
-            answer = bird.ask("configure soft")[-1]
+            answer = bird.ask("configure")[-1]
         if answer.code not in _DONE:
             raise ConfigInvalid(f"BIRD refuses its configuration: {answer.text}", "the one before stays in use")
 

@@ -8,6 +8,7 @@ share a segment; routers are next hops themselves.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -89,7 +90,7 @@ def speech(table: BgpTable, site: Site, peers: Collection[Peer], pods: Collectio
     return Speech(
         site.here.name,
         site.here.asn or table.asn,
-        _router_id(site.here),
+        _router_id(site.here, others),
         tuple(sessions[name] for name in sorted(sessions)),
         site.here.pod_cidrs,
         tuple(sorted(chosen)),
@@ -221,16 +222,31 @@ def _is_reflector(table: BgpTable, peer: Peer) -> bool:
     return peer.name in table.reflectors or any(str(one) in table.reflectors for one in peer.addresses)
 
 
-def _router_id(here: Peer) -> str:
-    """The node's IPv4 address; without one, a number that follows from its name. RFC 6286 has it be any; routers of
-    before, and many since, refuse what could not be a host's address (RFC 4271, section 6.2), so it is in 1.0.0.0 to
-    126.255.255.255 or 128.0.0.0 to 223.255.255.255."""
+def _router_id(here: Peer, others: Collection[Peer]) -> str:
+    """The node's IPv4 address; without one, a number that follows from its name, and that no other node has: between
+    two of one system with one ID no session begins (RFC 6286, section 2.2), and what a reflector passes on from one to
+    the other is dropped (RFC 4456, section 8). All nodes come to the same, as they go by one list, in order of names.
+    """
+    taken = {int(address) for one in others if (address := one.address(4)) is not None}
     address = here.address(4)
     if address is not None:
         return str(address)
-    number = int.from_bytes(hashlib.sha256(here.name.encode()).digest()[:8], "big")
-    first, rest = divmod(number % (_HOSTS << 24), 1 << 24)
-    return str(IPAddress((first + (1 if first < 126 else 2) << 24) + rest, 4))
+    for name in sorted(one.name for one in (here, *others) if one.address(4) is None):
+        number = next(one for one in _numbers(name) if one not in taken)
+        if name == here.name:
+            break
+        taken.add(number)
+    return str(IPAddress(number, 4))
+
+
+def _numbers(name: str) -> Iterator[int]:
+    """Those that a node of that *name* may have. RFC 6286 has them be any; routers of before, and many since, refuse
+    what could not be a host's address (RFC 4271, section 6.2), so they are in 1.0.0.0 to 126.255.255.255 or 128.0.0.0
+    to 223.255.255.255."""
+    for salt in itertools.chain([""], map(" {}".format, itertools.count(2))):
+        drawn = int.from_bytes(hashlib.sha256(f"{name}{salt}".encode()).digest()[:8], "big")
+        first, rest = divmod(drawn % (_HOSTS << 24), 1 << 24)
+        yield (first + (1 if first < 126 else 2) << 24) + rest
 
 
 def _symbol(name: str) -> str:

@@ -225,6 +225,21 @@ def test_a_drained_node_is_announced_no_more(meshed: Lab) -> None:
     eventually("the routes are back", lambda: routes(other) == of_others(meshed, other))
 
 
+def test_what_is_accepted_may_change(meshed: Lab) -> None:
+    """What a neighbour had said before, and was not taken, is, in the same session."""
+    node, other = meshed.nodes
+    other.stop()
+    other.settings["bgp"]["announce"] = ["10.99.0.0/24"]
+    other.start()
+    eventually("it is refused", lambda: sessions(socket_of(node))["node-b.v4"].channel(4).filtered == 1)
+    since = sessions(socket_of(node))["node-b.v4"].since
+    node.stop()
+    node.settings["bgp"]["accept"] = [*node.settings["bgp"]["accept"], "10.99.0.0/16"]
+    node.start()
+    eventually("it is taken", lambda: routes(node) == {*of_others(meshed, node), "10.99.0.0/24"})
+    assert sessions(socket_of(node))["node-b.v4"].since == since
+
+
 def test_pods_below_a_router_reach_each_other(racked: tuple[Lab, Router]) -> None:
     """The router knows their pods by BGP alone."""
     lab, _ = racked

@@ -338,6 +338,28 @@ def test_a_router_id_could_be_a_hosts_address() -> None:
     assert len(set(made)) == len(made)
 
 
+def test_no_two_nodes_have_one_router_id() -> None:
+    """Two whose names give the same number, and a node whose address it is: each knows which is whose, whatever the
+    order of its list."""
+    cidrs = (IPNetwork("2001:db8:1::/64"),)
+    addresses = [(IPAddress(f"2001:db8:ffff::{one}"),) for one in (1, 2)]
+    twins = [Peer(name, own, cidrs) for name, own in zip(("node-10709", "node-27007"), addresses, strict=True)]
+
+    def ids(*others: Peer) -> list[str]:
+        nodes = [*twins, *others]
+        return [speech(table(), replace(SITE, here=one), nodes[::turn]).router_id for one in twins for turn in (1, -1)]
+
+    first, again, last, as_well = ids()
+    assert (first, last) == (again, as_well)
+    assert first == "199.239.72.49"
+    assert last != first
+    lone = speech(table(), replace(SITE, here=twins[1]), twins[1:]).router_id
+    assert lone == first
+    owner = replace(node(2), addresses=(IPAddress(first),))
+    assert first not in ids(owner)
+    assert len(set(ids(owner))) == 2
+
+
 def test_long_names_stay_apart() -> None:
     """BIRD's names have 64 characters."""
     names = [f"{'n' * 200}{one}" for one in "ab"]
