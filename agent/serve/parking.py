@@ -1,6 +1,6 @@
 """Requests that cannot be served now wait without a thread: an ADD for an address, a STATUS for the end of the start.
 
-What always holds: whoever waits here is served again, when there is hope, when his time is over, or at the end; and so
+What always holds: whoever waits here is served again, when there is news, when his time is over, or at the end; and so
 many cannot wait that others could not connect.
 """
 
@@ -60,14 +60,15 @@ class Parking:
                 self._waiting.append(_Waiting(incoming, deadline, again))
             return may_wait
 
-    def resume(self, has_hope: bool) -> None:
-        """Serve those that wait: all, if it *has_hope*, or else those whose time is over; who hung up waits no more."""
+    def resume(self, has_news: bool) -> None:
+        """Serve those that wait: all, if it *has_news* of what they wait for, good or bad, or else those whose time
+        is over; who hung up waits no more."""
         now = self._clock()
         with self._lock:
             judged = [(one, one.deadline > now and not one.incoming.is_gone()) for one in self._waiting]
-            self._waiting = [] if has_hope else [one for one, may_wait in judged if may_wait]
+            self._waiting = [] if has_news else [one for one, may_wait in judged if may_wait]
         for one, may_wait in judged:
-            if has_hope or not may_wait:
+            if has_news or not may_wait:
                 has_patience = may_wait and not self._is_closed
                 one.again(one.incoming._replace(has_patience=has_patience))
 
@@ -75,4 +76,4 @@ class Parking:
         """Nobody waits from now on; who does is served, and told that nothing came."""
         with self._lock:
             self._is_closed = True
-        self.resume(has_hope=True)
+        self.resume(has_news=True)

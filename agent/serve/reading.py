@@ -142,7 +142,7 @@ class Reading:
 
     def _look(self) -> None:
         """Whose time to wait is over need not wait for a pass, and a socket that is gone is made anew."""
-        self._parking.resume(has_hope=False)
+        self._parking.resume(has_news=False)
         fresh = self._listener.anew()
         if fresh is None:
             return

@@ -23,6 +23,7 @@ from agent.start import nodes
 from backends.descriptor import Handles, Means, Part, Provision
 from backends.fabric import Fabric
 from cluster.peers import Source
+from cni.errors import Exhausted
 from ipam.family import Counts
 
 
@@ -60,9 +61,13 @@ class Use:
         """See there."""
         return [address for record in self.ledger.records().values() for address in record.lease.addresses]
 
-    def resume(self) -> None:
-        """Have requests that wait for addresses served, if there may be some."""
-        self.parking.resume(any(one.free for one in self.counts()))
+    def resume(self, fabric: Fabric) -> None:
+        """Have requests that wait for addresses served, if there may be some, or if *fabric* knows by now that none
+        will come: then they are told so, as who comes now is."""
+        has_news = any(one.free for one in self.counts())
+        if not has_news and self.waiting():
+            has_news = not fabric.shortage(Exhausted("no address is free")).may_end
+        self.parking.resume(has_news)
 
 
 def supply(config: Config, use: Use) -> Supply:

@@ -146,7 +146,7 @@ class EniFabric:
     def _can_grow(self, pool: Pool) -> bool:
         # What is free in the pool and yet not given is not offered before the next pass.
         is_coming = self._turns.balance.is_growing or pool.coming or pool.free
-        if is_coming or any(one.kind in ("create", "delete") for one in self.inventory.intents):
+        if is_coming or self.inventory.intents:  # what is in the way of more may end with the change
             return True
         wanted = actions(replace(pool, waiting=pool.free + 1), self._options.warm)
         return any(isinstance(one, Assign | Create) for one in wanted)

@@ -14,15 +14,17 @@ def shortage(
     cloud: str, left: str, *, can_grow: bool, is_silent: bool, obstacles: Sequence[Failure], remedy: str
 ) -> Shortage:
     """That there is none: *left* says how many there are. If it *can_grow*, the *cloud* will answer, unless that
-    *is_silent*; else one of the *obstacles* is the reason, or the end is reached, for which there is a *remedy*."""
+    *is_silent*; else one of the *obstacles* is the reason, which passes soon if none of them is somebody's to remove,
+    or the end is reached, for which there is a *remedy*."""
     if can_grow and is_silent:
         return Shortage(TryAgain(f"{left}, and {cloud} gives no answers", "the agent goes on asking"), may_end=False)
     if can_grow:
         details = str(obstacles[0]) if obstacles else ""
         return Shortage(TryAgain(f"{left}, waiting for more of {cloud}", details), may_end=True)
     if obstacles:
-        kind = type(obstacles[0])
-        return Shortage(kind(f"{left}; {obstacles[0].message}", obstacles[0].details), may_end=False)
+        lasting = [one for one in obstacles if not isinstance(one, TryAgain)]
+        first = (lasting or obstacles)[0]
+        return Shortage(type(first)(f"{left}; {first.message}", first.details), may_end=not lasting)
     return Shortage(Exhausted(left, remedy), may_end=False)
 
 

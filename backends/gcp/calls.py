@@ -44,6 +44,7 @@ _THROTTLES: Final = frozenset(
 )
 _FULL: Final = frozenset(("ipspaceexhausted", "ipspaceexhaustedwithdetails", "ipresourceexhausted"))
 _TAKEN: Final = frozenset(("ipinusebyanotherresource", "resourceinusebyanotherresource", "resourcenotready"))
+_INTERNAL: Final = frozenset(("backenderror", "internalerror"))
 _TOO_MANY_RANGES: Final = "too many alias ip ranges"
 _INVALID: Final = frozenset(("badrequest", "invalid", "invalidfieldvalue", "invalidusage"))
 _LIMITED: Final = frozenset(("limitexceeded", "quotaexceeded", "aliasiprangelimitexceeded"))
@@ -96,6 +97,11 @@ def is_limited(error: CloudError) -> bool:
 def is_taken(error: CloudError) -> bool:
     """Whether somebody else was faster: the API chose what another was given meanwhile, or the machine is busy."""
     return word(error.code) in _TAKEN
+
+
+def is_internal(error: CloudError) -> bool:
+    """Whether it was Google's own trouble: the same may do in a while."""
+    return word(error.code) in _INTERNAL
 
 
 def is_plain(error: CloudError) -> bool:

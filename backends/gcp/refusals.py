@@ -14,6 +14,7 @@ from backends.gcp.calls import (
     UPDATE,
     is_about_credentials,
     is_full,
+    is_internal,
     is_invalid,
     is_limited,
     is_missing,
@@ -22,7 +23,7 @@ from backends.gcp.calls import (
     word,
 )
 from backends.gcp.model import Room
-from cni.errors import Exhausted, FabricRefused
+from cni.errors import Exhausted, FabricRefused, TryAgain
 
 GROW: Final = "grow"
 """Stands for more ranges, where `UPDATE` itself is not refused."""
@@ -55,7 +56,9 @@ class Refusals(Obstacles):
         elif is_stale(error) or is_full(error) or is_limited(error):
             return  # a way around it is known to who asked
         elif is_taken(error):
-            self.put(UPDATE, "", SOON, FabricRefused("GCP has something else to do with this VM", said), error.code)
+            self.put(UPDATE, "", SOON, TryAgain("GCP has something else to do with this VM", said), error.code)
+        elif is_internal(error):
+            self.put(UPDATE, "", FOR_NOW, TryAgain("GCP could not do it", said), error.code)
         elif not (is_missing(error) and error.action == OPERATION):
             pause = AT_ONCE if is_invalid(error) else FOR_NOW
             why = FabricRefused(f"GCP refused {error.action}", said + _REMEDIES.get(word(error.code), ""))
@@ -63,7 +66,7 @@ class Refusals(Obstacles):
 
     def busy(self, error: CloudError) -> None:
         """Too much is going on in the project, or with this machine."""
-        self.put(UPDATE, "", SOON, FabricRefused("GCP has too much to do", _said(error)), error.code)
+        self.put(UPDATE, "", SOON, TryAgain("GCP has too much to do", _said(error)), error.code)
 
     def full(self, error: Refused, name: str, size: int, room: Room | None) -> None:
         """There is not even one range of *size* addresses left in the one of that *name*, of which *room* is known."""

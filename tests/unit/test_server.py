@@ -473,11 +473,11 @@ def test_who_cannot_be_served_now_waits_and_is_served_when_there_is_hope(path: P
     patient = Patient()
     with parked(path, patient, b"one", b"two") as (parking, streams):
         assert parking.waiting() == 2
-        parking.resume(has_hope=False)
+        parking.resume(has_news=False)
         assert parking.waiting() == 2
         patient.has_something = True
         assert asked(path, b"another").stdout == b"another"
-        parking.resume(has_hope=True)
+        parking.resume(has_news=True)
         assert [answer(stream).stdout for stream in streams] == [b"one", b"two"]
         assert parking.waiting() == 0
 
@@ -487,11 +487,11 @@ def test_hope_that_was_vain_lets_it_wait_on(path: Path) -> None:
     patient, now = Patient(), [0.0]
     with parked(path, patient, b"one", clock=lambda: now[0]) as (parking, streams):
         now[0] = parkings.PATIENCE / 2
-        parking.resume(has_hope=True)
+        parking.resume(has_news=True)
         assert patient.told.acquire(timeout=DEADLINE)
         assert parking.waiting() == 1
         now[0] = parkings.PATIENCE + 1
-        parking.resume(has_hope=False)
+        parking.resume(has_news=False)
         assert answer(streams[0]) == frame.Response(1, b"nothing came")
         assert parking.waiting() == 0
 
@@ -505,12 +505,12 @@ def test_who_asks_for_the_status_has_less_patience(path: Path) -> None:
         assert patient.told.acquire(timeout=DEADLINE)
         assert parking.waiting() == 1
         now[0] = 2.9
-        parking.resume(has_hope=False)
+        parking.resume(has_news=False)
         now[0] = 3.1
-        parking.resume(has_hope=False)
+        parking.resume(has_news=False)
         assert answer(stream) == frame.Response(1, b"nothing came")
         patient.has_something = True
-        parking.resume(has_hope=True)
+        parking.resume(has_news=True)
         assert answer(streams[0]).stdout == b"one"
 
 
@@ -519,10 +519,10 @@ def test_who_hung_up_waits_no_more(path: Path) -> None:
     patient = Patient()
     with parked(path, patient, b"one", b"two") as (parking, streams):
         streams[0].close()
-        parking.resume(has_hope=False)
+        parking.resume(has_news=False)
         assert parking.waiting() == 1
         patient.has_something = True
-        parking.resume(has_hope=True)
+        parking.resume(has_news=True)
         assert answer(streams[1]).stdout == b"two"
 
 
@@ -648,7 +648,7 @@ def test_those_that_wait_leave_room_for_others(path: Path) -> None:
             stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, b"bye")))
             assert answer(stream).stdout == b"bye"
         patient.has_something = True
-        parking.resume(has_hope=True)
+        parking.resume(has_news=True)
         assert [answer(stream).stdout for stream in streams] == [b"one"] * 6
 
 
