@@ -60,7 +60,13 @@ def _way_out(change: Change, number: int, words: str) -> str:
     name = change.item.name
     if isinstance(change.item, Vxlan) and "VNI" in words:
         return "see ip -d link show type vxlan: remove that device, or choose another vxlan.vni, on all nodes"
-    return f"see ip link show {name}: rename it (ip link set {name} name OTHER) or remove it"
+    way_out = f"see ip link show {name}: rename it (ip link set {name} name OTHER) or remove it"
+    if isinstance(change.item, Veth) and change.item.peer_name:  # the kernel makes both ends, and says not which
+        way_out += (
+            f"; where there is none, {change.item.peer_name} in {change.item.peer_netns} leads elsewhere: "
+            f"give its other end the name {name} again, or delete the pod"
+        )
+    return way_out
 
 
 def unable(what: str, error: OSError) -> Failure:

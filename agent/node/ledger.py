@@ -268,7 +268,6 @@ class Ledger:
         with self._lock:
             problem = self._store.problem()
             if isinstance(problem, Damaged) and self._reopen is not None:
-                log.error("the journal is built anew from memory", extra={"error": str(problem)})
                 try:
                     store = self._built_anew(self._reopen())
                 except Failure as failure:
@@ -276,6 +275,7 @@ class Ledger:
                 else:
                     with suppress(Failure):
                         self._store.close()
+                    log.error("the journal was built anew from memory", extra={"error": str(problem)})
                     self._store, problem = store, None
             if problem is not None and str(problem) != str(self.problem):
                 log.error("the journal takes nothing", extra={"error": str(problem)})

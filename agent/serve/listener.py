@@ -49,7 +49,7 @@ class Listener:
         try:
             fresh = listening(self.path)
         except ConfigInvalid as failure:
-            if str(failure.details) != str(self._problem and self._problem.details):
+            if self._problem is None or self._problem.details != str(failure):
                 log.error("the socket is gone and cannot be made anew", extra={"error": str(failure)})
             self._problem = NotReady(f"the socket {self.path} is gone: no runtime reaches the agent", str(failure))
             return None

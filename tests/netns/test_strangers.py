@@ -146,6 +146,22 @@ def test_one_of_ours_that_lost_its_alias_is_told_and_not_deleted(lab: Lab) -> No
         node.place.ip("link delete rtfedcba98765")
 
 
+def test_one_of_ours_that_somebody_renamed_is_told_until_it_has_its_name_again(lab: Lab) -> None:
+    """As by a rule of udev's: another cannot be made while the pod's end is there, and what to do is said."""
+    node, other = lab.nodes
+    pod, guest = node.add(), other.add()
+    link = pod.result["interfaces"][0]["name"]
+    node.place.ip(f"link set {link} down")
+    node.place.ip(f"link set {link} name renamed0")
+    told = f"eth0 in {pod.place.path} leads elsewhere: give its other end the name {link} again"
+    eventually("it is told", lambda: told in str(node.status()["problems"]))
+    node.place.ip(f"link set renamed0 name {link}")
+    eventually("it is told no more", lambda: told not in str(node.status()["problems"]))
+    assert is_reached(pod, guest)
+    node.delete(pod)
+    other.delete(guest)
+
+
 def test_links_of_an_older_agent_are_checked_from_the_start(lab: Lab) -> None:
     """They are in no link group yet; the nft table, which goes by it, comes after they are."""
     node, other = lab.nodes

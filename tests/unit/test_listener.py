@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.serve.listener import listening
+from agent.serve.listener import Listener, listening
 from cni.errors import ConfigInvalid
 
 
@@ -69,3 +69,18 @@ def test_a_socket_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match="cannot be made: File exists"):
         listening(tmp_path / "file" / "agent.sock")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_what_stands_in_the_place_of_a_lost_socket_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not each second for as long as it stands there; something else is told again."""
+    path = tmp_path / "agent.sock"
+    with closing(Listener(path)) as listener:
+        for make, undo in ((Path.touch, Path.unlink), (Path.mkdir, Path.rmdir)):
+            path.unlink(missing_ok=True)
+            make(path)
+            assert [listener.anew() for _ in range(3)] == [None, None, None]
+            undo(path)
+    told = [record for record in caplog.records if record.message == "the socket is gone and cannot be made anew"]
+    assert ["directory" in str(vars(record)["error"]) for record in told] == [False, True]

@@ -107,3 +107,24 @@ def test_a_journal_that_cannot_be_claimed_is_refused(tmp_path: Path) -> None:
     lock.mkdir()
     with pytest.raises(StateCorrupt, match=r"has no room beside it: .*check paths\.state"):
         opened(tmp_path / "routable.db")
+
+
+def test_a_journal_that_cannot_be_built_anew_is_told_once_until_it_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its directory is something else for a while: that it takes nothing is one line, that it was built anew another,
+    once that is so."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with closing(World(home)) as world:
+        home.rename(tmp_path / "aside")
+        home.touch()
+        well = []
+        for number in range(4):
+            if number == 3:
+                home.unlink()
+            world.node.ledger.tend()
+            well.append(world.node.ledger.problem is None)
+        assert well == [False, False, False, True]
+    told = [record.message for record in caplog.records if record.name == "agent.node.ledger"]
+    assert told == ["the journal takes nothing", "the journal was built anew from memory"]
