@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,7 @@ from backends.descriptor import Backend, Wrong
 from cni.errors import ConfigInvalid
 
 ROOT = Path(__file__).parents[2]
-SIZES = {"static": "small", "vxlan": "medium", "bgp": "large", "aws-eni": "large", "gcp-alias": "large"}
-SAMPLES = {name: f"{size}-{name}" for name, size in SIZES.items()}
+SAMPLES = {name: [*(ROOT / "conf").glob(f"agent-*-{name}.toml")] for name in backends.BACKENDS}
 NAMES = re.compile(r"(?<!fl)aws|gcp|google|vxlan|bird|bgp|boto|ec2|(?<![a-z])enis?(?![a-z])", re.IGNORECASE)
 IMPORTED = """
 import json, sys
@@ -45,7 +45,7 @@ def test_the_agent_names_no_backend(path: Path) -> None:
 @pytest.mark.parametrize("name", backends.BACKENDS)
 def test_only_the_chosen_backend_is_imported(name: str) -> None:
     """No node pays for another's: the whole agent with the sample of one backend has not even looked at the others."""
-    sample = ROOT / "conf" / f"agent-{SAMPLES[name]}.toml"
+    (sample,) = SAMPLES[name]
     code = IMPORTED.format(path=str(sample))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     folders = {f"backends.{folder}" for folder in backends.BACKENDS.values()}
@@ -68,11 +68,27 @@ def test_a_table_of_a_backend_that_is_not_chosen_is_checked_too(tmp_path: Path) 
 
 @pytest.mark.parametrize("name", backends.BACKENDS)
 def test_a_descriptor_is_of_its_name_and_has_a_page_and_a_sample(name: str) -> None:
-    """The table of names, the folder, the page and the sample agree."""
+    """The table of names, the folder, the page, the sample, and the lists of what there is agree."""
     backend: Backend[object] = backends.load(name)  # type: ignore[type-var]
     assert backend.name == name
     assert (ROOT / "docs" / "backends" / f"{name}.md").is_file()
-    assert (ROOT / "conf" / f"agent-{SAMPLES[name]}.toml").is_file()
+    (sample,) = SAMPLES[name]
+    assert f"| `{sample.name}` |" in (ROOT / "conf/README.md").read_text()
+    assert re.search(rf"^\| \[?`{name}`", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert (ROOT / "deploy/overlays" / name).is_dir()
+    for other in (path for samples in SAMPLES.values() for path in samples):
+        (listed,) = re.findall(r"^# How packets reach other nodes: (.*)\.", other.read_text(), re.MULTILINE)
+        assert f'"{name}"' in listed
+
+
+def test_the_contracts_name_every_backend() -> None:
+    """One that is in no list could be imported by anybody."""
+    contracts = ConfigParser()
+    contracts.read(ROOT / "setup.cfg")
+    folders = {f"backends.{folder}" for folder in backends.BACKENDS.values()}
+    assert {*contracts["importlinter:contract:backends"]["forbidden_modules"].split()} == folders
+    assert {*contracts["importlinter:contract:apart"]["modules"].split()} == folders
+    assert folders <= {*contracts["options"]["packages"].split()}
 
 
 def test_nodes_can_go_between_backends_that_share_the_list_of_nodes() -> None:
