@@ -47,7 +47,8 @@ _TAKEN: Final = frozenset(("ipinusebyanotherresource", "resourceinusebyanotherre
 _INTERNAL: Final = frozenset(("backenderror", "internalerror"))
 _TOO_MANY_RANGES: Final = "too many alias ip ranges"
 _INVALID: Final = frozenset(("badrequest", "invalid", "invalidfieldvalue", "invalidusage"))
-_LIMITED: Final = frozenset(("limitexceeded", "quotaexceeded", "aliasiprangelimitexceeded"))
+_LIMITED: Final = frozenset(("limitexceeded", "aliasiprangelimitexceeded"))
+_QUOTA: Final = "quotaexceeded"
 _CREDENTIALS: Final = frozenset(
     (
         "autherror",
@@ -94,6 +95,11 @@ def is_limited(error: CloudError) -> bool:
     return word(error.code) in _LIMITED or (word(error.code) == "invalid" and _TOO_MANY_RANGES in error.message.lower())
 
 
+def is_over_quota(error: CloudError) -> bool:
+    """Whether all the VPC network's interfaces together take no more ranges."""
+    return word(error.code) == _QUOTA
+
+
 def is_taken(error: CloudError) -> bool:
     """Whether somebody else was faster: the API chose what another was given meanwhile, or the machine is busy."""
     return word(error.code) in _TAKEN
@@ -106,7 +112,7 @@ def is_internal(error: CloudError) -> bool:
 
 def is_plain(error: CloudError) -> bool:
     """Whether an operation that failed by it has done nothing: any other error may be of after the change."""
-    return is_stale(error) or is_full(error) or is_limited(error) or is_taken(error)
+    return any(says(error) for says in (is_stale, is_full, is_limited, is_over_quota, is_taken))
 
 
 def is_about_credentials(error: CloudError) -> bool:

@@ -36,6 +36,7 @@ from backends.gcp.calls import (
     is_invalid,
     is_limited,
     is_missing,
+    is_over_quota,
     is_plain,
     is_stale,
 )
@@ -290,11 +291,13 @@ class Changes:
                 self._fitting = self._clock() + FRAGMENTED, intent.size // 2
             elif intent.chunks == 1:
                 self._obstacles.full(error, self._options.range, intent.size, (yield from self._room()))
-        elif intent.chunks > 1 and (is_limited(error) or is_invalid(error)):
+        elif intent.chunks > 1 and (is_limited(error) or is_over_quota(error) or is_invalid(error)):
             # Perhaps it is only too many: which words say so is Google's to change.
             self._scarcity.refused(self._options.range, intent.size, intent.chunks)
         elif is_limited(error):
             self._obstacles.limited(error, len(self._holding.ranges))
+        elif is_over_quota(error):
+            self._obstacles.over_quota(error)
         if not is_about_credentials(error):
             log.error("ranges could not be changed", extra={"error": str(error)})
 

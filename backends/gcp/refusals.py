@@ -18,6 +18,7 @@ from backends.gcp.calls import (
     is_invalid,
     is_limited,
     is_missing,
+    is_over_quota,
     is_stale,
     is_taken,
     word,
@@ -53,7 +54,7 @@ class Refusals(Obstacles):
         if is_about_credentials(error):
             why = FabricRefused("GCP does not accept this node's credentials", f"{said}; see the VM's service account")
             self.put(CREDENTIALS, "", SOON, why, error.code, SOONEST)
-        elif is_stale(error) or is_full(error) or is_limited(error):
+        elif is_stale(error) or is_full(error) or is_limited(error) or is_over_quota(error):
             return  # a way around it is known to who asked
         elif is_taken(error):
             self.put(UPDATE, "", SOON, TryAgain("GCP has something else to do with this VM", said), error.code)
@@ -84,6 +85,15 @@ class Refusals(Obstacles):
         remedy = "; if this project allows no more, say so in gcp.max_ranges: larger ranges are asked for then"
         why = Exhausted(f"the interface takes no more than {ranges} ranges", _said(error) + remedy)
         self.put(GROW, "", LIMITED, why, error.code)
+
+    def over_quota(self, error: Refused) -> None:
+        """All nodes of the VPC network together have as many ranges as the project may have there."""
+        remedy = (
+            "; ask for a higher quota of IP aliases per VPC network, which counts ranges, whatever their size; or let "
+            "those of all nodes be larger (gcp.prefix)"
+        )
+        why = Exhausted("the VPC network may have no more alias ranges", _said(error) + remedy)
+        self.put(GROW, "", FOR_NOW, why, error.code)
 
 
 def _said(error: CloudError) -> str:

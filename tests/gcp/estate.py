@@ -116,6 +116,9 @@ class Estate(Fate[Unkind]):
         self.host = self.project
         """The project that has the network: another one, where it is shared (Shared VPC)."""
         self.network, self.mtu = "default", 1460
+        self.most_aliases: int | None = None
+        """Ranges that all interfaces of the network may have ("Quotas and limits", VPC: IP aliases per VPC network,
+        which counts them whatever their size); None: any number."""
         self.lag = 0.0
         """The metadata's, beside what *unkind* adds."""
         self.subnetworks: dict[str, Subnetwork] = {}

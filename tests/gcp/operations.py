@@ -143,6 +143,9 @@ class Operations:
         estate, nic = self._estate, instance.nic
         held = {(one.network, one.name): one for one in nic.aliases}
         kept = [held[each] for each in wanted if each in held]
+        others = sum(len(one.nic.aliases) for one in estate.instances.values()) - len(nic.aliases)
+        if estate.most_aliases is not None and len(wanted) > len(kept) and others + len(wanted) > estate.most_aliases:
+            return over_quota(estate.most_aliases)
         try:
             new = iter(estate.taken(nic.subnetwork, [each for each in wanted if each not in held]))
         except InUse as error:
@@ -164,6 +167,12 @@ class Operations:
             return Failed("IP_SPACE_EXHAUSTED", text)
         more = f" Insufficient free IP addresses in the IP range '{subnetwork.range(name).cidr}'."
         return Failed("IP_SPACE_EXHAUSTED_WITH_DETAILS", text + more)
+
+
+def over_quota(most: int) -> Failed:
+    """More ranges than the network may have ("Quotas and limits", VPC: "When per-network limits are exceeded, you see
+    QUOTA_EXCEEDED errors with the internal quota names"; the words are those of other quotas)."""
+    return Failed("QUOTA_EXCEEDED", f"Quota 'ALIASES_PER_NETWORK_GLOBAL' exceeded.  Limit: {most}.0 globally.", 403)
 
 
 def _internal() -> Failed:

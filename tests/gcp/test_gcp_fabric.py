@@ -355,6 +355,28 @@ def test_an_interface_that_takes_no_more_is_believed(place: Place) -> None:
     assert "gcp.max_ranges" in str(node.fabric.shortage(NO_ADDRESS).failure)
 
 
+def test_a_network_that_may_have_no_more_ranges_is_told(place: Place) -> None:
+    """All nodes' together: as many as are left are had, and what to ask Google for is said; nothing of the interface's
+    own limit, which is far."""
+    place.project.most_aliases = 5
+    other = place.node(options(warm_addresses=16))
+    other.run(20)
+    node = place.node()
+    node.run(20)
+    node.add(80)
+    node.run(40)
+    assert len(ranges(other) | ranges(node)) == 5
+    told = node.fabric.shortage(NO_ADDRESS)
+    assert isinstance(told.failure, Exhausted)
+    assert "the VPC network may have no more alias ranges" in str(told.failure)
+    assert "higher quota" in str(told.failure)
+    assert "gcp.max_ranges" not in str(told.failure)
+    place.project.most_aliases = None
+    node.run(200)
+    assert len(node.pods) == 80
+    well(node)
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
