@@ -25,18 +25,24 @@ CAPACITY: Final = 10.0
 """Calls of one action that a node makes at once: EC2's own buckets are shared by all that use the account there."""
 REFILL: Final = 0.5
 """Calls of one action per second, in the long run."""
+NO_CREDENTIALS: Final = "NoCredentialsError"
+"""boto3's word for it, and what we say for whatever keeps it from having any."""
 _CREDENTIALS: Final = frozenset(
     (
+        NO_CREDENTIALS,
         "AuthFailure",
         "ExpiredToken",
         "ExpiredTokenException",
+        "IncompleteSignature",
         "InvalidClientTokenId",
-        "NoCredentialsError",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
         "RequestExpired",
+        "SignatureDoesNotMatch",
         "UnrecognizedClientException",
     )
 )
-"""What is said of credentials that are not there, or not, or no longer, good."""
+"""What is said of credentials that are not there, or not, or no longer, good; or by a machine whose clock is wrong."""
 _THROTTLES: Final = frozenset(
     (
         "BandwidthLimitExceeded",

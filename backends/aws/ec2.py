@@ -2,7 +2,9 @@
 
 boto3 retries by itself unless it is told not to, also what is not idempotent. Credentials are its own affair: the
 instance's role, a web identity, files, the environment. It renews those that say when they end; what it reads from a
-file it keeps for good, so after credentials were refused the next call has a new client, which reads all anew.
+file it keeps for good, so after credentials were refused the next call has a new client, which reads all anew. What
+goes wrong before a request is sent went wrong where credentials come from: files that are not there, a program, a token
+service, a clock by which they have ended already. Each raises errors of its own kind.
 
 What stands before EC2 may answer in its stead, with pages of its own and whatever status: what is no answer of EC2's is
 as good as none. botocore raises an error of its parser's for such a page, which is not of the kind of its others, or,
@@ -17,11 +19,11 @@ from typing import Any, Final
 import boto3
 from botocore import xform_name
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ParamValidationError
+from botocore.exceptions import BotoCoreError, ClientError, NoRegionError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
-from backends.aws.calls import failed, is_about_credentials
-from backends.cloud.failures import Lost, Refused
+from backends.aws.calls import NO_CREDENTIALS, failed, is_about_credentials
+from backends.cloud.failures import CloudError, Lost, Refused
 from backends.cloud.steps import Call
 
 CONNECT: Final = 3.0
@@ -30,6 +32,8 @@ READ: Final = 20.0
 """Seconds for an answer."""
 _UNSURE: Final = 599
 """What stands for the status of an answer that never came."""
+_RAW: Final = (OSError, RuntimeError, ValueError, LookupError)
+"""What comes through botocore as it was raised, by what it has credentials from or what it makes of an answer."""
 _SHOWN: Final = 300
 """Characters of an error: it may quote a whole page."""
 
@@ -50,27 +54,41 @@ class Ec2:
             user_agent_extra="routable",
         )
         self._client: Any = None
+        self._is_sent = False
 
     def call(self, call: Call) -> dict[str, Any]:
         """One call. Refused, Throttled, Lost: see there."""
+        self._is_sent = False
         try:
-            if self._client is None:
-                self._client = boto3.session.Session().client("ec2", config=self._config)
-            answer: dict[str, Any] = getattr(self._client, xform_name(call.action))(**call.parameters)
-        except ClientError as error:
-            said: Mapping[str, Any] = error.response.get("Error", {})
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", _UNSURE)
-            failure = failed(call.action, said.get("Code", ""), said.get("Message", ""), status)
-            if is_about_credentials(failure):
-                self._client = None
-            raise failure from error
-        except NoCredentialsError as error:
-            self._client = None
-            raise Refused(call.action, type(error).__name__, str(error)) from error
+            answer: dict[str, Any] = getattr(self._ready(), xform_name(call.action))(**call.parameters)
         except (NoRegionError, ParamValidationError) as error:
             raise Refused(call.action, type(error).__name__, str(error)) from error
-        except (BotoCoreError, ResponseParserError) as error:
-            raise Lost(call.action, type(error).__name__, str(error)[:_SHOWN]) from error
+        except (BotoCoreError, ClientError, ResponseParserError, *_RAW) as error:
+            raise self._told(call.action, error) from error
         if "RequestId" not in answer.get("ResponseMetadata", {}):
             raise Lost(call.action, "NoAnswer", "what came is not of EC2, but of something that stands before it")
         return answer
+
+    def _ready(self) -> Any:
+        if self._client is None:
+            self._client = boto3.session.Session().client("ec2", config=self._config)
+            self._client.meta.events.register("before-send", self._sending)
+        return self._client
+
+    def _sending(self, **_: object) -> None:
+        """boto3 has signed the request."""
+        self._is_sent = True
+
+    def _told(self, action: str, error: Exception) -> CloudError:
+        """What is known after an *error*."""
+        if not self._is_sent:
+            self._client = None
+            return Refused(action, NO_CREDENTIALS, f"{type(error).__name__}: {error}"[:_SHOWN])
+        if not isinstance(error, ClientError):
+            return Lost(action, type(error).__name__, str(error)[:_SHOWN])
+        said: Mapping[str, Any] = error.response.get("Error", {})
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", _UNSURE)
+        failure = failed(action, said.get("Code", ""), said.get("Message", ""), status)
+        if is_about_credentials(failure):
+            self._client = None
+        return failure

@@ -36,6 +36,7 @@ _GROWTH: Final = (CREDENTIALS, ADDRESSES, ASSIGN, CREATE, ATTACH, ASSIGN6)
 """What more addresses take: first what keeps pods waiting."""
 
 
+_ROLE: Final = "see the role of the instance, and its clock"
 _TAKES: Final[Mapping[str, tuple[str, ...]]] = {
     "create": (ATTACH,),
     "assign": (ASSIGN,),
@@ -57,7 +58,7 @@ class Refusals(Obstacles):
         code, action, said = error.code, error.action, f"EC2 says {error.code}: {error.message}"
         why: Failure
         if is_about_credentials(error):
-            why = FabricRefused("EC2 does not accept this node's credentials", f"{said}; see the role of the instance")
+            why = FabricRefused("EC2 does not accept this node's credentials", f"{said}; {_ROLE}")
             self.put(CREDENTIALS, "", SOON, why, code, SOONEST)
         elif code == NO_UNITS:
             remedy = "; ask for a higher quota of network address usage, or use prefixes"

@@ -64,11 +64,13 @@ class Ec2(Endpoint):
 
 
 class Sts(Endpoint):
-    """The token service, for web identities: *tokens* are those that were shown, *key* and *seconds* what is issued."""
+    """The token service, for web identities: *tokens* are those that were shown, *key* and *seconds* what is issued;
+    with a *code* it refuses instead (STS API Reference, AssumeRoleWithWebIdentity, Errors)."""
 
     def __init__(self) -> None:
         self.tokens: list[str] = []
         self.key, self.seconds = "AKIDWEB", 3600.0
+        self.code = ""
 
         class Asked(Handler):
             def do_POST(handler) -> None:  # noqa: N802, N805 - as above
@@ -77,6 +79,10 @@ class Sts(Endpoint):
                     handler.answer(400, b"")
                     return
                 self.tokens += asked["WebIdentityToken"]
+                if self.code:
+                    error = f"<Error><Code>{self.code}</Code><Message>no</Message></Error>"
+                    handler.answer(400, f"<ErrorResponse>{error}</ErrorResponse>".encode(), "text/xml")
+                    return
                 fields = {"AccessKeyId": self.key, "SecretAccessKey": "secret", "SessionToken": "session"}
                 fields["Expiration"] = _expiration(time.time() + self.seconds)
                 found = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())

@@ -23,6 +23,7 @@ from agent.serve.parking import Parking
 from agent.start import supply
 from agent.tell.metrics import Metrics
 from backends.aws import live, model
+from backends.aws.calls import is_about_credentials
 from backends.aws.ec2 import Ec2 as Client
 from backends.aws.imds import Imds as Metadata
 from backends.aws.limits import described, known
@@ -482,6 +483,41 @@ def test_a_web_identity_is_shown_again_when_its_credentials_end(
             client.call(Call("DescribeSubnets", {}))
     assert cloud.endpoint.keys == ["AKIDWEB", "AKIDWEB2", "AKIDWEB2"]
     assert sts.tokens == ["first", "second"]
+
+
+@pytest.mark.parametrize("what", ["missing", "InvalidIdentityToken", "AccessDenied", "expired", "nonsense", "fails"])
+def test_credentials_that_cannot_be_had_are_refused_ones(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
+    """No token file, a token service that refuses, a clock by which what comes has ended already, a program that prints
+    nonsense or fails: EC2 is not asked, and no error of anybody's library comes out."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    token, config = tmp_path / "token", tmp_path / "config"
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", cloud.endpoint.url)
+    if what in ("nonsense", "fails"):
+        config.write_text(f"[default]\ncredential_process = {'echo nonsense' if what == 'nonsense' else 'false'}\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    else:
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/nodes")
+    if what != "missing":
+        token.write_text("first")
+    with Sts() as sts:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+        sts.code, sts.seconds = ("" if what == "expired" else what), -60.0
+        client = Client("eu-west-1")
+        for _ in range(2):
+            with pytest.raises(Refused) as caught:
+                client.call(Call("DescribeSubnets", {}))
+            assert is_about_credentials(caught.value)
+        assert cloud.endpoint.keys == []
+        token.write_text("second")
+        sts.code, sts.seconds = "", 3600.0
+        if what not in ("nonsense", "fails"):
+            client.call(Call("DescribeSubnets", {}))
+            assert cloud.endpoint.keys == ["AKIDWEB"]
 
 
 def test_the_metadata_is_read_with_a_token(cloud: Cloud) -> None:

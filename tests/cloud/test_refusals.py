@@ -106,7 +106,9 @@ def test_what_does_not_give_addresses_keeps_no_pod_waiting(action: str, what: st
     assert machine.differences() == []
 
 
-@pytest.mark.parametrize("code", [EXPIRED, "AuthFailure", "NoCredentialsError"])
+@pytest.mark.parametrize(
+    "code", [EXPIRED, "AuthFailure", "NoCredentialsError", "RequestExpired", "SignatureDoesNotMatch"]
+)
 def test_credentials_that_come_late_are_used_soon(code: str) -> None:
     """A machine that boots has them in a moment: the first pod need not wait a minute for that."""
     scene = Scene()
