@@ -19,6 +19,8 @@ from dataplane.learned import METRIC
 
 MARK: Final = "routable"
 """The constant in the configuration that says whose it is, and which: see `mark`."""
+ACCEPTED: Final = "accepted"
+"""The constants with what is believed of others, by family, in the configuration: a question to BIRD is short."""
 BETWEEN: Final = 8282
 """The table in which BIRD has its routes besides while the node changes from or to another backend."""
 LEAVING: Final = "8282, 1"
@@ -119,12 +121,16 @@ def _of_family(table: BgpTable, speech: Speech, family: int, mood: Mood) -> Iter
     for cidr in () if mood.is_draining else (*own, *ranges(speech.announced, family)):
         yield f"\troute {cidr} unreachable;"
     yield "}"
-    yield f"\nfilter heard{family} {{"
-    if own:
-        yield f"\tif net ~ {_set(own)} then reject;  # our own pods are nowhere else"
     accepted = ranges(table.accept, family)
     if accepted:
-        yield f"\tif net ~ {_set(accepted)} then accept;"
+        yield f"\ndefine {ACCEPTED}{family} = {within(accepted)};"
+    yield f"\nfilter heard{family} {{"
+    if own:
+        yield f"\tif net ~ {within(own)} then reject;  # our own pods are nowhere else"
+    if not table.accept_own_asn:
+        yield from (f"\tif bgp_path ~ {through(asn)} then reject;" for asn in speech.asns)
+    if accepted:
+        yield f"\tif net ~ {ACCEPTED}{family} then accept;"
     if table.accept_default:
         yield f"\tif net = {_ANY[family]} then accept;"
     yield "\treject;\n}"
@@ -139,7 +145,13 @@ def _of_family(table: BgpTable, speech: Speech, family: int, mood: Mood) -> Iter
     yield "\taccept;\n}"
 
 
-def _set(cidrs: Iterable[IPNetwork]) -> str:
+def through(asn: int) -> str:
+    """The paths through that system."""
+    return f"[= * {asn} * =]"
+
+
+def within(cidrs: Iterable[IPNetwork]) -> str:
+    """The ranges that are *cidrs* or parts of these."""
     return f"[ {', '.join(f'{cidr}+' for cidr in cidrs)} ]"
 
 
@@ -162,8 +174,8 @@ def _session(table: BgpTable, one: Session, password: str) -> Iterator[str]:
         yield "\tttl security on;"
     if one.is_client:
         yield "\trr client;"
-    if table.accept_own_asn and not one.is_internal:
-        yield "\tallow local as;"
+    if not one.is_internal:
+        yield "\tallow local as;"  # else BIRD would drop it unseen: what is heard decides
     yield f"\thold time {table.hold_time};"
     yield "\tconnect delay time 1;\n\tconnect retry time 5;\n\terror wait time 1, 5;"
     if table.graceful_restart:

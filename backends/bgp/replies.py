@@ -64,6 +64,12 @@ class Shown:
         """Whether routes are exchanged."""
         return self.state == ESTABLISHED
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether BIRD tries it no more, by itself: it could not even begin, as where the port is another's. One that
+        somebody disabled has no such error (proto/bgp/bgp.c, BE_MISC)."""
+        return self.state == "Down" and self.error.startswith("Error: ")
+
     def channel(self, family: int) -> Channel:
         """That of *family*; an empty one where there is none."""
         return next((one for one in self.channels if one.family == family), Channel(family))

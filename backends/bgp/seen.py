@@ -22,8 +22,9 @@ class Md5(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """All of one moment. *inside* are routes to parts of this node's own ranges, which were not taken. *starts* is how
-    often this process started BIRD; *problem* why it is not as it should be."""
+    """All of one moment. *inside* are routes to parts of this node's own ranges, and *looped* such by whose path this
+    node's AS number comes, neither of which are taken. *starts* is how often this process started BIRD; *problem* why
+    it is not as it should be."""
 
     pid: int = 0
     speech: Speech | None = None
@@ -31,6 +32,7 @@ class Seen(NamedTuple):
     sessions: Mapping[str, Shown] = MappingProxyType({})
     routes: tuple[Heard, ...] = ()
     inside: tuple[Heard, ...] = ()
+    looped: tuple[Heard, ...] = ()
     is_drained: bool = False
     is_leaving: bool = False
     is_changing: bool = False

@@ -69,6 +69,11 @@ class Speech:
     unserved: tuple[Unserved, ...] = ()
 
     @property
+    def asns(self) -> tuple[int, ...]:
+        """The numbers that the node has, of which a session may have one of its own."""
+        return tuple(sorted({one.local_asn for one in self.sessions}))
+
+    @property
     def families(self) -> frozenset[int]:
         """Those of which routes are exchanged."""
         return frozenset(family for one in self.sessions for family in one.channels)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, Protocol
 
 from netaddr import IPAddress, IPNetwork
@@ -21,7 +21,7 @@ from backends.bgp.control import Line
 from backends.bgp.passwords import passwords
 from backends.bgp.seen import Md5, Seen
 from backends.bgp.sessions import Speech, speech
-from backends.bgp.table import BgpTable
+from backends.bgp.table import BgpTable, ranges
 from backends.descriptor import Around
 from backends.site import Site
 from backends.threads import OnDeath, thread
@@ -39,6 +39,8 @@ SHARE: Final = 20
 """What looking at all sessions may take of the time: one part in so many."""
 AGAIN_MAX: Final = 30.0
 """Seconds at most between starts of a BIRD that ends by itself, again and again; 1 at first, then twice as many."""
+GIVEN_UP: Final = 5.0
+"""Seconds until sessions that BIRD gave up are tried again."""
 LINGER: Final = 5.0
 """Seconds at least for which a node that was left announces what it did: its sessions may have just begun."""
 _STILL: Final = f" && !(bgp_large_community ~ [ (*, {conf.LEAVING}) ])"
@@ -107,9 +109,11 @@ class Speaker:
         self._started = float("-inf")
         self._wait = 0.0
         self._next_look = 0.0
+        self._next_try = 0.0
         self._wanted = ""
         self._speech_of: tuple[tuple[Site, frozenset[Peer], tuple[IPAddress, ...]], Speech] | None = None
         self._text_of: tuple[object, str] = (None, "")
+        self._told_of: tuple[Seen | None, bool, Told] = (None, True, Told())
         self._is_left = False
         self._left_at = 0.0
         self.seen = Seen()
@@ -132,8 +136,14 @@ class Speaker:
         """See `backends.descriptor.Part.wake`: who waits for an address waits for nothing here."""
 
     def told(self) -> Told:
-        """See `backends.told.Teller.told`."""
-        return told.told(self._table, self.seen, self._clock() - self._began)
+        """See `backends.told.Teller.told`. Several ask, and with hundreds of sessions it takes a while: what was seen
+        is worked out once."""
+        seen, age = self.seen, self._clock() - self._began
+        known, was_early, words = self._told_of
+        if known is not seen or was_early != (age <= told.PATIENCE):
+            words = told.told(self._table, seen, age)
+            self._told_of = seen, age <= told.PATIENCE, words
+        return words
 
     def _live(self) -> None:
         while not self._stop.wait(TICK):
@@ -176,6 +186,7 @@ class Speaker:
         if self._clock() >= self._next_look:
             begun = self._clock()
             self.seen = self._look(says, around, mood)
+            self._try_again()
             self._next_look = self._clock() + SHARE * (self._clock() - begun)
         self.seen = self.seen._replace(problem=refused)
 
@@ -237,7 +248,9 @@ class Speaker:
         asked = ["show protocols all", f"show route where source = RTS_BGP{_STILL if mood.is_leaving else ''}"]
         own = [cidr for cidr in says.own if cidr.version in says.families]
         asked += [f"show route filtered table master{cidr.version} where {_inside(says, cidr)}" for cidr in own]
-        shown, routes, *inside = self._bird.ask(*asked)
+        asked += _looped(self._table, says)
+        shown, routes, *refused = self._bird.ask(*asked)
+        inside, looped = refused[: len(own)], refused[len(own) :]
         return self.seen._replace(
             pid=self._bird.pid,
             speech=says,
@@ -245,12 +258,20 @@ class Speaker:
             sessions=replies.sessions(shown),
             routes=tuple(replies.routes(routes)),
             inside=tuple(one for answer in inside for one in replies.routes(answer)),
+            looped=tuple(one for answer in looped for one in replies.routes(answer)),
             is_drained=mood.is_draining,
             is_leaving=mood.is_leaving,
             is_changing=mood.is_changing,
             md5=self._md5(),
             at=self._clock(),
         )
+
+    def _try_again(self) -> None:
+        """Have sessions tried that BIRD gave up."""
+        given_up = sorted(name for name, one in self.seen.sessions.items() if one.is_given_up)
+        if given_up and self._clock() >= self._next_try:
+            self._bird.ask(*(f"enable '{name}'" for name in given_up))
+            self._next_try = self._clock() + GIVEN_UP
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -281,5 +302,14 @@ class Speaker:
 def _inside(says: Speech, own: IPNetwork) -> str:
     """What BIRD is to show of others' routes within a range of ours. Not what we said ourselves: routers that tell many
     neighbours the same may tell it to whom they have it from, and `allow local as` lets that in."""
-    ours = ", ".join(sorted({str(one.local_asn) for one in says.sessions})) or "0"
+    ours = ", ".join(map(str, says.asns)) or "0"
     return f"net ~ [ {own}+ ] && !(net = {own} && bgp_path.last ~ [ {ours} ])"
+
+
+def _looped(table: BgpTable, says: Speech) -> Iterator[str]:
+    """How BIRD is asked for what would be accepted, but that this node's own number is in its path: as it is in those
+    of a cluster that has the same one."""
+    own = " || ".join(f"bgp_path ~ {conf.through(asn)}" for asn in says.asns)
+    for family in () if table.accept_own_asn else sorted(says.families):
+        if ranges(table.accept, family):
+            yield f"show route filtered table master{family} where ({own}) && net ~ {conf.ACCEPTED}{family}"

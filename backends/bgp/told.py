@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from netaddr import IPNetwork
 
+from backends.bgp import overlaps
 from backends.bgp.replies import Heard, Shown
 from backends.bgp.seen import Seen
 from backends.bgp.sessions import Session
@@ -15,12 +15,13 @@ from backends.bgp.table import BgpTable
 from backends.descriptor import Around
 from backends.told import Complaint, Measure, Table, Told
 from backends.told import Shown as Printed
-from cluster.peers import Peer
 from cni.errors import Failure, Limited
 
 PATIENCE: Final = 8.0
 """Seconds after a start for sessions to begin before their absence is told."""
 _NAMED: Final = 5
+_PORT: Final = "No listening socket"
+"""BIRD's last error where it cannot listen (proto/bgp/bgp.c, BEM_NO_SOCKET)."""
 _Number = Callable[[Shown], float]
 _GAUGES: Final[Sequence[tuple[str, str, _Number]]] = (
     ("routable_bgp_session_up", "1 while routes are exchanged in the session.", lambda one: one.is_up),
@@ -36,7 +37,7 @@ def told(table: BgpTable, seen: Seen, age: float) -> Told:
     complaints = {
         "speaker": [Complaint(_limited(seen.problem))] if seen.problem is not None else [],
         "sessions": [*_sessions(table, seen), *_unheard(table, seen)] if age > PATIENCE else [],
-        "prefixes": [*_prefixes(table, seen), *_overlaps(table, seen)],
+        "prefixes": [*_prefixes(table, seen), *overlaps.complaints(table, seen)],
     }
     if seen.speech is None:
         return Told(complaints)
@@ -55,7 +56,10 @@ def _sessions(table: BgpTable, seen: Seen) -> Iterator[Complaint]:
     named = "; ".join(f"{one.peer} ({one.address}): {_why(_shown(seen, one))}" for one in missing[:_NAMED])
     more = f"; and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
     hint = "see bird.log, and that the other end has this node as a neighbour"
-    if seen.md5.wrong and any(one.password_file for one in missing):
+    if any(_PORT in _shown(seen, one).error for one in missing):
+        hint = "TCP port 179 is another's, as the package's own BIRD's (systemctl disable --now bird), or BIRD may not "
+        hint += "have it: it needs CAP_NET_BIND_SERVICE"
+    elif seen.md5.wrong and any(one.password_file for one in missing):
         hint = f"the kernel dropped {seen.md5.wrong} segments that were signed with another password: compare them"
     elif seen.md5.unexpected and not all(one.password_file for one in missing):
         hint = f"the kernel dropped {seen.md5.unexpected} signed segments: the other end has a password, this one none"
@@ -78,24 +82,6 @@ def _prefixes(table: BgpTable, seen: Seen) -> Iterator[Complaint]:
         yield Complaint(failure, len(limited))
 
 
-def _overlaps(table: BgpTable, seen: Seen) -> Iterator[Complaint]:
-    """Ranges that somebody else announces, too: two clusters were given the same, or a node lies."""
-    named = {session.name: session.peer for session in _wanted(seen)}
-    found = {one.network: f"{one.network} (by {named.get(one.session, one.session)})" for one in seen.inside}
-    if table.topology == "mesh":
-        owner = _owners(seen.peers)
-        for one in seen.routes:
-            whose, by = owner(one.network), named.get(one.session, "")
-            if whose and by and whose != by:
-                found[one.network] = f"{one.network} of {whose} (by {by})"
-    if found:
-        failure = Limited(
-            f"pods' ranges of this cluster are announced by others, too: {', '.join(list(found.values())[:_NAMED])}",
-            "have two clusters, or two nodes, the same ranges? Give each its own; this node takes none in its own",
-        )
-        yield Complaint(failure, len(found))
-
-
 def _unheard(table: BgpTable, seen: Seen) -> Iterator[Complaint]:
     """Nodes with whom all is well but that nothing is heard of their pods. Below a router a default route may do."""
     up = {one.peer: one for one in _wanted(seen) if _shown(seen, one).is_up}
@@ -115,25 +101,6 @@ def _unheard(table: BgpTable, seen: Seen) -> Iterator[Complaint]:
         named = ", ".join(lost[name] for name in sorted(lost)[:_NAMED])
         hint = "are their ranges within bgp.accept of this node? Are they drained, or do they not speak yet?"
         yield Complaint(Limited(f"nothing is heard of pods of these nodes: {named}", hint), len(lost))
-
-
-def _owners(peers: Iterable[Peer]) -> Callable[[str], str]:
-    """What answers whose range a network is, or is a part of; '' for nobody's. Nearly all are a whole one."""
-    whole = {str(cidr): peer.name for peer in peers for cidr in peer.pod_cidrs}
-    spans: list[tuple[int, int, int, str]] = []
-
-    def owner(network: str) -> str:
-        if network in whole:
-            return whole[network]
-        if not spans:
-            spans.extend(sorted((one.version, one.first, one.last, whole[str(one)]) for one in map(IPNetwork, whole)))
-        heard = IPNetwork(network)
-        at = bisect_right(spans, (heard.version, heard.first, heard.last, "\x7f")) - 1
-        if at < 0 or spans[at][0] != heard.version or heard.last > spans[at][2]:
-            return ""
-        return spans[at][3]
-
-    return owner
 
 
 def reached(routes: Iterable[Heard], around: Around) -> set[str]:

@@ -26,6 +26,9 @@ protocol static { ipv4;
     route 172.16.0.0/12 unreachable;
     route 10.244.200.0/24 unreachable;
 }
+protocol static same { disabled; ipv4;
+    route 10.244.201.0/24 unreachable { bgp_path.prepend(64512); };
+}
 """
 """What the router announces besides: a default route, a part of a node's own pods, what nobody is to believe, and pods
 of another cluster."""
@@ -263,6 +266,19 @@ def test_what_a_router_must_not_announce_is_not_taken(racked: tuple[Lab, Router]
     assert node.place.ip("-4 route show default").splitlines()[0].split()[:3] == ["default", "via", "198.51.1.1"]
     eventually("it is told", lambda: "10.244.1.128/25 (by 198.51.1.1)" in told(node, "prefixes"), PATIENCE)
     assert shown(node)[0]["filtered"] == {"ipv4": 2}
+
+
+def test_a_cluster_with_the_same_number_is_told(racked: tuple[Lab, Router]) -> None:
+    """Its pods' ranges are taken for what came back from here, and are named; those of this cluster are not."""
+    lab, router = racked
+    node = lab.nodes[0]
+    node.stop()
+    node.settings["bgp"]["accept_own_asn"] = False
+    node.start()
+    router.ask("enable same")
+    words = "by paths with this node's own AS number come, and are not taken: 10.244.201.0/24 (by 198.51.1.1): has"
+    eventually("it is told", lambda: words in told(node, "prefixes"))
+    eventually("the others' are left", lambda: routes(node) == {"default", "10.244.200.0/24"})
 
 
 def test_uninstall_takes_bird_and_its_routes_away(racked: tuple[Lab, Router]) -> None:

@@ -94,9 +94,12 @@ protocol static own4 {
 	route 10.244.1.0/24 unreachable;
 }
 
+define accepted4 = [ 10.244.0.0/16+ ];
+
 filter heard4 {
 	if net ~ [ 10.244.1.0/24+ ] then reject;  # our own pods are nowhere else
-	if net ~ [ 10.244.0.0/16+ ] then accept;
+	if bgp_path ~ [= * 64512 * =] then reject;
+	if net ~ accepted4 then accept;
 	if net = 0.0.0.0/0 then accept;
 	reject;
 }
@@ -111,6 +114,7 @@ protocol bgp 'router.192.0.2.254' {
 	local as 64512;
 	neighbor 192.0.2.254 as 65001;
 	direct;
+	allow local as;
 	hold time 90;
 	connect delay time 1;
 	connect retry time 5;
@@ -292,9 +296,15 @@ def test_what_is_chosen_is_said() -> None:
 
 
 def test_own_numbers_in_a_path_are_taken_only_where_that_is_chosen() -> None:
-    """And only of other systems."""
-    router = RouterTable(address=IPAddress("192.0.2.254"), asn=65001)
-    assert "allow local as;" in text(table(topology="tor", router=(router,), accept_own_asn=True))
+    """Else what is heard is refused by them, so that it can be shown: BIRD drops it unseen."""
+    router = RouterTable(address=IPAddress("192.0.2.254"), asn=65001, local_asn=65101)
+    below = table(topology="tor", router=(router, RouterTable(address=IPAddress("192.0.2.253"), asn=65001)))
+    assert text(below).count("allow local as;") == 2
+    for asn in (64512, 65101):
+        assert f"if bgp_path ~ [= * {asn} * =] then reject;" in text(below)
+    chosen = text(table(topology="tor", router=below.router, accept_own_asn=True))
+    assert chosen.count("allow local as;") == 2
+    assert "bgp_path ~" not in chosen
     assert "allow local as;" not in text(table(accept_own_asn=True))
 
 

@@ -18,7 +18,7 @@ import pytest
 from netaddr import IPAddress, IPNetwork
 
 import backends
-from backends.bgp import live
+from backends.bgp import live, replies
 from backends.bgp.conf import MARK
 from backends.bgp.drain import DRAIN
 from backends.bgp.files import files
@@ -247,6 +247,29 @@ def test_whoever_listens_there_and_was_started_otherwise_is_no_bird_of_ours(tabl
         bird.kill()
         assert stranger.poll() is None
         stranger.kill()
+
+
+def test_sessions_that_it_gave_up_can_be_had_again(table: BgpTable) -> None:
+    """Where its port was another's it never tries again by itself."""
+    session = (
+        "protocol bgp 'node-b.v4' { local 127.0.0.1 as 64512; neighbor 127.0.0.2 as 64512; multihop; "
+        "ipv4 { import none; export none; }; }\n"
+    )
+    with socket.create_server(("0.0.0.0", 179)):
+        bird = started(table, GOOD + session)
+
+        def shown() -> replies.Shown:
+            return replies.sessions(bird.ask("show protocols all")[0])["node-b.v4"]
+
+        eventually("it has given up", lambda: shown().is_given_up)
+        assert "No listening socket" in shown().error
+        bird.ask("enable 'node-b.v4'")
+        assert shown().is_given_up
+    bird.ask("enable 'node-b.v4'")
+    eventually("it tries", lambda: not shown().is_given_up)
+    bird.ask("disable 'node-b.v4'")
+    eventually("somebody has ended it", lambda: shown().state == "Down")
+    assert not shown().is_given_up
 
 
 def test_what_one_said_last_is_told(table: BgpTable) -> None:

@@ -16,7 +16,7 @@ from backends.bgp.drain import left
 from backends.bgp.replies import Abilities, Channel, Heard, Shown
 from backends.bgp.seen import Md5, Seen
 from backends.bgp.sessions import speech
-from backends.bgp.speaker import AGAIN_MAX, HUNG, LINGER, STEADY, Speaker
+from backends.bgp.speaker import AGAIN_MAX, GIVEN_UP, HUNG, LINGER, STEADY, Speaker
 from backends.bgp.table import BgpTable, RouterTable
 from backends.bgp.told import PATIENCE, show, told
 from backends.descriptor import Around
@@ -53,8 +53,10 @@ class FakeBird:
     whose: str = "node-1"
     routes: list[str] = field(default_factory=list)
     did: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
     pid: int = 7
     dies: bool = False
+    spoken: str = SPOKEN
 
     def mark(self) -> str:
         if not self.lives or not self.answers:
@@ -68,9 +70,12 @@ class FakeBird:
 
     def ask(self, *commands: str) -> list[Sequence[Line]]:
         self.mark()
+        self.asked += commands
         answers: list[Sequence[Line]] = []
         for command in commands:
-            lines = [Line(int(one[:4]), one[5:]) for one in SPOKEN.splitlines()]
+            if command.startswith("enable"):
+                self.did.append(command)
+            lines = [Line(int(one[:4]), one[5:]) for one in self.spoken.splitlines()]
             if command.startswith("show route"):
                 shown = self.routes if "filtered" not in command else []
                 still = [one for one in shown if "8282" not in command or "leaving" not in one]
@@ -195,6 +200,25 @@ def test_one_that_does_not_answer_is_ended_and_started_again() -> None:
     assert world.bird.did == ["start", "kill", "start"]
     world.pass_by(speaker, 1)
     assert speaker.seen.problem is None
+
+
+def test_sessions_that_bird_gave_up_are_tried_again() -> None:
+    """Every few seconds, as long as it does; it would not by itself. Others are not touched."""
+    world = World()
+    speaker = world.speaker()
+    world.bird.spoken = """\
+1002-node-2.v4  BGP        ---        down   1795713048    Error: No listening socket
+1006-  BGP state:          Down
+1006-    Last error:       Error: No listening socket
+1002-node-3.v4  BGP        ---        start  1795713048    Active
+1006-  BGP state:          Active
+1006-    Last error:       Socket: Connection refused"""
+    world.pass_by(speaker, 1 + int(3 * GIVEN_UP))
+    assert world.bird.did == ["start", *3 * ["enable 'node-2.v4'"]]
+    assert "TCP port 179 is another's" in str(told(TABLE, speaker.seen, 100.0).complaints["sessions"][0].failure)
+    world.bird.spoken = SPOKEN
+    world.pass_by(speaker, int(3 * GIVEN_UP))
+    assert len(world.bird.did) == 4
 
 
 def test_silence_counts_from_when_it_was_asked() -> None:
@@ -356,6 +380,7 @@ def test_the_thread_tells_of_a_bug_and_ends() -> None:
     speaker.stop()
 
 
+ROUTER = RouterTable(address=IPAddress("192.0.2.9"), asn=65001, name="tor")
 SPEECH = speech(TABLE, SITE, [node(1), node(2), node(3)])
 
 
@@ -409,6 +434,53 @@ def test_ranges_that_two_have_are_told() -> None:
     parts = tuple(Heard(one, "node-2.v4") for one in ("10.244.3.64/26", "10.244.2.128/25", "10.244.2.0/23", "::/0"))
     assert "(by node-2), " not in said("prefixes", Seen(routes=parts, peers=seen.peers))
     assert "10.244.3.64/26 of node-3 (by node-2)" in said("prefixes", Seen(routes=parts, peers=seen.peers))
+
+
+def test_a_part_of_a_nodes_range_is_told_below_a_router_too() -> None:
+    """Which is preferred to the whole, by everybody; not a single address, which is of a pod that is announced."""
+    table = BgpTable(topology="tor", asn=64512, accept=TABLE.accept, router=(ROUTER,))
+    below = speech(table, SITE, [node(1), node(2)])
+    heard = ("10.244.2.0/24", "10.244.2.128/25", "10.244.2.9/32", "10.245.0.0/24", "10.244.0.0/16", "0.0.0.0/0")
+    routes = tuple(Heard(one, below.sessions[0].name) for one in heard)
+    seen = Seen(speech=below, routes=routes, peers=frozenset({node(1), node(2)}))
+    assert "announced by others, too: 10.244.2.128/25 of node-2 (by tor): have" in said("prefixes", seen, table)
+
+
+def test_another_cluster_with_the_same_number_is_told() -> None:
+    """By what comes of it; not by what nodes of this one, or routers for them, say."""
+    heard = ("10.9.0.0/24", "10.244.2.0/24", "10.244.2.128/25", "10.244.0.0/16", "10.96.0.0/12")
+    table = BgpTable(asn=64512, accept=TABLE.accept, announce=(IPNetwork("10.96.0.0/12"),))
+    seen = Seen(looped=tuple(Heard(one, "node-2.v4") for one in heard), peers=frozenset({node(1), node(2)}))
+    words = "by paths with this node's own AS number come, and are not taken: 10.9.0.0/24 (by node-2): has another"
+    assert said("prefixes", seen, table).startswith(words)
+    assert said("prefixes", seen._replace(looped=seen.looped[1:]), table) == ""
+
+
+def test_bird_is_asked_for_paths_with_the_own_number() -> None:
+    """Of what would be taken otherwise; not where such paths are taken."""
+    there = BgpTable(topology="tor", asn=64512, accept=TABLE.accept, router=(ROUTER,))
+    world = World()
+    world.pass_by(world.speaker(there), 2)
+    question = "show route filtered table master4 where (bgp_path ~ [= * 64512 * =]) && net ~ accepted4"
+    assert world.bird.asked[-1] == question
+    world = World()
+    there = BgpTable(topology="tor", asn=64512, accept=TABLE.accept, router=(ROUTER,), accept_own_asn=True)
+    world.pass_by(world.speaker(there), 2)
+    assert question not in world.bird.asked
+
+
+def test_what_was_seen_is_worked_out_once() -> None:
+    """However many ask; anew with what is seen next."""
+    world = World()
+    speaker = world.speaker()
+    world.pass_by(speaker)
+    words = speaker.told()
+    assert speaker.told() is words
+    world.pass_by(speaker)
+    assert speaker.told() is not words
+    words = speaker.told()
+    world.now += 2 * PATIENCE
+    assert speaker.told() is not words
 
 
 def test_nodes_of_whom_nothing_is_heard_are_told() -> None:
