@@ -21,13 +21,13 @@ demo: $(if $(K8S)$(CLUSTERS)$(filter bgp,$(BACKEND)),setup-test,setup)
 	@$(BIN)/python -m demo
 
 test: setup-test lint
-	@$(BIN)/python -m demo.isolate $(BIN)/python -m pytest $(or $(TESTS),-n 2 --dist loadfile)
+	@$(BIN)/python -m demo.isolate $(BIN)/python -m pytest $(or $(TESTS),-n 3 --dist loadfile --no-loadscope-reorder)
 
 # See docs/coverage.md for what this cannot measure. It fails as the tests do, after the report.
 coverage: setup-test
 	@rm -rf .coverage.d && mkdir .coverage.d
 	@export COVERAGE_FILE=$(CURDIR)/.coverage.d/data ROUTABLE_GCOV=$(CURDIR)/.coverage.d/c; \
-	nice $(BIN)/python -m demo.isolate $(BIN)/python -m coverage run -m pytest $(or $(TESTS),-n 2 --dist loadfile); \
+	nice $(BIN)/python -m demo.isolate $(BIN)/python -m coverage run -m pytest $(or $(TESTS),-n 3 --dist loadfile --no-loadscope-reorder); \
 	code=$$?; $(BIN)/python -m coverage combine -q; $(BIN)/python -m coverage json -q -o .coverage.d/all.json; \
 	$(BIN)/python -m tests.unexecuted .coverage.d; exit $$code
 

@@ -1,9 +1,14 @@
 """For all tests: none may run in the machine's own network namespace, and those that draw their examples draw the same
-in every run, so that what fails was broken by a change. With FUZZ in the environment they draw others each time."""
+in every run, so that what fails was broken by a change. With FUZZ in the environment they draw others each time.
+
+Several processes take the files one after another: the long ones come first, so that none ends long after the others.
+"""
 
 from __future__ import annotations
 
 import os
+from pathlib import PurePath
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -14,8 +19,36 @@ settings.register_profile("repeatable", derandomize=True)
 if not os.environ.get("FUZZ"):
     settings.load_profile("repeatable")
 
+LONGEST: Final = (
+    "test_invariant",
+    "test_switching",
+    "test_switch",
+    "test_bgp_fabric",
+    "test_vpc",
+    "test_hosts",
+    "test_agent",
+    "test_bgp_switch",
+    "test_containerd",
+    "test_fabric",
+    "test_soak",
+)
+"""Files of tests that take half a minute or more."""
+SHORT: Final = ("cluster", "contract", "property", "unit")
+"""Directories with next to none that take seconds."""
+
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """End at once where a test could touch the machine."""
     if not isolate.is_isolated():
         pytest.exit("run the tests in namespaces of their own: make test, or python -m demo.isolate pytest …", 2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the longest files first, and the short ones last; all else stays in order."""
+    items.sort(key=lambda item: _turn(item.path))
+
+
+def _turn(path: PurePath) -> int:
+    if path.stem in LONGEST:
+        return LONGEST.index(path.stem)
+    return len(LONGEST) + (path.parent.name in SHORT)

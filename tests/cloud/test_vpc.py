@@ -15,11 +15,12 @@ import pytest
 
 from agent import commands
 from demo import traffic
-from demo.lab import Node, eventually
+from demo.lab import PATIENCE, Node, eventually
 from demo.runtime import Pod, Refused
 from demo.vpc import OUTSIDE, Vpc, built, nodeport
 from tests.cloud.region import NoAnswer
 from tests.netns.test_check import checked
+from tests.pace import within
 
 AWS = {"mode": "address", "minimum_addresses": 8, "shrink_delay": 1.0}
 SINGLE = {"aws": AWS, "ipam": {"cooldown": 1.0}}
@@ -196,8 +197,8 @@ def test_what_somebody_broke_is_mended_within_two_seconds(vpc: Vpc, breaks: str)
     if "rule flush" in breaks:
         node.place.ip("rule add priority 0 lookup local")
         node.place.ip("rule add priority 32766 lookup main")
-    eventually("the node is as it was", lambda: _shape(node) == before, patience=2.0)
-    eventually("it is counted", lambda: sum(node.status()["repairs"].values()) > count, patience=2.0)
+    within(2.0, "the node is as it was", lambda: _shape(node) == before)
+    within(2.0, "it is counted", lambda: sum(node.status()["repairs"].values()) > count)
     pod = by_interface(vpc, node)[1]
     assert traffic.seen_by_tcp(vpc.outside, pod.place, pod.addresses[0]) == OUTSIDE
 
@@ -362,16 +363,17 @@ def test_the_process_is_killed_at_every_call(nth: int, is_after: bool) -> None:
         _kill_at(vpc, node, nth, is_after, killed)
         with ThreadPoolExecutor(8) as pool:
             adds = [pool.submit(_tried, node) for _ in range(8)]
+            eventually("it is killed, or has served", lambda: killed.is_set() or all(add.done() for add in adds))
+            if not killed.is_set():
+                for pod in list(node.pods):
+                    node.delete(pod)
+                assert killed.wait(75), "the scenario has fewer calls than that"
+            assert node.agent is not None
+            node.agent.wait(PATIENCE)
+            node.launch()  # who still waits for an agent is served by this one
+            node.await_ready()
             done = [add.result() for add in adds]
-        if not killed.is_set():
-            for pod in list(node.pods):
-                node.delete(pod)
-            assert killed.wait(75), "the scenario has fewer calls than that"
-        assert node.agent is not None
-        node.agent.wait(20)
-        node.launch()
-        node.await_ready()
-        eventually("EC2 and the agent agree", lambda: agrees(vpc, node), patience=30)
+        eventually("EC2 and the agent agree", lambda: agrees(vpc, node))
         for pod in [one for one in done if one is not None and one in node.pods]:
             assert traffic.seen_by_tcp(vpc.outside, pod.place, pod.addresses[0]) == OUTSIDE
 
@@ -390,7 +392,7 @@ def _kill_at(vpc: Vpc, node: Node, nth: int, is_after: bool, killed: threading.E
         agent = node.agent
         if next(counts[has_been_done]) == nth and has_been_done == is_after and agent is not None:
             os.kill(agent.pid, signal.SIGKILL)
-            agent.wait(20)
+            agent.wait(PATIENCE)
             killed.set()
             raise NoAnswer
 

@@ -244,7 +244,7 @@ def test_a_server_that_does_not_even_greet_is_left_at_once(source: Make, api: Ap
                 one.end()
                 assert stream.recv(1 << 16)  # what it greeted with
                 assert stream.recv(1) == b""
-                assert time.monotonic() - began < 2.0
+                assert time.monotonic() - began < 10.0
 
 
 def test_a_silent_watch_is_given_up_and_all_is_listed(api: ApiServer, source: Make) -> None:

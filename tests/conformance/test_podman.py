@@ -101,7 +101,7 @@ def serve(podman: Podman, name: str) -> None:
 def asked(url: str, netns: str) -> str:
     """The answer to a request for *url* from the namespace *netns*."""
     command = ["ip", "netns", "exec", netns, "busybox", "wget", "-q", "-O", "-", url]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=5).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 def test_containers_reach_each_other_by_their_own_addresses(podman: Podman, node: Node) -> None:
@@ -110,8 +110,8 @@ def test_containers_reach_each_other_by_their_own_addresses(podman: Podman, node
         podman.run(name, network=NETWORK)
     a, b = podman.address("a"), podman.address("b")
     serve(podman, "b")
-    assert podman.exec("a", "timeout", "5", "wget", "-q", "-O", "-", f"http://{b}/cgi-bin/peer") == a
-    podman.exec("b", "ping", "-c", "1", "-W", "5", a)
+    assert podman.exec("a", "timeout", "60", "wget", "-q", "-O", "-", f"http://{b}/cgi-bin/peer") == a
+    podman.exec("b", "ping", "-c", "1", "-W", "30", a)
     assert node.leased() == routed(node) == {a, b}
 
 

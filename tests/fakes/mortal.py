@@ -25,6 +25,8 @@ LATE = "MORTAL_LATE"
 """The variable that says from how many seconds on a pass is late."""
 HANG = "hang"
 """In the place of an error: it does not die, but goes on no more."""
+HANGS = "it hangs"
+"""What is in the log from then on."""
 
 
 def run(thread: str, function: str, error: str, arguments: Sequence[str]) -> int:
@@ -36,6 +38,7 @@ def run(thread: str, function: str, error: str, arguments: Sequence[str]) -> int
             return
         if threading.current_thread().name.startswith(thread):
             if error == HANG:
+                os.write(2, f"{HANGS}\n".encode())
                 threading.Event().wait()
             raise getattr(builtins, error)("killed by the test")
 

@@ -269,10 +269,10 @@ def test_killed_when_a_change_was_made(whom: str) -> None:
         assert killed.wait(60)
         if whom == "agent":
             assert node.agent is not None
-            node.agent.wait(20)
+            node.agent.wait(60)
             node.launch()
             node.await_ready()
-        eventually("Google and the agent agree", lambda: at_rest(vpc, node), patience=40)
+        eventually("Google and the agent agree", lambda: at_rest(vpc, node))
         assert len(vpc.ranges(node)) <= 2
         for pod in [one for one in done if one is not None]:
             assert traffic.seen_by_tcp(vpc.outside, pod.place, pod.addresses[0]) == OUTSIDE

@@ -101,7 +101,7 @@ def test_a_range_that_moves_is_delivered_to_the_other_machine_later(vpc: Vpc) ->
     one, other = vpc.nodes
     hands = Hands(vpc.project)
     network = hands.add(one.name, range_=RANGE)
-    vpc.project.become(moving=(0.5, 0.5))
+    vpc.project.become(moving=(3.0, 3.0))
     try:
         hands.move(network, one.name, other.name)
         assert network in vpc.ranges(other)
@@ -152,7 +152,7 @@ def test_each_machine_asks_its_own_metadata_on_its_loopback(vpc: Vpc) -> None:
         for url in (where.metadata, where.compute):
             host, _, port = url.removeprefix("http://").partition(":")
             with node.place.socket(socket.AF_INET, socket.SOCK_STREAM) as stream:
-                stream.settimeout(5)
+                stream.settimeout(60)
                 stream.connect((host, int(port)))
                 line = "GET /computeMetadata/v1/instance/name HTTP/1.0\r\nMetadata-Flavor: Google\r\n\r\n"
                 stream.sendall(line.encode())

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from demo.cluster import Cluster, cluster, do_meet
-from demo.lab import Node, eventually
+from demo.lab import PATIENCE, Node, eventually
 from tests.cluster import rbac
 from tests.cluster.store import node
 from tests.fakes.mortal import ARMED
@@ -88,7 +88,7 @@ def test_the_agent_ends_with_who_speaks() -> None:
         assert one.agent is not None
         one.agent.send_signal(signal.SIGUSR1)
         eventually("the thread may die", lambda: ARMED in one.log.read_text())
-        assert one.agent.wait(10.0) == 1
+        assert one.agent.wait(PATIENCE) == 1
         one.agent = None
         assert "died=announcer" in one.tail()
 

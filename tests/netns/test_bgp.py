@@ -16,6 +16,7 @@ from demo import show
 from demo.lab import Lab, Node, eventually
 from demo.speaking import Router, are_up, mesh, pid_of, rack, sessions, socket_of
 from demo.stream import Datagrams
+from tests.pace import within
 
 PATIENCE = 60.0
 BFD = {"bfd": "graceful"}
@@ -128,8 +129,12 @@ def test_pods_of_a_mesh_reach_each_other(meshed: Lab) -> None:
 def test_status_and_metrics_show_sessions(meshed: Lab) -> None:
     """Since when, and how many prefixes each way; and that BIRD can be restarted."""
     node = meshed.nodes[0]
-    eventually("status knows", lambda: all(one["up"] for one in shown(node)) and shown(node))
-    (four, six) = shown(node)
+
+    def whole() -> list[dict[str, Any]]:
+        found = shown(node)
+        return found if all(one["up"] and one["received"] == one["announced"] for one in found) else []
+
+    (four, six) = eventually("status knows, and all were heard", whole)
     assert (four["peer"], four["address"], four["received"], four["announced"]) == (
         "node-b", "192.0.2.2", {"ipv4": 1}, {"ipv4": 1},
     )  # fmt: skip
@@ -145,7 +150,7 @@ def test_what_the_kernel_lost_comes_back(meshed: Lab) -> None:
     for family in (4, 6):
         node.place.ip(f"-{family} route flush proto 12")
     assert routes(node) == set()
-    eventually("the routes are back", lambda: routes(node) == of_others(meshed, node), 2.5)
+    within(2.5, "the routes are back", lambda: routes(node) == of_others(meshed, node))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])

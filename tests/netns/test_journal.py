@@ -17,6 +17,7 @@ from demo.lab import Lab, Node, built, eventually
 from demo.place import Failed, run
 from demo.runtime import Refused
 from demo.stream import Datagrams
+from tests.pace import within
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_it_is_lost_under_the_running_agent(lab: Lab, harm: Any) -> None:
     node = lab.nodes[0]
     before = leases(node)
     harm(journal(node))
-    eventually("it is built anew", lambda: "built anew from memory" in node.tail(), 2.0)
+    within(2.0, "it is built anew", lambda: "built anew from memory" in node.tail())
     pod = node.add()
     node.stop(signal.SIGKILL)
     node.start()
@@ -165,7 +166,7 @@ def test_its_file_system_is_full(lab: Lab, small: Path) -> None:
     assert "file system is full" in problems[0]["msg"]
     assert before <= leases(node)
     filler.unlink()
-    eventually("it is well again", lambda: not node.status()["problems"], 5.0)
+    eventually("it is well again", lambda: not node.status()["problems"], 20.0)
     pod = node.add()
     node.stop(signal.SIGKILL)
     node.start()

@@ -10,7 +10,7 @@ import pytest
 
 from demo.cluster import cluster, do_meet
 from demo.joining import Joining
-from demo.lab import Node, eventually
+from demo.lab import PATIENCE, Node, eventually
 from demo.text import Printer
 from tests.cluster.store import node
 from tests.fakes.mortal import ARMED
@@ -152,6 +152,6 @@ def test_the_agent_ends_when_nobody_listens_any_more() -> None:
         first.agent.send_signal(signal.SIGUSR1)
         eventually("the thread may die", lambda: ARMED in first.log.read_text())
         api.store.put(here.told(last))
-        assert first.agent.wait(10.0) == 1
+        assert first.agent.wait(PATIENCE) == 1
         first.agent = None
         assert "died=nodes" in first.tail()

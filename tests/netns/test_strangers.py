@@ -15,6 +15,8 @@ from demo.lab import Lab, Node, built, eventually
 from demo.place import Failed
 from demo.runtime import NETWORK, Pod, Refused
 
+SOON = 20.0
+"""Seconds, on a machine however busy, and sooner than the next whole pass."""
 EXACT = "rt0123456789a"
 VETHS = ["rtlab0", "rt-blue", EXACT, "rt0123456789ab"]
 OTHERS = [
@@ -65,10 +67,10 @@ def strangers(node: Node) -> list[str]:
     return [*lines, node.place.run("nft", "list", "table", "inet", "others")]
 
 
-def is_reached(sender: Pod, receiver: Pod, family: int = 4) -> bool:
+def is_reached(sender: Pod, receiver: Pod, family: int = 4, patience: float = 1.0) -> bool:
     """Whether a packet gets there and back."""
     try:
-        seen = traffic.seen_by_udp(sender.place, receiver.place, receiver.address(family), patience=0.2)
+        seen = traffic.seen_by_udp(sender.place, receiver.place, receiver.address(family), patience=patience)
         return seen == sender.address(family)
     except OSError:
         return False
@@ -81,7 +83,7 @@ def test_strangers_stay_as_they_are(lab: Lab) -> None:
     assert len(before) > len(OTHERS)
     pods = [node.add() for _ in range(3)]
     guest = other.add()
-    eventually("packets flow", lambda: is_reached(pods[0], guest) and is_reached(guest, pods[0], 6), 5.0)
+    eventually("packets flow", lambda: is_reached(pods[0], guest) and is_reached(guest, pods[0], 6), SOON)
     assert strangers(node) == before
     for pod in pods[1:]:
         node.delete(pod)
@@ -174,7 +176,7 @@ def test_links_of_an_older_agent_are_checked_from_the_start(lab: Lab) -> None:
     pod.place.ip("address add 10.244.1.99/32 dev eth0")
     with pytest.raises(OSError, match="timed out"):
         traffic.seen_by_udp(pod.place, guest.place, guest.address(4), source="10.244.1.99", patience=0.5)
-    assert is_reached(pod, guest)
+    assert is_reached(pod, guest, patience=traffic.PATIENCE)
     node.delete(pod)
     other.delete(guest)
 
@@ -222,7 +224,7 @@ def test_a_nexthop_id_that_another_program_has(family: int) -> None:
         for one in lab.nodes:
             one.start()
         pod, guest = node.add(), second.add()
-        eventually("packets reach the right node", lambda: is_reached(pod, guest, family), 3.0)
+        eventually("packets reach the right node", lambda: is_reached(pod, guest, family), SOON)
         assert f"nhid {number} " not in node.place.ip("route show") + node.place.ip("-6 route show")
         assert f"via {wrong}" in node.place.ip(f"nexthop show id {number}")
         before = node.place.ip("nexthop show")
@@ -233,15 +235,15 @@ def test_a_nexthop_id_that_another_program_has(family: int) -> None:
         assert sorted(node.place.ip("nexthop show").splitlines()) == sorted(before.splitlines())
         node.stop()
         node.start()
-        assert is_reached(pod, guest, family)
-        eventually("all is well", lambda: not node.status()["problems"], 5.0)
+        assert is_reached(pod, guest, family, traffic.PATIENCE)
+        eventually("all is well", lambda: not node.status()["problems"], SOON)
         chosen = next(
             int(line.split()[1])
             for line in node.place.ip("nexthop show").splitlines()
             if f"via {second.address(family)} " in line
         )
         node.place.ip(f"nexthop replace id {chosen} via {wrong} dev eth0 proto zebra")
-        eventually("the right node again", lambda: is_reached(pod, guest, family), 5.0)
+        eventually("the right node again", lambda: is_reached(pod, guest, family), SOON)
         assert f"via {wrong}" in node.place.ip(f"nexthop show id {chosen}")
 
 
@@ -257,12 +259,12 @@ def test_the_overlays_name_is_anothers(kind: str) -> None:
         for one in lab.nodes:
             one.start()
         pod, guest = node.add(), other.add()
-        eventually("it is told", lambda: "ip link set routable-vxlan name" in str(node.status()["problems"]), 5.0)
+        eventually("it is told", lambda: "ip link set routable-vxlan name" in str(node.status()["problems"]), SOON)
         assert node.place.ip("-d address show dev routable-vxlan") == before
         assert node.place.ip("neigh show dev routable-vxlan nud permanent") == ""
         assert other.pod_cidrs[0] not in node.place.ip("route show")
         node.place.ip("link set routable-vxlan name theirs0")
-        eventually("packets flow", lambda: is_reached(pod, guest), 5.0)
+        eventually("packets flow", lambda: is_reached(pod, guest), SOON)
         assert "theirs0" in node.place.ip("link show")
 
 
@@ -273,14 +275,14 @@ def test_the_nft_table_is_anothers() -> None:
         node.place.run("nft", "add table inet routable { chain mine { type filter hook input priority 5 ; } ; }")
         before = node.place.run("nft", "list", "table", "inet", "routable")
         node.start()
-        told = eventually("it is told", lambda: str(node.status()["problems"]), 5.0)
+        told = eventually("it is told", lambda: str(node.status()["problems"]), SOON)
         assert "nft delete table inet routable" in told
         node.stop()
         node.ctl("uninstall", "--yes")
         assert node.place.run("nft", "list", "table", "inet", "routable") == before
         node.start()
         node.place.run("nft", "delete", "table", "inet", "routable")
-        eventually("ours is there", lambda: _has_our_table(node), 5.0)
+        eventually("ours is there", lambda: _has_our_table(node), SOON)
 
 
 def _has_our_table(node: Node) -> bool:
