@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ NAME: Final = "routable"
 _SHEBANG_MAX: Final = 127
 """BINPRM_BUF_SIZE less one before Linux 5.1 (execve(2)): what is longer is cut off silently."""
 
+_COMPILERS: Final = ("cc", "gcc", "clang")
 _BUILDS: Final = (("-static",), ())
 """A static executable depends on no libc of the node, but needs the static libc to be built: the first choice."""
 
@@ -70,6 +72,12 @@ def install(directory: Path, python: Path, cc: str | None) -> Installed:
     except OSError as error:
         raise _uninstallable(directory, error) from error
     return Installed(target, form, reason)
+
+
+def install_with_what_is_here(directory: Path) -> Installed:
+    """See `install`: by the interpreter that runs this, and a compiler if the machine has one."""
+    compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
+    return install(directory, Path(getattr(sys, "_base_executable", sys.executable)), compiler)
 
 
 def is_placed(source: Path, target: Path) -> bool:

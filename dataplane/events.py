@@ -41,7 +41,7 @@ from pyroute2.netlink.rtnl import (
 
 from dataplane import linkmsg, routemsg, rtnl
 from dataplane.items import HOST, PROTOCOL
-from dataplane.netlink import messages
+from dataplane.netlink import make_room, messages
 from dataplane.ours import DEVICES, NEXTHOPS, has_pod_link_name
 from dataplane.refusal import translated
 
@@ -62,8 +62,7 @@ _GROUPS: Final = (
     RTNLGRP_IPV6_NETCONF,
     RTNLGRP_NEXTHOP,
 )
-_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _SO_RCVBUFFORCE = 270, 1, 33
-_BUFFER: Final = 4 << 20
+_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
 _RECEIVE: Final = 1 << 16
 _CALM: Final = 0.05
 
@@ -84,10 +83,7 @@ class Events:
             opened.pop_all()
 
     def _subscribe(self) -> None:
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        except PermissionError:  # in a user namespace: the ordinary limit holds
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        make_room(self._socket)
         self._socket.bind((0, 0))
         for group in _GROUPS:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)

@@ -60,10 +60,7 @@ class Socket:
     def _prepare(self) -> None:
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-        except PermissionError:  # in a user namespace: the ordinary limit holds
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        make_room(self._socket)
         self._socket.bind((0, 0))
 
     def close(self) -> None:
@@ -178,6 +175,14 @@ class Socket:
                     yield flags, b""
                     return
                 yield flags, content
+
+
+def make_room(sock: socket.socket) -> None:
+    """Have the kernel keep more for a socket than it usually does: what does not fit is lost."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+    except PermissionError:  # in a user namespace: the ordinary limit holds
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -131,11 +130,9 @@ def _switch(options: argparse.Namespace) -> int:
 
 
 def _install(options: argparse.Namespace) -> int:
-    from cni.install import install
+    from cni.install import install_with_what_is_here
 
-    python = Path(getattr(sys, "_base_executable", sys.executable))
-    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
-    done = install(options.directory, python, compiler)
+    done = install_with_what_is_here(options.directory)
     print(f"{done.path}: {done.form} ({done.reason})")  # noqa: T201
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -145,6 +144,4 @@ def executable(beside: Path, scratch: Path) -> Path:
     *scratch*. ConfigInvalid: it cannot be made."""
     if (beside / install.NAME).is_file():
         return beside / install.NAME
-    python = Path(getattr(sys, "_base_executable", sys.executable))
-    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
-    return install.install(scratch, python, compiler).path
+    return install.install_with_what_is_here(scratch).path
