@@ -184,4 +184,10 @@ def _pod_cidrs(node: NodeObject) -> tuple[tuple[IPNetwork, ...], list[str]]:
             found.append(cidr)
     if not texts:
         flaws.append(f"its Node has neither spec.podCIDRs (yet) nor an annotation {ANNOTATION}")
-    return tuple(sorted(found, key=lambda one: (one.version, one.first, one.prefixlen))), flaws
+    apart: list[IPNetwork] = []
+    for cidr in sorted(dict.fromkeys(found), key=lambda one: (one.version, one.first, one.prefixlen)):
+        if apart and cidr in apart[-1]:
+            flaws.append(f"its {where} has {str(cidr)!r}, which lies in {apart[-1]} beside it")
+        else:
+            apart.append(cidr)
+    return tuple(apart), flaws

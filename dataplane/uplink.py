@@ -28,9 +28,12 @@ class Uplink:
     is_up: bool = True
     connected: tuple[IPNetwork, ...] = field(init=False, compare=False)
     """The networks that the link's addresses are in: what is on-link."""
+    _texts: tuple[str, ...] = field(init=False, repr=False)
+    """The addresses again, for two uplinks to be told apart: to netaddr all addresses of one network are equal."""
     _ranges: tuple[tuple[int, int, int], ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_texts", tuple(map(str, self.addresses)))
         connected = tuple(dict.fromkeys(address.cidr for address in self.addresses))
         object.__setattr__(self, "connected", connected)
         # As numbers: thousands of peers are asked about.

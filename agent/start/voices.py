@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from agent.announce.announcer import Announcer
@@ -72,7 +72,7 @@ def _to_runtime(
     directories = Directories(
         config.cni,
         can_serve=lambda: status.unable() is None,
-        source=cache(partial(executable, Path(sys.executable).parent, Path(config.paths.state).parent / "bin")),
+        source=lasting(partial(executable, Path(sys.executable).parent, Path(config.paths.state).parent / "bin")),
         journal=ledger,
         tell=tell,
         on_death=on_death,
@@ -137,6 +137,18 @@ def _unheard(source: KubernetesNodes, name: str) -> list[Failure]:
         return [source.error]
     missing = ConfigInvalid(f"{source.origin} has no Node {name}", "set node to the Node's name")
     return [missing] if source.own is None else []
+
+
+def lasting(make: Callable[[], Path]) -> Callable[[], Path]:
+    """What *make* made, for as long as that is there: it takes a compiler's time."""
+    made: list[Path] = []
+
+    def there() -> Path:
+        if not (made and made[0].is_file()):
+            made[:] = [make()]
+        return made[0]
+
+    return there
 
 
 def executable(beside: Path, scratch: Path) -> Path:

@@ -14,7 +14,7 @@ from agent.announce.conflist import conflist
 from agent.announce.directories import EXECUTABLE, Directories, remove_conflist
 from agent.announce.plugins import Plugins
 from agent.config.schema import CniTable
-from agent.start.voices import executable
+from agent.start.voices import executable, lasting
 from cni import install
 from cni.errors import ConfigInvalid
 from demo.lab import eventually
@@ -207,6 +207,22 @@ def test_the_executable_of_an_image_or_of_the_node(tmp_path: Path) -> None:
     assert b"supportedVersions" in called(found, {b"CNI_COMMAND": b"VERSION"}).out
     found.rename(beside / "routable")
     assert executable(beside, scratch) == beside / "routable"
+
+
+def test_what_was_made_is_made_again_when_somebody_removed_it(tmp_path: Path) -> None:
+    """And not before."""
+    made = [tmp_path / "one", tmp_path / "two"]
+    waiting = iter(made)
+
+    def make() -> Path:
+        path = next(waiting)
+        path.write_text("")
+        return path
+
+    source = lasting(make)
+    assert (source(), source()) == (made[0], made[0])
+    made[0].unlink()
+    assert (source(), source()) == (made[1], made[1])
 
 
 def test_one_that_does_not_run_replaces_none(place: Place) -> None:

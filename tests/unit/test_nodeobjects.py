@@ -80,6 +80,19 @@ def test_what_can_be_used_of_a_flawed_node_is_used() -> None:
     assert len(peer.flaws) == 1
 
 
+def test_a_range_that_a_node_has_twice_is_its_own() -> None:
+    """The same again is no contradiction; one that lies in another is left out, and told."""
+    twice = read(pod_cidrs=None, annotations={ANNOTATION: "10.9.0.0/24,2001:db8:9::/64,10.9.0.0/24"})
+    assert shown(*settled([twice])) == "node-a 192.0.2.1 10.9.0.0/24 2001:db8:9::/64"
+    within = read(pod_cidrs=None, annotations={ANNOTATION: "10.9.0.0/25,10.9.0.0/24,10.9.0.128/25,10.9.1.0/24"})
+    (peer,) = settled([within])
+    assert list(map(str, peer.pod_cidrs)) == ["10.9.0.0/24", "10.9.1.0/24"]
+    assert [flaw.partition("has ")[2] for flaw in peer.flaws] == [
+        "'10.9.0.0/25', which lies in 10.9.0.0/24 beside it",
+        "'10.9.0.128/25', which lies in 10.9.0.0/24 beside it",
+    ]
+
+
 def test_the_annotation_stands_in_where_there_are_no_pod_cidrs() -> None:
     """Several with commas between them; where the Node has pod CIDRs of its own these count."""
     own = {ANNOTATION: "10.9.0.0/24, 2001:db8:9::/64"}

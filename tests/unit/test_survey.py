@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from netaddr import IPNetwork
 
 from agent.keep.survey import Survey
+from agent.switch.way import State, Way
 from backends.podcidrs import PodCidrs
 from backends.site import Options
 from backends.static.wiring import StaticWiring
 from dataplane.host import Facts
-from tests.fakes.world import HERE, OTHER, THIRD, UPLINK, Nodes, World
+from dataplane.uplink import Uplink
+from tests.fakes.world import HERE, OTHER, THIRD, UPLINK, WIRINGS, Nodes, World
 
 
 @pytest.fixture
@@ -40,6 +43,27 @@ def test_a_flawed_peer_is_told_and_the_others_are_served(world: World) -> None:
     for cidr in (*half.pod_cidrs, *THIRD.pod_cidrs):
         assert any(str(cidr) in one for one in kept)
     assert not any(str(OTHER.pod_cidrs[1]) in one for one in kept)
+
+
+def test_an_uplink_that_has_another_address_of_its_network_is_another(world: World) -> None:
+    """It is followed, and told."""
+    now = [UPLINK]
+    survey = Survey(
+        node="node-a",
+        uplink="eth0",
+        options=Options(),
+        source=Nodes(HERE, OTHER),
+        fabric=PodCidrs(),
+        find_uplink=lambda name, addresses, others: now[0],
+        wire=Way(State("static", "static", "static"), WIRINGS).wiring,
+        look=lambda uplink, addresses: Facts(),
+    )
+    survey.refresh()
+    now[0] = Uplink("eth0", 1500, (IPNetwork("192.0.2.77/24"), IPNetwork("2001:db8::1/64")))
+    assert now[0].addresses == UPLINK.addresses, "to netaddr they are equal"
+    assert survey.refresh()
+    assert survey.now is not None
+    assert str(survey.now.site.uplink.addresses[0]) == "192.0.2.77/24"
 
 
 def test_a_node_whose_own_entry_becomes_flawed_goes_on_as_it_was(world: World) -> None:
