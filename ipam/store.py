@@ -8,6 +8,7 @@ every call, the same that guards the allocator; any thread may call.
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ from ipam.schema import Damaged, opened, translated, unknown
 
 _WRITER: Final = "writer"
 """The name under which it is remembered who wrote last: the boot, and words for the machine."""
+_LOG: Final = "-wal"
+"""What the name of SQLite's log has besides: the newest of what was saved is there, and nowhere else."""
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 REMEMBERED = 1 << 16
@@ -103,8 +106,6 @@ class Store:
         self._blocks: dict[tuple[Any, ...], Block] = {}
         self._database = opened(path)
         self._unknown = "".join(f', "{name}" = NULL' for name in unknown(self._database))
-        found = path.stat()
-        self._file = found.st_dev, found.st_ino
         self.is_foreign: bool = self._is_of_another(boot_id, machine)
         with self._transaction():
             if self.is_foreign:
@@ -128,6 +129,11 @@ class Store:
                     f"WHERE {up} IS NULL AND {wall} IS NOT NULL AND boot = ?",
                     (now.up, now.wall, boot_id),
                 )
+        # SQLite's log is there from the first write on, unless the file system can have none.
+        self._files = {suffix: _identity(one.stat()) for suffix in ("", _LOG) if (one := self._beside(suffix)).exists()}
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
 
     def _is_of_another(self, boot_id: str, machine: str) -> bool:
         boot, *words = (self.recall(_WRITER) or boot_id).split()
@@ -250,16 +256,18 @@ class Store:
 
         A write that failed is tried again here, so a problem that has passed is over.
         """
-        try:
-            found = self.path.stat()
-        except OSError as error:
-            if error.errno in _GONE:
-                return Damaged(f"the store {self.path} is gone", str(error.strerror))
-            # What cannot be looked at may be all right.
-            why = f"the store {self.path} cannot be looked at: {error.strerror}"
-            return StateCorrupt(why, "check the disk under it")
-        if (found.st_dev, found.st_ino) != self._file:
-            return Damaged(f"the store {self.path} is another file than the agent opened", "somebody replaced it")
+        for suffix, opened_one in self._files.items():
+            path = self._beside(suffix)
+            try:
+                found = _identity(path.stat())
+            except OSError as error:
+                if error.errno in _GONE:
+                    return Damaged(f"the store {path} is gone", str(error.strerror))
+                # What cannot be looked at may be all right.
+                why = f"the store {path} cannot be looked at: {error.strerror}"
+                return StateCorrupt(why, "check the disk under it")
+            if found != opened_one:
+                return Damaged(f"the store {path} is another file than the agent opened", "somebody replaced it")
         if self._problem is not None:
             with suppress(Failure):
                 self.remember("pulse", "")
@@ -377,3 +385,7 @@ _TENURE = "address, block, reserve, owner, network, container, ifname, netns, ma
 
 def _family(row: tuple[Any, ...]) -> bool:
     return ":" in row[0]
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino

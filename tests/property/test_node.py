@@ -159,13 +159,13 @@ class Walk(RuleBasedStateMachine):
         self.world.restart()
         self.restored = set(self.attached)
 
-    @rule(kind=st.sampled_from(["removed", "replaced", "zeroed"]))
+    @rule(kind=st.sampled_from(["removed", "replaced", "zeroed", "without its log"]))
     def lose_journal(self, kind: str) -> None:
         """Somebody takes the journal away under the running agent: it is built anew, and nobody's lease is lost."""
         path = self.world.path
         content = path.read_bytes()
-        path.unlink()
-        if kind != "removed":
+        (path if kind != "without its log" else path.with_name(f"{path.name}-wal")).unlink()
+        if kind in ("replaced", "zeroed"):
             path.write_bytes(content if kind == "replaced" else bytes(len(content)))
         self.world.reconcile()
         self.is_history_lost = True

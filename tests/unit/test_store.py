@@ -594,6 +594,21 @@ def test_a_store_that_cannot_be_looked_at_is_not_taken_for_lost(path: Path) -> N
         assert isinstance(store.problem(), Damaged)
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_store_without_its_log_is_lost(path: Path, is_replaced: bool) -> None:
+    """The newest of what was saved is in the file beside it, until that is folded in."""
+    with closing(Store(path, "boot-1", at(0.0))) as store:
+        store.save(record(pod(1), "10.1.0.1"))
+        assert store.problem() is None
+        log = path.with_name(f"{path.name}-wal")
+        log.rename(path.with_name("aside"))
+        if is_replaced:
+            log.touch()
+        problem = store.problem()
+        assert isinstance(problem, Damaged)
+        assert str(log) in str(problem)
+
+
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR])
 def test_a_shortage_passes(path: Path, number: int) -> None:
     """Of descriptors or memory, of the system's or of Python's own making."""
