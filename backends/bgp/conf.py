@@ -162,7 +162,7 @@ def _adding(text: str) -> str:
 
 
 def _session(table: BgpTable, one: Session, password: str) -> Iterator[str]:
-    yield f"# {one.peer}"
+    yield f"# {' '.join(one.peer.split())}"  # a comment ends with its line
     yield f"protocol bgp '{one.name}' {{"
     source = f" {one.source}" if one.source is not None else ""
     yield f"\tlocal{source} as {one.local_asn};"

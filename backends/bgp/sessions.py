@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -25,7 +26,8 @@ from cluster.peers import Peer
 
 NAME_MAX: Final = 60
 """Characters of a session's name: BIRD's symbols have 64 (conf/cf-lex.l, SYM_MAX_LEN)."""
-
+_ODD: Final = re.compile(r"[^A-Za-z0-9_.:-]", re.ASCII)
+"""What a symbol in quotes cannot have (conf/cf-lex.l)."""
 _HOSTS: Final = 222
 """First octets that a host's address can have: 1 to 223, but for 127."""
 
@@ -132,7 +134,13 @@ def _routers(table: BgpTable, site: Site, others: Collection[Peer]) -> Found:
         labels = ", ".join(f"{key}={value}" for key, value in site.here.labels) or "no labels"
         why = f"no [[bgp.router]] is for this node, which has {labels}: its pods are announced to nobody"
         yield Unserved(site.here.name, why)
+    given: set[IPAddress] = set()
     for router in chosen:
+        if router.address in given:
+            why = f"several [[bgp.router]] with its address {router.address} are for {site.here.name}: the first counts"
+            yield Unserved(router.name or str(router.address), why)
+            continue
+        given.add(router.address)
         own = site.here.address(router.address.version)
         if router.hops > 1 and own is None:
             why = f"{site.here.name} has no IPv{router.address.version} address to speak with it; give it one"
@@ -255,7 +263,8 @@ def _numbers(name: str) -> Iterator[int]:
 
 
 def _symbol(name: str) -> str:
-    """A name as BIRD can have it, which no other has."""
-    if len(name) <= NAME_MAX:
+    """A name as BIRD can have it, which no other has; whatever the list of nodes calls a node."""
+    plain = _ODD.sub("_", name)
+    if plain == name and len(name) <= NAME_MAX:
         return name
-    return f"{name[: NAME_MAX - 9]}.{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{plain[: NAME_MAX - 9]}.{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -114,6 +114,9 @@ def _of_routers(table: BgpTable) -> Iterator[Wrong]:
     for number, router in enumerate(table.router):
         if not (table.asn or router.local_asn):
             yield Wrong(f"bgp.router[{number}].local_asn", "must be given where bgp.asn is not")
+        if router.address.version == 6 and router.address.is_link_local():
+            why = "is link-local, and BIRD would not know on which link; allowed: one that the router alone has"
+            yield Wrong(f"bgp.router[{number}].address", why, str(router.address))
         if seen.setdefault((router.address, router.where), number) != number:
             yield Wrong(f"bgp.router[{number}].address", "is that of another router, too", str(router.address))
         if router.name and names.setdefault(router.name, router.address) != router.address:

@@ -262,6 +262,18 @@ def test_a_node_that_no_router_is_for_is_told() -> None:
     assert found.why.startswith("no [[bgp.router]] is for this node, which has rack=r7")
 
 
+def test_a_router_that_is_given_twice_for_a_node_is_told() -> None:
+    """By two labels that it has both: two sessions with one address would end each other."""
+    routers = [
+        RouterTable(address=IPAddress("192.0.2.254"), asn=65001, where=where, name=name)
+        for name, where in (("tor", "rack=r1"), ("edge", "zone=z1"))
+    ]
+    here = replace(SITE, here=node(1, labels=(("rack", "r1"), ("zone", "z1"))))
+    found = speech(table(topology="tor", router=tuple(routers)), here, PEERS)
+    assert [one.name for one in found.sessions] == ["tor.192.0.2.254"]
+    assert [one.peer for one in found.unserved] == ["edge"]
+
+
 def test_what_is_chosen_is_said() -> None:
     """Password, TTL security, BFD, limits, communities, and no graceful restart."""
     said = text(
@@ -379,6 +391,21 @@ def test_long_names_stay_apart() -> None:
     assert max(map(len, found)) <= 60
 
 
+def test_no_name_of_a_node_is_more_than_a_name(tmp_path: Path) -> None:
+    """Whatever a list of nodes holds: BIRD reads as many sessions as there are, and nothing else."""
+    odd = ("Node_A.example", "x'; }\nprotocol static { ipv4; }\n#", 'x"; }', "x', }", "é", "\u2028x", "a b", "#")
+    peers = [replace(node(number), name=name) for number, name in enumerate(odd, 2)]
+    said = speech(table(), SITE, [node(1), *peers])
+    names = [one.name for one in said.sessions]
+    assert len(set(names)) == 2 * len(odd)
+    assert "Node_A.example.v4" in names
+    path = tmp_path / "bird.conf"
+    path.write_text(configuration(table(directory=str(tmp_path)), said, {}))
+    assert path.read_text().count("\nprotocol ") == 1 + 2 + 2 + 2 * len(odd)
+    done = subprocess.run([program(tmp_path), "-p", "-c", path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("family", ["dual", "v6"])
 @pytest.mark.parametrize(
     "keys",
@@ -428,6 +455,10 @@ def test_bird_takes_it(keys: dict[str, Any], family: str, tmp_path: Path) -> Non
         (
             {"topology": "tor", "router": 2 * (RouterTable(address=IPAddress("192.0.2.9"), asn=1),)},
             "bgp.router[1].address: is that of another router, too",
+        ),
+        (
+            {"topology": "tor", "router": (RouterTable(address=IPAddress("fe80::1"), asn=1),)},
+            "bgp.router[0].address: is link-local",
         ),
         (
             {
