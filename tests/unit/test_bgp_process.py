@@ -264,7 +264,7 @@ def test_sessions_that_it_gave_up_can_be_had_again(table: BgpTable) -> None:
         eventually("it has given up", lambda: shown().is_given_up)
         assert "No listening socket" in shown().error
         bird.ask("enable 'node-b.v4'")
-        assert shown().is_given_up
+        eventually("it has given up again", lambda: shown().is_given_up)
     bird.ask("enable 'node-b.v4'")
     eventually("it tries", lambda: not shown().is_given_up)
     bird.ask("disable 'node-b.v4'")
