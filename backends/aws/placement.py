@@ -23,10 +23,11 @@ class Placement:
     def subnets(self, seen: Seen) -> Steps[list[Subnet]]:
         """Those in the zone of *seen*, the most free addresses first."""
         options = self._options
-        wanted: dict[str, Any] = {"SubnetIds": list(options.subnets or (seen.primary.subnet,))}
+        # By a filter: if one of them is no more, the others still are.
+        wanted = [{"Name": "subnet-id", "Values": list(options.subnets or (seen.primary.subnet,))}]
         if not options.subnets and options.subnet_tags:
-            wanted = {"Filters": _filters(options.subnet_tags, seen, {"availability-zone": seen.zone})}
-        answer = yield from self._cloud.ask("DescribeSubnets", **wanted)
+            wanted = _filters(options.subnet_tags, seen, {"availability-zone": seen.zone})
+        answer = yield from self._cloud.ask("DescribeSubnets", Filters=wanted)
         here = [one for one in answer["Subnets"] if one.get("AvailabilityZone", seen.zone) == seen.zone]
         return model.subnets({"Subnets": here})
 

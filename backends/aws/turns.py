@@ -116,13 +116,16 @@ class Turns:
         return False
 
     def _look(self) -> Steps[bool]:
-        """Whether others changed something: the metadata's word."""
+        """Whether others changed something: the metadata's word, which counts for what EC2 is not asked about."""
         seen = yield from self._parts.watch.once()
         if self._parts.watch.is_news:
             self.ask()
-        if seen is None or not seen.networks or seen.networks == self._here.networks:
+        if seen is None:
             return False
-        self.seen = self._here._replace(networks=seen.networks)
+        before = self._here
+        self.seen = before._replace(networks=seen.networks or before.networks, groups=seen.groups or before.groups)
+        if self.seen.networks == before.networks:
+            return False
         yield Settle()
         return True
 

@@ -76,7 +76,8 @@ class Machine(Living):
         subnets = {one.subnet: self.region.subnets[one.subnet].addresses.cidr for one in enis}
         networks = tuple(self.region.vpcs[subnet.vpc])
         where = (self.instance, instance.type, "eu-west-1", subnet.zone, subnet.vpc)
-        return Seen(*where, networks, enis, subnets, ("sg-1",))
+        (primary,) = (one for one in enis if one.is_primary)
+        return Seen(*where, networks, enis, subnets, primary.groups)
 
     def devices(self) -> Mapping[str, str]:
         return {nic.mac: f"eth{nic.attachment.index}" for nic in self.region.attached(self.instance) if nic.attachment}

@@ -6,6 +6,7 @@ import pytest
 from netaddr import IPNetwork
 
 from backends.aws.options import EniOptions
+from cni.errors import Exhausted
 from ipam.warmpool import Targets
 from tests.cloud.machine import Clock, Machine
 from tests.cloud.region import Nic, Region
@@ -70,6 +71,17 @@ def test_where_no_groups_are_configured_none_are_changed() -> None:
     assert scene.nic(1).groups == ["sg-other"]
 
 
+def test_new_interfaces_have_the_groups_that_the_primary_one_has_now() -> None:
+    """Where none are configured: those of the agent's start may have been deleted since."""
+    scene = Scene(pods=5)
+    scene.nic(0).groups = ["sg-2"]
+    scene.region.on_change(scene.nic(0), None)
+    scene.machine.run(75)
+    scene.machine.add(295)
+    scene.machine.run(60)
+    assert [scene.nic(index).groups for index in range(3)] == [["sg-2"]] * 3
+
+
 def test_groups_that_are_refused_keep_nothing_from_going_on() -> None:
     """It is asked for less and less often, and told; the life of the interface is bound all the same."""
     scene = Scene()
@@ -87,6 +99,23 @@ def test_groups_that_are_refused_keep_nothing_from_going_on() -> None:
     scene.machine.run(60)
     assert not scene.machine.parked
     assert scene.machine.differences() == []
+
+
+# --- where interfaces are made ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_another_left", [True, False])
+def test_a_configured_subnet_that_is_no_more(is_another_left: bool) -> None:
+    """Interfaces are made in the others; if there are none, pods and status are told where to look."""
+    left = ("subnet-00000000000000002",) if is_another_left else ()
+    scene = Scene(EniOptions(subnets=("subnet-0123456789abcdef0", *left)))
+    if is_another_left:
+        assert scene.subnet in left
+        assert len(scene.machine.pods) == 300
+    else:
+        failure = scene.machine.fabric.shortage(Exhausted("no address")).failure
+        assert isinstance(failure, Exhausted)
+        assert "no subnet is there to make an interface in" in str(failure)
 
 
 # --- whose an interface is --------------------------------------------------------------------------------------
