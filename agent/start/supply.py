@@ -25,6 +25,7 @@ from backends.fabric import Fabric
 from cluster.peers import Source
 from cni.errors import Exhausted
 from ipam.family import Counts
+from ipam.lease import Block
 
 
 class Supply(NamedTuple):
@@ -60,6 +61,10 @@ class Use:
     def addresses(self) -> list[IPAddress]:
         """See there."""
         return [address for record in self.ledger.records().values() for address in record.lease.addresses]
+
+    def blocks(self) -> frozenset[Block]:
+        """See there."""
+        return frozenset(one.block for record in self.ledger.records().values() for one in record.lease.leased)
 
     def resume(self, fabric: Fabric) -> None:
         """Have requests that wait for addresses served, if there may be some, or if *fabric* knows by now that none

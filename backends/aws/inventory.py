@@ -14,13 +14,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal, NamedTuple
 
-from netaddr import IPAddress, IPNetwork
+from netaddr import IPAddress, IPNetwork, IPSet
 
 from backends.aws.model import MADE_TAG, PRIMARY, Eni, overlaps
 from backends.cloud.gone import GONE
 from backends.cloud.intents import Intents
 from backends.cloud.withholding import Held
 from dataplane.memory import Memory
+from ipam.lease import Block
 
 JOURNAL: Final = "aws-eni"
 """The name of all this in the journal."""
@@ -74,7 +75,10 @@ class Inventory:
         self.enis: Mapping[str, Eni] = {}
         """The interfaces attached to this node, by id."""
         self.doubted: frozenset[Held] = frozenset()
-        """What nobody but the metadata has shown yet."""
+        """What nobody but the metadata has shown yet, or not even that."""
+        self._unseen: frozenset[Held] = frozenset()
+        self.is_trusting = False
+        """Whether the metadata's word has to do."""
         self.unclear_until: float = NEVER
         """When EC2's answer will be clear about what was in doubt in its last."""
 
@@ -179,16 +183,23 @@ class Inventory:
 
     # --- what others say --------------------------------------------------------------------------------------
 
-    def seen(self, enis: Iterable[Eni], *, is_doubted: bool) -> None:
-        """A process begins with what the instance metadata shows."""
+    def seen(self, enis: Iterable[Eni], *, held: Collection[Block] = (), is_doubted: bool) -> None:
+        """A process begins with what the instance metadata shows, and with the blocks that pods *held* before: of these
+        the last may not be shown yet."""
         shown = [one for one in enis if self._is_here(one, GONE)]
         self.enis = {one.id: replace(one, blocks=one.blocks - self._gone.of(one.id, one.blocks, GONE)) for one in shown}
+        known = IPSet(block for _, block in self._pairs())
+        late = [one for one in held if one.owner in self.enis and one.network.network not in known]
+        self._unseen = frozenset((one.owner, one.network) for one in late)
+        for name, block in self._unseen:
+            one = self.enis[name]
+            self.enis = {**self.enis, name: replace(one, blocks=one.blocks | {block})}
         if is_doubted:
             self.doubted = self._pairs()
 
     def trust(self) -> None:
         """Nobody but the metadata says anything: what it shows has to do."""
-        self.doubted = frozenset()
+        self.is_trusting, self.doubted = True, self._unseen
 
     def differences(self, seen: Iterable[Eni]) -> frozenset[tuple[str, str]]:
         """Interfaces, and blocks on them, that the metadata shows and this does not, or the reverse, but for those that

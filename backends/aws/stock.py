@@ -60,7 +60,7 @@ class Stock:
     @property
     def is_unsure(self) -> bool:
         """Whether the metadata alone says what there is, and EC2 may soon."""
-        return bool(self._inventory.doubted) and not self.has_described
+        return bool(self._inventory.doubted) and not self.has_described and not self._inventory.is_trusting
 
     def has_at_most(self, *, addresses: int | None = None, interfaces: int | None = None) -> None:
         """EC2 refused more *addresses* per interface, or more *interfaces*, than these: where the limits were only

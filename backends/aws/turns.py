@@ -67,7 +67,7 @@ class Turns:
         is_fresh = is_fresh and not self._parts.usage.addresses()
         if is_fresh:
             self._describe_at = self._clock() + REFRESH * (0.5 + 0.5 * self._random())
-        self._inventory.seen(seen.enis, is_doubted=not is_fresh)
+        self._inventory.seen(seen.enis, held=self._parts.usage.blocks(), is_doubted=not is_fresh)
         self._trust_at = self._clock() + PATIENCE
         self._parts.watch.started()
         self._source.is_at(seen.address)

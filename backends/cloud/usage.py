@@ -8,6 +8,7 @@ from typing import Protocol
 from netaddr import IPAddress, IPNetwork
 
 from ipam.family import Counts
+from ipam.lease import Block
 
 
 class Usage(Protocol):
@@ -24,3 +25,6 @@ class Usage(Protocol):
 
     def addresses(self) -> Collection[IPAddress]:
         """Those that pods have."""
+
+    def blocks(self) -> Collection[Block]:
+        """Those that these are of, as they were when pods were given them."""

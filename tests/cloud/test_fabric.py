@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from netaddr import IPNetwork
+from netaddr import IPNetwork, IPSet
 
 from backends.aws.inventory import STALE, Intent
 from backends.aws.options import EniOptions
@@ -470,6 +470,34 @@ def test_the_metadata_does_not_bring_back_what_was_given_back(place: Place) -> N
     machine.add(30)
     assert machine.pods
     assert machine.unserved() == set()
+
+
+def test_a_block_that_the_metadata_does_not_show_yet_keeps_its_pods_wiring(place: Place) -> None:
+    """A process that starts while the metadata lags behind, and EC2 is silent: the pods of what came last are served,
+    and nobody else is given an address of it."""
+    machine = place.machine(options=EniOptions(warm=Targets(is_prefix_mode=False, warm_addresses=0)))
+    machine.run(5)
+    machine.add(14)
+    machine.run(100)
+    place.region.lag = 60.0
+    machine.add(3)
+    machine.run(10)
+    assert len(machine.pods) == 17
+    for nth in range(1, 1000):
+        place.region.fail("*", nth, "error500")
+    machine.crash()
+    machine.run(2)
+    supplied = machine.fabric.supplied(machine.here)
+    wired = IPSet(block for one in supplied.interfaces for block in one.blocks)
+    assert not [one for one in machine.addresses() if one not in wired]
+    assert not supplied.blocks
+    machine.run(20)
+    offered = IPSet(block.network for block in machine.fabric.supplied(machine.here).blocks)
+    assert len([one for one in machine.addresses() if one in offered]) == 14
+    place.region.faults.clear()
+    place.region.lag = 0.0
+    machine.run(REST)
+    well(machine)
 
 
 def test_what_ec2_took_away_is_offered_no_more(place: Place) -> None:

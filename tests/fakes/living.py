@@ -22,6 +22,7 @@ from cni.errors import Exhausted, TryAgain
 from cni.spec import Attachment
 from ipam.allocator import Allocator
 from ipam.family import Counts
+from ipam.lease import Block
 from tests.fakes.kernel import Killed
 
 LATENCY = 0.2
@@ -169,6 +170,10 @@ class Living(ABC):
     def addresses(self) -> set[Any]:
         """Those that pods have."""
         return {address for lease in self.allocator.leases.values() for address in lease.addresses}
+
+    def blocks(self) -> frozenset[Block]:
+        """Those that these are of."""
+        return frozenset(one.block for lease in self.allocator.leases.values() for one in lease.leased)
 
     def offer(self) -> None:
         """What a pass of the reconciler does."""
