@@ -103,9 +103,9 @@ def set_link(link: Veth | Vxlan | Port, old: Item | None) -> Message:
         if isinstance(link, Veth | Vxlan) and isinstance(old, Veth | Vxlan):
             body += attr(IFLA_IFALIAS, link.alias.encode()) if link.alias != old.alias else b""
             body += attr(IFLA_AF_SPEC, _GUARD_SPEC) if link.is_guarded and not old.is_guarded else b""
+            body += attr(IFLA_MASTER, U32.pack(0)) if old.is_enslaved else b""
         if isinstance(link, Veth) and isinstance(old, Veth):
             body += attr(IFLA_GROUP, U32.pack(link.group)) if link.group != old.group else b""
-            body += attr(IFLA_MASTER, U32.pack(0)) if old.is_enslaved else b""
     return Message(RTM_NEWLINK, 0, body)
 
 
@@ -181,7 +181,19 @@ class Link(NamedTuple):
         (port,) = BE16.unpack(found[IFLA_VXLAN_PORT])
         local = found.get(IFLA_VXLAN_LOCAL) or found.get(IFLA_VXLAN_LOCAL6) or b"\0\0\0\0"
         guarded, _ = self._settings()
-        return Vxlan(self.name, vni, port, text(local), self.mac, self.mtu, tx_checksum, self.up, self.alias, guarded)
+        return Vxlan(
+            self.name,
+            vni,
+            port,
+            text(local),
+            self.mac,
+            self.mtu,
+            tx_checksum,
+            self.up,
+            self.alias,
+            is_guarded=guarded,
+            is_enslaved=self.is_enslaved,
+        )
 
     def _settings(self) -> tuple[bool, bool]:
         """See `Veth.is_guarded` and `Veth.is_ipv6_off`."""

@@ -51,7 +51,7 @@ class Veth:
         words = [f"link {self.name} veth mtu {self.mtu} address {self.mac} {_state(self.up)}"]
         words += [f"group {self.group}"] if self.group != POD_GROUP else []
         words += _guard(self.is_guarded) + (["without IPv6"] if self.is_ipv6_off else [])
-        words += ["as a port of another link"] if self.is_enslaved else []
+        words += _enslaved(self.is_enslaved)
         return " ".join([*words, f"alias '{self.alias}'"])
 
 
@@ -59,7 +59,8 @@ class Veth:
 class Vxlan:
     """The VXLAN device (RFC 7348) of this node: no flooding, no learning; *local* is the VTEP's address.
 
-    *tx_checksum* off avoids stalls of NAT with offload on kernels before 5.7. *is_guarded* as of a `Veth`.
+    *tx_checksum* off avoids stalls of NAT with offload on kernels before 5.7. *is_guarded* and *is_enslaved* as of a
+    `Veth`.
     """
 
     rank: ClassVar[int] = 0
@@ -73,6 +74,7 @@ class Vxlan:
     up: bool = True
     alias: str = VXLAN_ALIAS
     is_guarded: bool = True
+    is_enslaved: bool = False
 
     @property
     def key(self) -> Key:
@@ -86,7 +88,7 @@ class Vxlan:
         return (
             f"link {self.name} vxlan id {self.vni} local {self.local} dstport {self.port} mtu {self.mtu} "
             f"address {self.mac} {_state(self.up)} tx-checksum {'on' if self.tx_checksum else 'off'}"
-            + "".join(f" {word}" for word in _guard(self.is_guarded))
+            + "".join(f" {word}" for word in (*_guard(self.is_guarded), *_enslaved(self.is_enslaved)))
             + (f" alias '{self.alias}'" if self.alias != VXLAN_ALIAS else "")
         )
 
@@ -140,6 +142,10 @@ class Fdb(NamedTuple):
 
 def _guard(is_guarded: bool) -> list[str]:
     return [] if is_guarded else ["accepting advertisements or redirects, or not forwarding"]
+
+
+def _enslaved(is_enslaved: bool) -> list[str]:
+    return ["as a port of another link"] if is_enslaved else []
 
 
 def _state(up: bool) -> str:

@@ -394,14 +394,20 @@ def test_an_overlay_of_another_program_is_told_with_the_remedy(other: str, remed
 
 
 def test_a_pods_link_that_somebody_made_a_port_of_a_bridge_is_none_again() -> None:
-    """By hand, or by a program that takes every new link: nothing of it would be routed."""
-    with built(nodes=2) as lab:
+    """By hand, or by a program that takes every new link: nothing of it would be routed. Nor of the overlay's."""
+    with built(nodes=2, backend="vxlan") as lab:
         with_one_pod_each(lab)
         node = lab.nodes[0]
-        link = node.pods[0].result["interfaces"][0]["name"]
         node.place.ip("link add br9 type bridge")
         node.place.ip("link set br9 up")
-        node.place.ip(f"link set {link} master br9")
-        eventually("it is free again", lambda: "master" not in node.place.ip(f"link show {link}"))
-        assert unreached(lab) == []
-        assert "as a port of another link" in node.ctl("status")
+        for link in (node.pods[0].result["interfaces"][0]["name"], "routable-vxlan"):
+            node.place.ip(f"link set {link} master br9")
+            eventually("it is free again", lambda one=link: "master" not in node.place.ip(f"link show {one}"))
+            eventually("it is told", lambda one=link: is_told_of(node, one))
+            assert unreached(lab) == []
+
+
+def is_told_of(node: Node, link: str) -> bool:
+    """Whether status says that the link was a port of another."""
+    lines = node.ctl("status").splitlines()
+    return any("as a port of another link" in line and f"link {link} " in line for line in lines)
