@@ -82,13 +82,14 @@ class Repair:
         self._cover(have)
         lost: set[Key] = set()
         for _ in range(ROUNDS):
-            changes = self._allowed(diff(of_node(have), want), lost)
+            differences = diff(of_node(have), want)
+            changes = self._allowed(differences, lost)
             if not changes:
                 break
             lost |= self._apply(changes, parts)
             have, want = self._look(parts)
         is_seen = not self.diary.has_failed(str(OnHost()))
-        self._before, self._is_before_there = around.wired.plan, is_seen and not lost
+        self._before, self._is_before_there = around.wired.plan, is_seen and not differences
         if is_seen:
             self.routes = sum(key.kind == "route" for key in have)
             self._pods.among(have, records)

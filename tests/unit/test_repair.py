@@ -16,7 +16,7 @@ from cni.errors import KernelRefused
 from cni.spec import Attachment
 from dataplane.diff import Change, apply, diff, standing
 from dataplane.items import HOST, POD_GROUP, Addr, Item, Key, Nexthop, NftTable, Route, Sysctl, needs, nexthop_key, plan
-from dataplane.links import Port, Veth, Vxlan
+from dataplane.links import VXLAN_LINK, Port, Veth, Vxlan
 from dataplane.observe import Settings
 from tests.fakes.kernel import FakeKernel
 from tests.fakes.world import HERE, OTHER, THIRD, World
@@ -101,6 +101,29 @@ def test_a_taken_nexthop_id_is_given_way_to_and_kept_through_a_restart(tmp_path:
     world.nodes.set(HERE, OTHER)
     world.reconcile()
     look()
+    assert world.problems() == []
+    world.close()
+
+
+def test_nothing_hangs_on_a_strangers_link_however_often_ours_was_refused(tmp_path: Path) -> None:
+    """When it is not even tried any more for a while, a peer that comes then waits for it, too."""
+    world = World(tmp_path, nodes=(HERE,))
+    stranger = Vxlan(VXLAN_LINK, 7, 4790, "192.0.2.1", "0a:00:00:00:00:02", 1450, alias="")
+    world.kernel.add_foreign(stranger)
+    world.switch.ask("vxlan", world.survey.now, is_dry=False, is_forced=True)
+    world.switch.advance()
+    tried = 0
+    for _ in range(BURST + 1):
+        before = world.kernel.calls
+        world.reconcile()
+        tried += world.kernel.calls > before
+    assert 0 < tried < BURST
+    world.nodes.set(HERE, OTHER)
+    world.reconcile()
+    assert [item for item in world.kernel.ours().values() if item.link == VXLAN_LINK] == []
+    world.kernel.remove_foreign(stranger.key)
+    world.now += AGAIN
+    world.reconcile()
     assert world.problems() == []
     world.close()
 
