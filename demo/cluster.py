@@ -51,11 +51,11 @@ class Cluster(NamedTuple):
         self.api.tokens = {f"token-{number}"}
 
 
-def do_meet(pod: Pod, other: Pod) -> bool:
-    """Whether packets go there and back, of every family that they have."""
+def do_meet(pod: Pod, other: Pod, *, patience: float = 0.5) -> bool:
+    """Whether packets go there and back, of every family that they have, each way within *patience* seconds."""
     try:
         return all(
-            traffic.seen_by_udp(pod.place, other.place, target, patience=0.2) == own
+            traffic.seen_by_udp(pod.place, other.place, target, patience=patience) == own
             for own, target in zip(pod.addresses, other.addresses, strict=True)
         )
     except OSError:

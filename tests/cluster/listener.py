@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from cluster.kubernetes import KubernetesNodes
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Listener:

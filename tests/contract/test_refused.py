@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -100,6 +101,7 @@ def test_where_a_namespace_was_is_something_else(own: Netns, kernel: Kernel, net
     (tmp_path / "file").write_text("")
     there = kernel.identity(netns)
     assert there is not None
+    gc.collect()  # what other tests left open would be closed at any moment
     for path in (Space(str(tmp_path / "file"), there), Space(netns, Identity(there.device, there.inode + 1, 0))):
         before = len(list(Path("/proc/self/fd").iterdir()))
         with pytest.raises(FileNotFoundError):
@@ -112,6 +114,7 @@ def test_a_namespace_is_not_taken_for_gone_for_want_of_a_descriptor(own: Netns, 
     """It is told as that, whichever of the two that it takes is the one too many; and none is leaked."""
     there = kernel.identity(netns)
     assert there is not None
+    gc.collect()  # what other tests left open would be closed at any moment
     before = len(list(Path("/proc/self/fd").iterdir()))
     for few in (0, 1):
         with descriptors(few), pytest.raises(OSError, match="Too many open files"):

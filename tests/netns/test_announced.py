@@ -44,7 +44,7 @@ def test_a_node_that_is_not_heard_of_and_may_not_speak() -> None:
         assert not problem["by_status"]
         here.api.store.put(here.told(first))
         eventually("it is told", lambda: "the verb patch on nodes/status (RBAC)" in str(told()))
-        assert do_meet(pod, other)
+        assert do_meet(pod, other, patience=PATIENCE)
         here.api.rules = rbac.ALL
         eventually("it is said", lambda: here.takes_pods(first) == "RoutableIsUp")
         eventually("nothing is wrong", lambda: not first.status()["problems"])

@@ -44,7 +44,7 @@ def test_pods_of_nodes_that_the_api_server_knows(backend: str) -> None:
         eventually("it is told", lambda: peers(first) == "node-b node-c!")
         problem = next(one for one in first.status()["problems"] if "node-c" in one["msg"])
         assert "neither spec.podCIDRs (yet) nor an annotation" in problem["details"]
-        assert do_meet(pod, other)
+        assert do_meet(pod, other, patience=PATIENCE)
         api.store.put(node("node-c", ["192.0.2.3", "2001:db8:ffff::3"], ["10.244.3.0/24", "2001:db8:3::/64"]))
         eventually("it is served", lambda: peers(first) == "node-b node-c" and "10.244.3.0/24" in routes(first))
         api.store.delete("node-c")
@@ -57,7 +57,7 @@ def test_pods_of_nodes_that_the_api_server_knows(backend: str) -> None:
         first.await_ready()
         late = first.add()
         assert eventually("a new pod reaches the others", lambda: do_meet(late, other))
-        assert do_meet(pod, other)
+        assert do_meet(pod, other, patience=PATIENCE)
         assert peers(first) == "node-b"
 
         # It comes back, with another token; what happened meanwhile is known soon.
@@ -67,7 +67,7 @@ def test_pods_of_nodes_that_the_api_server_knows(backend: str) -> None:
         eventually("the list is the newest", lambda: peers(first) == "node-b node-d")
         eventually("its routes are there", lambda: "10.244.4.0/24" in routes(first))
         assert 401 not in api.refusals
-        assert do_meet(pod, other)
+        assert do_meet(pod, other, patience=PATIENCE)
 
 
 def routes(one: Node) -> str:

@@ -13,7 +13,7 @@ from backends.cloud import errands as module
 from backends.cloud.errands import Errands
 from backends.cloud.steps import Settle, Wait
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 class Refused(Exception):

@@ -20,7 +20,7 @@ from backends.gcp.table import GcpTable
 from tests.fakes.descriptors import descriptors
 
 INTERFACE = "instance/network-interfaces/0/"
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 class Server:

@@ -31,7 +31,7 @@ from backends.gcp.frames import receive, send
 sock = socket.socket(fileno=int(sys.argv[-1]))
 """
 READY = PREAMBLE + "send(sock, {'ready': True})\n"
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 def remote(code: str, **limits: float) -> Remote:

@@ -6,7 +6,7 @@ import threading
 
 from agent.node.locks import KeyLocks
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 def held_by_another(locks: KeyLocks, key: str) -> tuple[threading.Thread, threading.Event]:

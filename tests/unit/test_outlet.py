@@ -14,7 +14,7 @@ import pytest
 from agent.process import logs, outlet
 from agent.process.outlet import Outlet
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 F_SETPIPE_SZ = 1031
 MADE: list[Outlet] = []
 """What the test under way has made."""

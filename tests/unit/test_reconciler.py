@@ -17,7 +17,7 @@ from cni.errors import KernelRefused
 from ipam.store import Record
 from tests.fakes.world import HERE, OTHER, THIRD, Nodes, World
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 class Doorbell:

@@ -25,7 +25,7 @@ from cni import frame
 from cni.errors import ConfigInvalid
 from tests.fakes.descriptors import descriptors
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 WORKERS = 3
 MANY = 80
 """Connections: more than are accepted at once."""
