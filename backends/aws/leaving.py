@@ -98,7 +98,8 @@ class Leaving:
             if error.code != NOT_FOUND:
                 raise
             return None
-        return eni(answer["NetworkInterfaces"][0])
+        found = answer["NetworkInterfaces"]
+        return eni(found[0]) if found else None
 
     # --- blocks -----------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ _THROTTLES: Final = frozenset(
 )
 _FULL: Final = frozenset(("ipspaceexhausted", "ipspaceexhaustedwithdetails", "ipresourceexhausted"))
 _TAKEN: Final = frozenset(("ipinusebyanotherresource", "resourceinusebyanotherresource", "resourcenotready"))
-_INTERNAL: Final = frozenset(("backenderror", "internalerror"))
+_INTERNAL: Final = frozenset(("500", "502", "503", "504", "backenderror", "internalerror"))
 _TOO_MANY_RANGES: Final = "too many alias ip ranges"
 _INVALID: Final = frozenset(("badrequest", "invalid", "invalidfieldvalue", "invalidusage"))
 _LIMITED: Final = frozenset(("limitexceeded", "aliasiprangelimitexceeded"))

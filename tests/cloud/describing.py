@@ -35,14 +35,18 @@ class Describing:
         if names is not None:
             found = [self._row(name) for name in names]
             for name, one in zip(names, found, strict=True):
-                if one is None:  # of several that there are not the first is named
+                if one is None and not self._is_silent_about_it():  # of several the first is named
                     raise no_nic(name)
-            return {"NetworkInterfaces": found}
+            return {"NetworkInterfaces": [one for one in found if one is not None]}
         known = {"attachment.instance-id", "status", "vpc-id", "subnet-id", "network-interface-id", "tag-key"}
         _check_filters(filters, known)
         shown = (self._row(name) for name in self._candidates(filters))
         rows = [one for one in shown if one is not None and _matches(one, filters)]
         return _page("NetworkInterfaces", rows, p)
+
+    def _is_silent_about_it(self) -> bool:
+        chance = self._world.unkind.unseen_empty
+        return bool(chance) and self._world.chance() < chance
 
     def _row(self, name: str) -> Row | None:
         nic = self._world.nics.get(name)

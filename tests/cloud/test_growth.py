@@ -77,11 +77,11 @@ def test_pods_are_served_while_an_interface_is_let_go_of() -> None:
 # --- eventual consistency ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seconds", [1.0, 7.0, 40.0])
-def test_an_interface_that_is_not_known_yet_is_attached_when_it_is(seconds: float) -> None:
-    """NotFound right after it was made: it is tried again, later and later, and no other is made."""
+@pytest.mark.parametrize(("seconds", "empty"), [(1.0, 0.0), (7.0, 0.0), (7.0, 1.0), (40.0, 0.0)])
+def test_an_interface_that_is_not_known_yet_is_attached_when_it_is(seconds: float, empty: float) -> None:
+    """NotFound right after it was made, or a list of none: it is tried again, later and later, and no other is made."""
     place = Place()
-    place.region.become(unseen=(seconds, seconds))
+    place.region.become(unseen=(seconds, seconds), unseen_empty=empty)
     machine = place.machine()
     machine.run(5)
     machine.add(200)

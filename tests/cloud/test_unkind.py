@@ -188,6 +188,16 @@ def test_a_new_interface_is_pending_and_not_seen_for_a_while(served: Place) -> N
         getattr(served.ec2, method)(**asked)
 
 
+def test_what_is_not_seen_may_be_a_list_of_none(place: Place) -> None:
+    """Where it is asked for by its id; every other call says that there is none."""
+    place.region.become(unseen=(5.0, 5.0), unseen_empty=1.0)
+    name = place.create()
+    assert place.described(NetworkInterfaceIds=[name]) == []
+    assert place.refused("DeleteNetworkInterface", NetworkInterfaceId=name)[0] == "InvalidNetworkInterfaceID.NotFound"
+    place.clock.now += 5
+    assert len(place.described(NetworkInterfaceIds=[name])) == 1
+
+
 def test_what_is_not_seen_may_be_seen_by_some() -> None:
     """There is more than one server: found, not found, found; the seed decides."""
 

@@ -70,7 +70,7 @@ def test_google_refuses_while_a_pod_waits(code: str, kind: type[Failure]) -> Non
 
 
 @pytest.mark.parametrize(
-    "code", ["RESOURCE_OPERATION_RATE_EXCEEDED", "IP_IN_USE_BY_ANOTHER_RESOURCE", "INTERNAL_ERROR"]
+    "code", ["RESOURCE_OPERATION_RATE_EXCEEDED", "IP_IN_USE_BY_ANOTHER_RESOURCE", "INTERNAL_ERROR", "503"]
 )
 def test_what_passes_by_itself_is_waited_for(code: str) -> None:
     """Too much to do, another who was faster, Google's own trouble: the pod is not refused for that."""

@@ -26,6 +26,10 @@ class Unkind:
     flickers: bool = False
     """While it is unseen, some calls know of it and others do not: there is more than one server that answers."""
 
+    unseen_empty: float = 0.0
+    """The chance that who asks for an unseen interface by its id gets a list of none, and no error
+    (hashicorp/terraform-provider-aws, internal/service/ec2/find.go, findNetworkInterface: AssertSingleValueResult)."""
+
     attaching: Within = NEVER
     """An attachment is "attaching" for so much longer (API Reference, NetworkInterfaceAttachment, Status)."""
 
@@ -94,6 +98,7 @@ def worst(seed: int) -> Unkind:
         last_first=seed % 2 == 1,
         unseen=(0.0, 6.0),
         flickers=True,
+        unseen_empty=0.5,
         attaching=(0.0, 10.0),
         detaching=(0.0, 10.0),
         attached_words=True,
