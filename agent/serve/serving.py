@@ -24,8 +24,11 @@ log = logging.getLogger(__name__)
 
 WRITE_DEADLINE: Final = 5.0
 """Seconds for a client to take its answer."""
-_MORE: Final = 16
-"""Threads for what could not be served together with others, and for finishing while the next are begun."""
+MORE: Final = 16
+"""Threads for what could not be served together with others: it may have to wait for what is."""
+_FINISHING: Final = 4
+"""Threads for finishing a batch while the next are begun. That waits for nobody, so it must not be done by the threads
+that may all be waiting for it."""
 
 Job = Callable[[], None]
 """What whoever has the time does next."""
@@ -51,7 +54,8 @@ class Serving:
         self._on_wait = on_wait
         self._on_death = on_death
         self._lanes: dict[bytes, Lane[Client]] = {command: Lane(one) for command, one in together.items()}
-        self._pool = ThreadPoolExecutor(_MORE, thread_name_prefix="more")
+        self._alone = ThreadPoolExecutor(MORE, thread_name_prefix="more")
+        self._finishing = ThreadPoolExecutor(_FINISHING, thread_name_prefix="finish")
 
     def enter(self, client: Client, incoming: Incoming, do: Callable[[Job], None]) -> None:
         """Have *do* somebody serve it."""
@@ -79,7 +83,8 @@ class Serving:
 
     def stop(self) -> None:
         """Once everything is answered: end the threads."""
-        self._pool.shutdown(wait=True)
+        for pool in (self._alone, self._finishing):
+            pool.shutdown(wait=True)
 
     def _serve_one(self, client: Client, incoming: Incoming) -> None:
         with self._closed_by_a_bug([client]):
@@ -107,7 +112,7 @@ class Serving:
             finally:
                 lane.beginning.release()
             if has_more:
-                self._later(partial(self._finish, clients, incomings, finish))
+                self._have(self._finishing, partial(self._finish, clients, incomings, finish))
             else:
                 self._finish(clients, incomings, finish)
 
@@ -126,7 +131,10 @@ class Serving:
                 self._later(partial(self._serve_one, client, incoming))
 
     def _later(self, work: Job) -> None:
-        self._pool.submit(watched("more", work, self._on_death))
+        self._have(self._alone, work)
+
+    def _have(self, pool: ThreadPoolExecutor, work: Job) -> None:
+        pool.submit(watched("more", work, self._on_death))
 
     @contextmanager
     def _closed_by_a_bug(self, clients: Sequence[Client]) -> Iterator[None]:

@@ -20,7 +20,7 @@ MOST: Final = 1 << 16
 """Bytes of an answer: the longest, a list of addresses, has some hundreds."""
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """What came, whatever it is; the names of *headers* are in lower case."""
 
     status: int
@@ -35,7 +35,7 @@ class Web:
         self.host = host
         self._clock = clock
 
-    def ask(self, method: str, path: str, headers: Mapping[str, str], patience: float = 0.0) -> Answer:
+    def ask(self, method: str, path: str, headers: Mapping[str, str], patience: float = 0.0) -> Reply:
         """The answer to one request, which may keep us waiting for *patience* seconds on purpose.
 
         OSError, HTTPException, ValueError: there was no whole one.
@@ -52,7 +52,7 @@ class Web:
                     raise ValueError(f"/{path} answers without end")
             if answer.length:
                 raise http.client.IncompleteRead(body, answer.length)
-            return Answer(answer.status, body.decode(), {name.lower(): value for name, value in answer.getheaders()})
+            return Reply(answer.status, body.decode(), {name.lower(): value for name, value in answer.getheaders()})
         finally:
             connection.close()
 

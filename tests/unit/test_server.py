@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from agent.serve.lane import Answer, Incoming, Together
 from agent.serve.listener import Listener, listening
 from agent.serve.parking import Parking
 from agent.serve.server import Server
+from agent.serve.serving import MORE
 from cni import frame
 from cni.errors import ConfigInvalid
 from tests.fakes.descriptors import descriptors
@@ -73,6 +75,7 @@ def made(
     clock: Callable[[], float] = time.monotonic,
     parking: Parking | None = None,
     room: int = CONNECTIONS_MAX,
+    beside: Mapping[bytes, Together] = MappingProxyType({}),
 ) -> Server:
     return Server(
         at if isinstance(at, Listener) else Listener(at),
@@ -81,7 +84,7 @@ def made(
         arrival,
         on_death,
         workers=WORKERS,
-        together={b"DEL": together or Together(echoes)},
+        together={b"DEL": together or Together(echoes), **beside},
         is_trusted=is_trusted,
         on_wait=on_wait,
         clock=clock,
@@ -119,9 +122,9 @@ def answer(stream: socket.socket) -> frame.Response:
     return frame.decode_response(data)
 
 
-def asked(path: Path, stdin: bytes = b"hello") -> frame.Response:
+def asked(path: Path, stdin: bytes = b"hello", command: bytes = b"ADD") -> frame.Response:
     with connected(path) as stream:
-        stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"ADD"}, stdin)))
+        stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": command}, stdin)))
         return answer(stream)
 
 
@@ -269,6 +272,48 @@ def test_what_cannot_be_served_together_is_served_alone(path: Path) -> None:
     with serving(path, together=alone), connected(path) as stream:
         stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": b"DEL"}, b"bye")))
         assert answer(stream).stdout == b"bye"
+
+
+def test_who_waits_for_a_batch_keeps_it_from_nothing(path: Path) -> None:
+    """DELs of pods whose ADDs are begun wait for these, as many as there are threads for what is served alone; the ADDs
+    are finished all the same."""
+    first, second, waiting, finished = threading.Event(), threading.Event(), threading.Semaphore(0), threading.Event()
+
+    def begin(batch: Sequence[Incoming]) -> Callable[[], list[Answer]]:
+        number = batch[0].request.stdin
+        if number == b"0":
+            first.set()
+            second.wait(DEADLINE)
+        elif number == b"1":  # a third ADD waits, so this one is finished elsewhere
+            for _ in range(MORE):
+                waiting.acquire(timeout=DEADLINE)
+
+        def finish() -> list[Answer]:
+            if number == b"1":
+                finished.set()
+            return echoes(batch)()
+
+        return finish
+
+    def alone(incoming: Incoming) -> Answer:
+        if incoming.command == b"DEL":
+            waiting.release()
+            if not finished.wait(DEADLINE):
+                return Answer(frame.Response(1, b"the ADD was never finished"))
+        return echo(incoming)
+
+    lanes = {b"ADD": Together(begin, most=1)}
+    deletions = Together(lambda batch: lambda: [None for _ in batch])
+    with serving(path, alone, beside=lanes, together=deletions), ExitStack() as streams:
+        commands = [b"ADD"] * 3 + [b"DEL"] * (MORE + 4)
+        clients = [streams.enter_context(connected(path)) for _ in commands]
+        for number, (command, stream) in enumerate(zip(commands, clients, strict=True)):
+            stream.sendall(frame.encode(frame.Request({"CNI_COMMAND": command}, str(number).encode())))
+            assert first.wait(DEADLINE)
+            if number == 2:
+                assert asked(path, command=b"CHECK").stdout == b"hello"  # all that came before was read
+                second.set()
+        assert [answer(stream).stdout for stream in clients] == [str(number).encode() for number in range(len(clients))]
 
 
 def test_a_request_carries_the_number_at_its_arrival(path: Path) -> None:
