@@ -89,6 +89,8 @@ def trust(authorities: str, origin: str = "the CA") -> ssl.SSLContext:
     Not `ssl.create_default_context`: from Python 3.13 on it refuses CAs without key identifiers, as many clusters have.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # As Kubernetes' own clients: a cluster's CA may be one that a company's root vouches for, without that root.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         if authorities:
             context.load_verify_locations(cadata=authorities)

@@ -13,8 +13,8 @@ import socket
 import ssl
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -55,6 +55,13 @@ class _Request(NamedTuple):
     encoding: str = "gzip"
 
 
+class Opened(NamedTuple):
+    """A connection, and what it was opened with."""
+
+    access: Access
+    stream: ssl.SSLSocket
+
+
 class Unanswered(Exception):
     """There is no answer: *failure* says why, *after* is how many seconds the server wants to be left alone."""
 
@@ -74,15 +81,25 @@ class Conflict(Unanswered):
 
 
 class Connection:
-    """Made by `Api.connected`."""
+    """Made by `Api.connected`: one that is *opened*, and opened again where the server ended it with an answer, as
+    proxies may that keep none for the next request."""
 
-    def __init__(self, access: Access, stream: ssl.SSLSocket, whole: float = WHOLE) -> None:
-        self._access = access
+    def __init__(self, opened: Callable[[], Opened], whole: float = WHOLE) -> None:
+        self._opened = opened
         self._bound = whole
-        self._stream = stream
-        self._http = http.client.HTTPConnection(access.host, access.port)
+        self._open()
+
+    def _open(self) -> None:
+        self._access, self._stream = self._opened()
+        self._http = http.client.HTTPConnection(self._access.host, self._access.port)
         self._http.auto_open = 0  # never a connection anew, without TLS
-        self._http.sock = stream
+        self._http.sock = self._stream
+
+    def _set_out(self) -> None:
+        """Be ready for a request, whose answer is not waited for without end."""
+        if self._http.sock is None:
+            self._open()
+        self._stream.settimeout(ANSWER)
 
     def answer(self, path: str, parameters: Mapping[str, str], needs: str = LISTENING) -> bytes:
         """The whole answer to a GET. *needs* is what is told to lack where it is not permitted."""
@@ -97,7 +114,7 @@ class Connection:
     @contextmanager
     def _bounded(self) -> Iterator[None]:
         """The connection ends after a while, whatever comes by it."""
-        self._stream.settimeout(ANSWER)
+        self._set_out()
         timer = threading.Timer(self._bound, _shut, (self._stream,))
         timer.daemon = True
         timer.start()
@@ -120,7 +137,7 @@ class Connection:
         """The lines of the answer to a GET, as they come, until the server ends it. TryAgain after *silence* seconds
         without a byte."""
         with self._told():
-            self._stream.settimeout(ANSWER)
+            self._set_out()
             with self._asked(_Request("GET", path, parameters, encoding="identity"), LISTENING) as response:
                 self._stream.settimeout(silence)
                 rest = b""
@@ -169,6 +186,11 @@ class Api:
     @contextmanager
     def connected(self) -> Iterator[Connection]:
         """A new connection, with what the credentials are now. Unanswered: there is none."""
+        with ExitStack() as streams:
+            yield Connection(lambda: self._opened(streams), self._whole)
+
+    def _opened(self, streams: ExitStack) -> Opened:
+        """One that lasts as long as *streams*, and is held meanwhile."""
         try:
             access = self._credentials()
         except ConfigInvalid as failure:
@@ -182,14 +204,11 @@ class Api:
                 stream = access.context.wrap_socket(
                     plain, server_hostname=access.name, do_handshake_on_connect=False
                 )
-        with stream:
+            streams.enter_context(stream)
+            streams.callback(self._hold, None)
             self._hold(stream)
-            try:
-                with told(access.server):
-                    stream.do_handshake()
-                yield Connection(access, stream, self._whole)
-            finally:
-                self._hold(None)
+            stream.do_handshake()
+            return Opened(access, stream)
 
     def end(self) -> None:
         """No answer is waited for any more."""

@@ -171,7 +171,8 @@ class KubernetesNodes:
             is_new = found != self._heard
             self.own = own
             self._heard, self._version, self._is_new = found, version, self._is_new or is_new
-            self._succeeded()
+            # Not yet the end of the failures in a row: the watch from there may be refused, too.
+            self._failure = None
         log.info("the nodes are listed", extra={"nodes": len(found), "source": self.origin})
         if is_new:
             wake()
@@ -193,8 +194,12 @@ class KubernetesNodes:
                 what = f"it is a {page.kind!r} of version {page.metadata.resource_version!r}"
                 raise _garbled(self.origin, "a list", what)
             found.update((node.metadata.name, described(node)) for node in page.items or ())
+            if "" in found:
+                raise _garbled(self.origin, "a list", "an item has no name")
             if not page.metadata.rest:
                 return found, own, page.metadata.resource_version
+            if page.metadata.rest == asked.get("continue"):
+                raise _garbled(self.origin, "a list", "a page is followed by itself")
             asked["continue"] = page.metadata.rest
 
     def _watched(self, connection: Connection, wake: Callable[[], None]) -> None:
@@ -219,8 +224,9 @@ class KubernetesNodes:
                 # as many again.
                 self._version = ""
             raise
-        if is_silent and self._clock() - began < self._pace.again[0]:
+        if self._clock() - began < self._pace.again[0]:
             raise Unanswered(TryAgain(f"{self.origin} ends every watch at once"))
+        self._failures = 0
 
     def _is_news(self, line: bytes) -> bool:
         """Take in one line of a watch: whether it changes anything."""
@@ -235,11 +241,13 @@ class KubernetesNodes:
         except ValueError as error:
             raise _garbled(self.origin, "a watch", error) from error
         name, now = node.metadata.name, described(node) if event.type in ("ADDED", "MODIFIED") else None
+        if not name and event.type != "BOOKMARK":
+            raise _garbled(self.origin, "a watch", f"what was {event.type} has no name")
         with self._lock:
             if is_own:
                 self.own = own
             self._version = node.metadata.resource_version or self._version
-            self._succeeded()
+            self._failure, self._failures = None, 0
             if now == self._heard.get(name) or (now is None and event.type != "DELETED"):
                 return False  # a heartbeat, a label, a bookmark
             if now is None:
@@ -248,9 +256,6 @@ class KubernetesNodes:
                 self._heard[name] = now
             self._is_new = True
             return True
-
-    def _succeeded(self) -> None:
-        self._failure, self._failures = None, 0
 
     def _failed(self, unanswered: Unanswered) -> float:
         """The seconds until the next try."""

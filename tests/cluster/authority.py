@@ -33,14 +33,15 @@ class Pair(NamedTuple):
 
 
 class Authority:
-    """A CA of its own key. As clusters' CAs often are, it is without key identifiers."""
+    """A CA of its own key, for which *by* vouches, or else itself. As clusters' CAs often are, it is without key
+    identifiers."""
 
-    def __init__(self, name: str = "kubernetes") -> None:
+    def __init__(self, name: str = "kubernetes", by: Authority | None = None) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
-        made = self._builder(self._name, self._key, datetime.timedelta(0))
+        made = (by or self)._builder(self._name, self._key, datetime.timedelta(0))
         made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        self.pem = _pem(made.sign(self._key, hashes.SHA256()))
+        self.pem = _pem(made.sign((by or self)._key, hashes.SHA256()))
 
     def issue(
         self, name: str, addresses: Sequence[str] = (), *, age: datetime.timedelta = datetime.timedelta(0)

@@ -16,7 +16,7 @@ from cluster.access import Credentials, service_account, trust
 from cluster.apiserver import Api, Unanswered
 from cluster.kubeconfig import kubeconfig
 from cluster.kubernetes import KubernetesNodes, Pace
-from cni.errors import ConfigInvalid
+from cni.errors import ConfigInvalid, Failure
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.authority import Authority
 from tests.cluster.listener import listening
@@ -93,6 +93,20 @@ def test_a_ca_that_is_rotated(api: ApiServer, credentials: Callable[..., Credent
         api.store.put(node("n3", ["192.0.2.3"], ["10.1.3.0/24"]))
         heard.knows("n1 n2 n3")
     assert refused(api) == 0
+
+
+def test_a_ca_that_another_vouches_for(
+    api: ApiServer, credentials: Callable[..., Credentials], tmp_path: Path
+) -> None:
+    """A company's root stands over the cluster's CA, and is not in the file: what is is believed, as by kubectl."""
+    api.store.put(node("n1", ["192.0.2.1"], ["10.1.1.0/24"]))
+    api.rotate(Authority("the cluster", by=Authority("the company")))
+    made = KubernetesNodes(Api(credentials()), "the test's", time.monotonic, lambda: 0.5)
+    made.look()
+    assert [one.name for one in made.nodes] == ["n1"]
+    (tmp_path / "ca.crt").write_text(Authority("the company").pem)
+    with pytest.raises(Failure, match="its certificate is not believed"):
+        made.look()
 
 
 def test_a_ca_that_comes_late(api: ApiServer, credentials: Callable[..., Credentials], tmp_path: Path) -> None:

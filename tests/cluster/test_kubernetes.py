@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cluster.access import Credentials
-from cluster.apiserver import Api, Unanswered
+from cluster.apiserver import Api, Gone, Unanswered
 from cluster.kept import Kept
 from cluster.kubernetes import KubernetesNodes, Pace
 from cni.errors import Failure, TryAgain
@@ -273,6 +273,30 @@ def test_tries_are_spread_and_become_rare(api: ApiServer, source: Make) -> None:
         pauses.append(one._failed(caught.value))  # type: ignore[arg-type]
     assert pauses == [1.5, 3.0, 6.0, 12.0, 24.0, 45.0, 45.0, 45.0]
     assert one._failed(Unanswered(TryAgain("429"), 60.0)) == 60.0
+
+
+def test_a_server_that_forgets_at_once_is_asked_ever_more_rarely(api: ApiServer, source: Make) -> None:
+    """It gives a list and does not know that any more when it is to be watched from there (410). Only the first such
+    list comes soon: an API server in trouble is not asked for all again and again by all agents."""
+    put(api, 1)
+    page = api.store.page
+
+    def forgetful(at: int | None, after: str, limit: int, name: str = "") -> Any:
+        found = page(at, after, limit, name)
+        api.store.touch("n1")
+        api.store.forget()
+        return found
+
+    api.store.page = forgetful  # type: ignore[method-assign]
+    one, pauses = source(again=(1.0, 30.0)), []
+    for _ in range(4):
+        with pytest.raises(Gone) as caught:
+            one.listen(lambda: None)
+        pauses.append(one._failed(caught.value))
+    assert pauses == [0.001, 2.0, 4.0, 8.0]
+    api.store.page = page  # type: ignore[method-assign]
+    with listening(one) as heard:
+        heard.until(lambda: one._failures == 0)
 
 
 def test_an_api_server_that_is_away_changes_nothing(api: ApiServer, source: Make) -> None:

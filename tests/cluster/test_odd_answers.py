@@ -34,26 +34,38 @@ def http(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
+CLOSE = "Connection: close"
 LIST = http(json.dumps(EMPTY).encode())
+MORE = http(json.dumps({**EMPTY, "metadata": {"resourceVersion": "7", "continue": "there"}}).encode())
 WATCH = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
 @contextmanager
 def saying(directory: Path, *answers: bytes) -> Iterator[KubernetesNodes]:
-    """The nodes of a server that gives these *answers*, one to a request, and listens to none of them."""
+    """The nodes of a server that gives these *answers*, one to a request, and listens to none of them. One that says
+    that it closes the connection does."""
     authority = Authority()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.issue("odd", ["127.0.0.1"]).write(directory, "odd"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20.0)  # where nobody comes for what is left
 
         def serve() -> None:
+            left = list(answers)
+            with suppress(OSError):
+                serve_one(left)
+                while left:
+                    serve_one(left)
+
+        def serve_one(left: list[bytes]) -> None:
             plain, _ = listener.accept()
-            wrapped = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
-            with suppress(OSError), wrapped as stream:
+            with context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False) as stream:
                 stream.do_handshake()
-                for answer in answers:
+                is_closed = False
+                while left and not is_closed:
                     stream.recv(1 << 16)
-                    stream.sendall(answer)
+                    is_closed = CLOSE.encode() in left[0]
+                    stream.sendall(left.pop(0))
 
         server = threading.Thread(target=serve)
         server.start()
@@ -80,6 +92,20 @@ def test_an_answer_may_be_compressed(tmp_path: Path) -> None:
     assert [one.name for one in found.nodes] == ["n1"]
 
 
+def test_a_connection_need_not_last(tmp_path: Path) -> None:
+    """A proxy may keep none for the next request: there is another for each, and what is said last counts."""
+    pages = [
+        {**EMPTY, "metadata": {"resourceVersion": "7", "continue": rest}, "items": [{"metadata": {"name": name}}]}
+        for name, rest in (("n1", "n2"), ("n2", "n3"), ("n3", ""))
+    ]
+    answers = [http(json.dumps(page).encode(), "200 OK", CLOSE) for page in pages]
+    with saying(tmp_path, *answers, WATCH + b'{"type": "ADD') as found:
+        with pytest.raises(Unanswered, match="IncompleteRead"):
+            found.listen(lambda: None)
+        found.refresh()
+    assert sorted(one.name for one in found.nodes) == ["n1", "n2", "n3"]
+
+
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
@@ -92,6 +118,10 @@ def test_an_answer_may_be_compressed(tmp_path: Path) -> None:
         ((LIST, WATCH + b"not JSON\n"), "a watch"),
         ((LIST, WATCH + b'{"type": "ADD'), "IncompleteRead"),
         ((LIST, WATCH), "ends every watch at once"),
+        ((LIST, WATCH + b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "8"}}}\n'), "watch at once"),
+        ((LIST, WATCH + b'{"type": "ADDED", "object": {"kind": "Status"}}\n'), "what was ADDED has no name"),
+        ((http(b'{"kind": "NodeList", "metadata": {"resourceVersion": "7"}, "items": [{}]}'),), "an item has no name"),
+        ((MORE, MORE), "a page is followed by itself"),
         ((http(b'{"x": ' + b"[" * 50000),), "it is nested too deeply"),
         ((LIST, WATCH + b'{"x": ' + b"[" * 50000 + b"\n"), "it is nested too deeply"),
     ],

@@ -16,7 +16,7 @@ from demo.lab import Lab, eventually
 from tests.deploy import image
 from tests.deploy.manifests import rendered
 from tests.runtime import daemon
-from tests.runtime.daemon import RELEASES, Machine
+from tests.runtime.daemon import OTHER, RELEASES, Machine
 from tests.runtime.daemonset import AgentPod, configured
 
 
@@ -33,6 +33,7 @@ class Cluster:
     params=[
         pytest.param(("1.6", True), id="1.6-in-pods"),
         pytest.param(("2", False), id="2"),
+        *(pytest.param((release, False), id=release) for release in OTHER),
     ],
 )
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:

@@ -100,11 +100,18 @@ class Release:
 
 
 RUNC: Final = ROOT / ".venv/debian/usr/sbin/runc"
+OTHER: Final = {
+    name: Release(Path(programs), Path("/usr/lib/cni"))
+    for name, programs in os.environ.items()
+    if name == "CONTAINERD"
+}
 RELEASES: Final[Mapping[str, Release]] = {
     "1.6": Release(ROOT / ".venv/debian/usr/bin", Path("/usr/lib/cni")),
     "2": Release(ROOT / ".venv/debian-testing/usr/bin", ROOT / ".venv/debian-testing/usr/lib/cni"),
+    **OTHER,
 }
-"""Debian 12's, which speaks cniVersion 1.0.0 at most, and Debian testing's, which speaks 1.1.0 and asks STATUS."""
+"""Debian 12's, which speaks cniVersion 1.0.0 at most, and Debian testing's, which speaks 1.1.0 and asks STATUS; by hand
+another of before release 2, whose programs are in the directory that CONTAINERD names."""
 
 
 @dataclass(slots=True)
