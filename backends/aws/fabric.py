@@ -101,7 +101,7 @@ class EniFabric:
             "EC2",
             left,
             can_grow=self._can_grow(pool),
-            is_silent=self.cloud.is_silent,
+            silence=self.cloud.silence,
             obstacles=obstacles,
             remedy="this instance can have no more: run fewer pods on it, or use a larger type",
         )
@@ -116,7 +116,12 @@ class EniFabric:
             cloud="EC2",
             interfaces=len(self.inventory.enis),
             most=self._stock.most,
-            obstacles=(*self._assumed(), *map(str, self._obstacles.all()), *self._conflicts()),
+            obstacles=(
+                *short.silent("EC2", self.cloud.silence),
+                *self._assumed(),
+                *map(str, self._obstacles.all()),
+                *self._conflicts(),
+            ),
             under_way=tuple(f"{one.kind} {one.eni or one.subnet}" for one in self.inventory.intents),
             calls=dict(self.cloud.calls),
             undelivered=self._undelivered(),

@@ -48,6 +48,7 @@ class Cloud:
         self._memory = memory
         self._clock = clock
         self._about = about
+        self._lost = ""
         self.calls: Counter[tuple[str, str]] = Counter()
         self.throttled: Counter[str] = Counter()
 
@@ -55,6 +56,11 @@ class Cloud:
     def is_silent(self) -> bool:
         """Whether it gives no answers."""
         return self._pacer.is_open
+
+    @property
+    def silence(self) -> str:
+        """What came instead of the last answer, if it *is_silent*; '' if not."""
+        return self._lost if self.is_silent else ""
 
     def ready(self, action: str, about: str = "") -> None:
         """Later: *action* may not be called now, on the object *about*."""
@@ -82,6 +88,7 @@ class Cloud:
         except Lost as error:
             self.calls[action, error.code] += 1
             self._pacer.lost(self._clock())
+            self._lost = str(error)
             raise
         except Refused as error:
             self.calls[action, error.code] += 1

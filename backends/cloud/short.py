@@ -11,13 +11,14 @@ from cni.errors import Exhausted, Failure, TryAgain
 
 
 def shortage(
-    cloud: str, left: str, *, can_grow: bool, is_silent: bool, obstacles: Sequence[Failure], remedy: str
+    cloud: str, left: str, *, can_grow: bool, silence: str, obstacles: Sequence[Failure], remedy: str
 ) -> Shortage:
-    """That there is none: *left* says how many there are. If it *can_grow*, the *cloud* will answer, unless that
-    *is_silent*; else one of the *obstacles* is the reason, which passes soon if none of them is somebody's to remove,
-    or the end is reached, for which there is a *remedy*."""
-    if can_grow and is_silent:
-        return Shortage(TryAgain(f"{left}, and {cloud} gives no answers", "the agent goes on asking"), may_end=False)
+    """That there is none: *left* says how many there are. If it *can_grow*, the *cloud* will answer, unless
+    there is *silence*; else one of the *obstacles* is the reason, which passes soon if none of them is somebody's to
+    remove, or the end is reached, for which there is a *remedy*."""
+    if can_grow and silence:
+        why = TryAgain(f"{left}, and {_silent(cloud)}", f"{silence}; the agent goes on asking")
+        return Shortage(why, may_end=False)
     if can_grow:
         details = str(obstacles[0]) if obstacles else ""
         return Shortage(TryAgain(f"{left}, waiting for more of {cloud}", details), may_end=True)
@@ -26,6 +27,15 @@ def shortage(
         first = (lasting or obstacles)[0]
         return Shortage(type(first)(f"{left}; {first.message}", first.details), may_end=not lasting)
     return Shortage(Exhausted(left, remedy), may_end=False)
+
+
+def silent(cloud: str, silence: str) -> list[str]:
+    """What there is to say of a *cloud* in whose answers' stead there is *silence*; nothing where that is ''."""
+    return [f"{_silent(cloud)}: {silence}"] if silence else []
+
+
+def _silent(cloud: str) -> str:
+    return f"{cloud} gives no answers"
 
 
 def undelivered(addresses: Collection[IPAddress], blocks: Iterable[IPNetwork]) -> tuple[str, ...]:

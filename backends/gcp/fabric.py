@@ -127,7 +127,7 @@ class AliasFabric:
             "GCP",
             f"no address is free: {pool.used} of {total} addresses in use, {ranges}",
             can_grow=self._can_grow(pool),
-            is_silent=self.cloud.is_silent,
+            silence=self.cloud.silence,
             obstacles=self._obstacles.growing(),
             remedy=remedy,
         )
@@ -148,7 +148,11 @@ class AliasFabric:
             cloud="GCP",
             interfaces=int(seen is not None),
             most=1,
-            obstacles=(*map(str, self._obstacles.all()), *self._left_alone()),
+            obstacles=(
+                *short.silent("GCP", self.cloud.silence),
+                *map(str, self._obstacles.all()),
+                *self._left_alone(),
+            ),
             under_way=tuple(f"{one.kind} {' '.join(one.blocks)}".rstrip() for one in self.holding.intents),
             calls=dict(self.cloud.calls),
             throttled=dict(self.cloud.throttled),

@@ -433,7 +433,12 @@ def test_no_answers_at_all(place: Place) -> None:
     assert len(machine.pods) == 16
     assert sum(place.region.calls.values()) < 30
     assert machine.fabric.cloud.is_silent
-    assert "gives no answers" in machine.fabric.shortage(NO_ADDRESS).failure.message
+    told = machine.fabric.shortage(NO_ADDRESS).failure
+    assert "gives no answers" in told.message
+    assert "InternalError" in told.details
+    (obstacle,) = machine.fabric.report().obstacles
+    assert obstacle.startswith("EC2 gives no answers: ")
+    assert "InternalError" in obstacle
     place.region.faults.clear()
     machine.run(300)
     well(machine)

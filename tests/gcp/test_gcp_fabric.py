@@ -442,9 +442,14 @@ def test_a_silent_api_is_told(place: Place) -> None:
     told = node.fabric.shortage(NO_ADDRESS)
     assert not told.may_end
     assert "GCP gives no answers" in str(told.failure)
+    assert "no route" in str(told.failure)
+    (obstacle,) = node.fabric.report().obstacles
+    assert obstacle.startswith("GCP gives no answers: ")
+    assert "no route" in obstacle
     node.refusals.clear()
     node.run(200)
     assert not node.parked
+    assert node.fabric.report().obstacles == ()
     well(node)
 
 
