@@ -61,9 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.check:
                 return check.tell(options.config)
         config = configuration.load(options.config, hostname=hostname(os.environ))
-        faulthandler.enable()  # a supervisor that ends us by SIGABRT has the log say where every thread was
+        stderr = outlets.standard_error()
+        faulthandler.enable(stderr)  # a supervisor that ends us by SIGABRT has the log say where every thread was
         life = Life()
-        outlet = Outlet(outlets.to(sys.stderr.fileno()), life.die)
+        outlet = Outlet(outlets.to(stderr), life.die)
         logs.install(config.log.level, config.log.format, outlet)
         say = outlet.put
         # Threads share one heap instead of one each: their garbage is small, and the memory is the node's.

@@ -17,6 +17,7 @@ from typing import Final
 
 MOST: Final = 1 << 20
 """Bytes that wait for the reader, some five thousand lines. What comes then is dropped: what led there tells more."""
+STDERR: Final = 2
 FLUSH: Final = 0.5
 """Seconds for what waits to be taken at the end."""
 
@@ -96,6 +97,15 @@ class Outlet(logging.Handler):
         if is_due:
             what = {"msg": "lines of the log were dropped: nobody took them", "name": __name__, "dropped": missing}
             self.emit(logging.makeLogRecord({**what, "levelno": logging.WARNING, "levelname": "WARNING"}))
+
+
+def standard_error() -> int:
+    """The descriptor of the standard error. Where a caller closed it, or one before it, nothing reads it from now on: a
+    file of ours that was given such a number would have lines written into it."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(spare)
+    return STDERR
 
 
 def to(descriptor: int) -> Callable[[bytes], None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -146,6 +148,17 @@ def test_one_that_was_stopped_and_goes_on_goes_on(node: Node) -> None:
         time.sleep(0.2)
         node.runtime.call("STATUS")
     assert "stopping" not in node.log.read_text()
+    assert node.stop() == 0
+
+
+def test_one_that_is_started_without_standard_streams_serves(node: Node) -> None:
+    """And what a caller has closed is no file of the agent's, into which its log would go."""
+    node.launcher = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    node.start()
+    node.delete(node.add())
+    assert node.agent is not None
+    streams = [Path(f"/proc/{node.agent.pid}/fd/{number}").readlink() for number in range(3)]
+    assert streams == [Path(os.devnull)] * 3
     assert node.stop() == 0
 
 
