@@ -120,13 +120,14 @@ class KubernetesNodes:
             # Before anything is changed by it: an agent that is started anew goes on from there.
             self._texts = {one: self._texts.get(one) or written(one) for one in self._nodes}
             self._kept.save(b"[" + b",\n".join(self._texts.values()) + b"]")
-        self._error = None
+        now: Failure | None = None  # whoever reads meanwhile must not take it for being over
         if failure is not None and not self._nodes:
-            self._error = TryAgain("the cluster's nodes are not known yet", str(failure))
+            now = TryAgain("the cluster's nodes are not known yet", str(failure))
         elif failure is not None and is_late:
             known = "the nodes that were known last are used"
-            self._error = type(failure)(failure.message, "; ".join(filter(None, (failure.details, known))))
-        return self._nodes != before or str(self._error) != str(error)
+            now = type(failure)(failure.message, "; ".join(filter(None, (failure.details, known))))
+        self._error = now
+        return self._nodes != before or str(now) != str(error)
 
     # --- the thread that listens ----------------------------------------------------------------------------------
 

@@ -18,11 +18,11 @@ from agent.config import load
 from agent.config.schema import Config
 from agent.start import nodes
 from cluster import apiserver
-from cluster.access import access, trust
+from cluster.access import Access, access, trust
 from cluster.apiserver import Api, Unanswered
 from cluster.kubeconfig import kubeconfig
 from cluster.kubernetes import KubernetesNodes, Pace
-from cni.errors import ConfigInvalid
+from cni.errors import ConfigInvalid, Failure
 from tests.cluster.authority import Authority
 
 EMPTY = {"kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"}, "items": []}
@@ -223,3 +223,26 @@ def test_outside_a_pod_there_is_no_service_account(config: Config) -> None:
     """What else can be configured is said."""
     with pytest.raises(ConfigInvalid, match=r"give nodes\.kubeconfig"):
         nodes.source(config, {})
+
+
+def test_what_lasts_is_told_all_the_while() -> None:
+    """To whoever reads, as Prometheus does, at the moment at which it is found to be so still."""
+    seen: list[Failure | None] = []
+
+    class Met(ConfigInvalid):
+        def __str__(self) -> str:
+            seen.append(source.error)
+            return "there is no token"
+
+    def none() -> Access:
+        raise Met("there is no token")
+
+    source = KubernetesNodes(Api(none), "nowhere", lambda: 0.0, lambda: 0.5, None)
+    with pytest.raises(Unanswered) as found:
+        source.listen(lambda: None)
+    source._failed(found.value)
+    source.refresh()
+    seen.clear()
+    assert not source.refresh()
+    assert seen
+    assert all(seen)
