@@ -96,7 +96,8 @@ def test_the_probes_ask_where_the_agent_answers(overlay: str, config: Config) ->
 
 @OVERLAID
 def test_the_agent_has_the_power_that_the_unit_gives_it_and_no_more(overlay: str) -> None:
-    """Not privileged; the same capabilities as systemd's unit has."""
+    """Not privileged; the same capabilities as systemd's unit has. Where SELinux is enforced it may write what is the
+    node's, by files that are of no category."""
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.read(DEPLOY / "routable-agent.service")
     context = rendered(f"overlays/{overlay}").agent["securityContext"]
@@ -104,6 +105,7 @@ def test_the_agent_has_the_power_that_the_unit_gives_it_and_no_more(overlay: str
     assert context["capabilities"]["drop"] == ["ALL"]
     has = {f"CAP_{one}" for one in context["capabilities"]["add"]}
     assert has == set(unit["Service"]["CapabilityBoundingSet"].split())
+    assert context["seLinuxOptions"] == {"type": "spc_t", "level": "s0"}
 
 
 @OVERLAID
@@ -168,6 +170,7 @@ def test_bird_has_pods_of_its_own() -> None:
     agent, bird = one.agent, one.pods("routable-bird").container
     assert (bird["image"], bird["imagePullPolicy"]) == (agent["image"], agent["imagePullPolicy"])
     assert bird["command"] == ["routablectl", "bgp", "run"]
+    assert bird["securityContext"]["seLinuxOptions"] == agent["securityContext"]["seLinuxOptions"]
     assert tomllib.loads(one.config)["bgp"]["start_bird"] is False
     assert all(mount in agent["volumeMounts"] for mount in bird["volumeMounts"])
     assert [mount["name"] for mount in bird["volumeMounts"]] == ["config", "run"]

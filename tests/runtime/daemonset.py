@@ -144,6 +144,7 @@ def _security(context: Mapping[str, Any], shared: tuple[str, ...]) -> dict[str, 
         "readonly_rootfs": context["readOnlyRootFilesystem"],
         "masked_paths": MASKED,
         "readonly_paths": READ_ONLY,
+        "selinux_options": context["seLinuxOptions"],
         "seccomp": {"profile_type": SECCOMP[context["seccompProfile"]["type"]]},
     }
 

@@ -50,8 +50,10 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "Mount": "container_path:1:string host_path:2:string readonly:3:bool propagation:5:number",
     "Capability": "add_capabilities:1:*string drop_capabilities:2:*string",
     "SecurityProfile": "profile_type:1:number",
+    "SELinuxOption": "type:3:string level:4:string",
     "LinuxContainerSecurityContext": "capabilities:1:Capability privileged:2:bool namespace_options:3:NamespaceOption"
-    " run_as_user:5:Int64Value readonly_rootfs:7:bool masked_paths:13:*string readonly_paths:14:*string"
+    " selinux_options:4:SELinuxOption run_as_user:5:Int64Value"
+    " readonly_rootfs:7:bool masked_paths:13:*string readonly_paths:14:*string"
     " seccomp:15:SecurityProfile",
     "Int64Value": "value:1:number",
     "LinuxContainerConfig": "security_context:2:LinuxContainerSecurityContext",
