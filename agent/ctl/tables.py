@@ -89,11 +89,17 @@ def history(wanted: str, tenures: Sequence[Document]) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns under their heads, as wide as their widest cell."""
-    lines = [tuple(head), *(tuple(row) for row in rows)]
+    lines = [tuple(head), *(tuple(map(visible, row)) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def visible(text: str, besides: str = "") -> str:
+    """*text* with what is no sign, and not *besides*, written out: a name that somebody else chose shall neither break
+    a line nor tell a terminal anything."""
+    return "".join(one if one.isprintable() or one in besides else repr(one)[1:-1] for one in text)
 
 
 def when(seconds: float) -> str:
@@ -138,7 +144,8 @@ def _problems(problems: Sequence[Document]) -> list[str]:
     is_ready = not any(one["by_status"] for one in problems)
     lines = ["ready, CNI STATUS succeeds; but" if is_ready else "not ready, CNI STATUS fails"]
     return lines + [
-        ": ".join(filter(None, (f"problem {one['code']}", one["msg"], one["details"]))) for one in problems
+        visible(": ".join(filter(None, (f"problem {one['code']}", one["msg"], one["details"]))), "\n")
+        for one in problems
     ]
 
 
@@ -165,7 +172,7 @@ def _peer(one: Document) -> tuple[str, ...]:
 
 
 def _event(one: Document) -> str:
-    text = str(one["text"]).replace("\n", "\n      ")
+    text = visible(str(one["text"]), "\n").replace("\n", "\n      ")
     return f"  {when(one['time'])}  {text}"
 
 

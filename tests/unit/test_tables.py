@@ -137,6 +137,17 @@ def test_troubles_are_told_at_the_top_and_the_mending_at_the_end() -> None:
     )
 
 
+def test_what_others_chose_is_shown_and_tells_a_terminal_nothing() -> None:
+    """A pod's name comes with the runtime's arguments, and could hold anything: it breaks no row."""
+    lease = {**document()["leases"][0], "pod": "\u00fc/we\nb\x1b[2J\udcff"}
+    problem = {"kind": "pods", "by_status": False, "code": 51, "msg": "a\x1b[1m", "details": "b\nc"}
+    event = {"time": 0.0, "text": "released\x07"}
+    text = tables.status(document(leases=[lease], problems=[problem], events=[event]), NOW)
+    assert "\n10.244.1.1  \u00fc/we\\nb\\x1b[2J\\udcff  0123456789abc  eth0    2h\n" in text
+    assert "\nproblem 51: a\\x1b[1m: b\nc\n" in text
+    assert text.endswith("released\\x07")
+
+
 def test_what_status_does_not_tell_leaves_the_node_ready() -> None:
     """A full pool is a problem, and the node is ready all the same."""
     full = {"kind": "pool", "by_status": False, "code": 100, "msg": "no free address", "details": ""}
