@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from agent.node import pod as pods
 from agent.node.ledger import Asked
-from backends.podlink import link_name, remains
+from backends.podlink import link_name, own_table, remains
 from backends.wiring import Wiring
 from cni.errors import EnvironmentInvalid, Failure, InterfaceExists, KernelRefused
-from cni.spec import Attachment
+from cni.spec import Attachment, Identity
 from dataplane.diff import Change, diff, standing
-from dataplane.items import Plan
+from dataplane.items import Plan, Rule, Space
+from dataplane.observe import Pod
 from dataplane.seam import Dataplane
 from ipam.store import Record
 
@@ -53,7 +54,15 @@ class Wires:
         if not is_it:
             return None
         met = replace(record, netns=netns, space=space)
-        return self.beside_others(met) if record.space is None else met
+        return self.beside_others(self._as_found(met, space)) if record.space is None else met
+
+    def _as_found(self, record: Record, space: Identity) -> Record:
+        """The record of which the pod's own rules tell in which families it has no default route."""
+        place = Space(record.netns, space)
+        have = self._dataplane.observe([Pod(place, record.lease.who.ifname, has_rules=True)])
+        table = own_table(link_name(record.lease.who))
+        families = frozenset(item.family for item in have.values() if isinstance(item, Rule) and item.table == table)
+        return replace(record, beside=Asked("", beside=families).beside_of(record.lease))
 
     def beside_others(self, record: Record) -> Record:
         """The record without the default routes that others have in its pod now."""

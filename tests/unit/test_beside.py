@@ -109,3 +109,22 @@ def test_a_first_network_made_again_after_the_second_became_the_first(world: Wor
     assert record.beside == (4, 6)
     world.restart()
     assert world.problems() == []
+
+
+def test_a_network_without_a_default_route_whose_journal_was_lost(tmp_path: Path) -> None:
+    """Its rules in the pod tell: CHECK finds all as it was, its link gets no default route when it is made again, and
+    its DEL leaves nothing in the pod that lives on."""
+    with lived_in(tmp_path, OTHER, "/run/netns/b") as world:
+        world.kernel.add_netns(NETNS)
+        before = world.kernel.ours()
+        world.add(FIRST, NETNS, ASKED)
+        world.lose_store()
+        world.restart()
+        world.node.check(FIRST, NETNS, "", 0)
+        assert world.problems() == []
+        world.kernel.drift(Key(HOST, "link", link_name(FIRST)), None)
+        world.reconcile()
+        assert world.problems() == []
+        assert world.kernel.defaults(NETNS, "") == frozenset()
+        assert world.node.delete(FIRST)
+        assert world.kernel.ours() == before
