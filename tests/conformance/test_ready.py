@@ -85,7 +85,7 @@ def test_the_agent_is_rolled(node: Node) -> None:
     ADD would wait for it, too."""
     with ready(node):
         node.stop()
-        time.sleep(6)
+        time.sleep(4)
         node.start()
 
 

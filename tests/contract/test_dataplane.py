@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -87,7 +88,7 @@ class RealWorld:
         self.dataplane: Dataplane = self._kernel
 
     def netns(self) -> str:
-        place = Place.make(f"contract{next(_NUMBERS)}")
+        place = Place.make(f"contract{os.getpid()}-{next(_NUMBERS)}")
         self._places[str(place.path)] = place
         return str(place.path)
 

@@ -117,7 +117,7 @@ def own() -> Iterator[Netns]:
 @pytest.fixture
 def netns() -> Iterator[str]:
     """A pod's namespace."""
-    place = Place.make("edges")
+    place = Place.make(f"edges{os.getpid()}")
     yield str(place.path)
     if place.path.exists():
         place.remove()
@@ -524,7 +524,7 @@ def test_a_pod_that_fills_its_namespace(own: Netns, netns: str, tmp_path: Path, 
         file = tmp_path / "batch"
         lines = (words.format(high=number >> 8, low=number & 255) for number in range(MOST + 200))
         file.write_text("\n".join(lines))
-        Place("edges").run("ip", "-batch", str(file))
+        Place(f"edges{os.getpid()}").run("ip", "-batch", str(file))
         (link,) = kernel.observe([Pod(netns, "eth0", is_link_alone=True)]).values()
         assert link == want[link.key]
         same(kernel.observe([PodLink(LINK)]), {key: item for key, item in want.items() if key.place == HOST})

@@ -84,7 +84,7 @@ def test_of_many_nexthops_anothers_is_found_too(kernel: Kernel) -> None:
 
 def test_a_pod_that_is_gone_has_nothing_to_be_removed(kernel: Kernel) -> None:
     """It took all along; but nothing can be made there."""
-    place = Place.make("refused")
+    place = Place.make(f"refused{os.getpid()}")
     path = str(place.path)
     kernel.apply(diff({}, pod(path)))
     inside = {key: item for key, item in pod(path).items() if key.place == path}
