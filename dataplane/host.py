@@ -26,7 +26,8 @@ class Facts(NamedTuple):
     *ruled* are the families (4, 6) in which other programs' rules come before the main table: a VPN client's, for one.
     *dropping* are iptables' chains FORWARD that drop by policy. *speaks_as* are the families in which the host itself
     would speak to pods as another address than the node's. *advertised* are the links that take
-    router advertisements. *is_ipv6_off*: new links have IPv6 switched off.
+    router advertisements. *is_ipv6_off*: new links have IPv6 switched off. *missing* are the node's addresses that no
+    link has, where one has another of them.
     """
 
     ruled: frozenset[int] = frozenset()
@@ -34,6 +35,7 @@ class Facts(NamedTuple):
     speaks_as: frozenset[int] = frozenset()
     advertised: frozenset[str] = frozenset()
     is_ipv6_off: bool = False
+    missing: frozenset[str] = frozenset()
 
 
 NOTHING: Final = Facts()
@@ -57,6 +59,7 @@ def look(forward: Forward, settings: Path, uplink: str, addresses: Collection[st
         _speaks_as(held, addresses),
         frozenset(link for link in links if _sysctl(settings / f"net/ipv6/conf/{link}/accept_ra") in ("1", "2")),
         _sysctl(settings / "net/ipv6/conf/default/disable_ipv6") == "1",
+        _missing(held, addresses),
     )
 
 
@@ -90,6 +93,12 @@ def _speaks_as(held: Collection[_Held], addresses: Collection[str]) -> frozenset
     mine = {6 if ":" in one.address else 4 for one in held if one.address in addresses}
     others = ({4} if four and four[0].address not in addresses else set()) | ({6} if six else set())
     return frozenset(others & mine)
+
+
+def _missing(held: Collection[_Held], addresses: Collection[str]) -> frozenset[str]:
+    """Where no link has any of them, an uplink was set by somebody who knows why."""
+    missing = frozenset(addresses).difference(one.address for one in held)
+    return missing if len(missing) < len(addresses) else frozenset()
 
 
 def _name(index: int) -> str:

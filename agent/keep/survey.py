@@ -149,7 +149,8 @@ class Survey:
         if last is not None and last.wiring is wiring and last.peers == peers:
             return last if last.blocks == found.blocks else last._replace(blocks=found.blocks)
         wired = wiring.node(peers)
-        flawed = (Unserved(peer.name, "; ".join(peer.flaws)) for peer in peers if peer.flaws)
+        flawed = [Unserved(peer.name, "; ".join(peer.flaws)) for peer in peers if peer.flaws]
+        flawed += [Unserved(here.name, f"no link of it has its address {one}") for one in facts.missing]
         wired = wired._replace(unserved=(*wired.unserved, *sorted(flawed)))
         self._tell(wired, last)
         return Surroundings(site, peers, wiring, wired, found.blocks)

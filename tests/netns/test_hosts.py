@@ -92,6 +92,28 @@ def test_the_nodes_address_on_the_loopback() -> None:
         assert traffic.seen_by_tcp(one.place, two.place, two.address(4), size=1 << 20) == one.address(4)
 
 
+def test_an_address_of_the_list_that_the_node_has_not() -> None:
+    """Of one family: that node's status says so, and that it is mended; its pods are reached by the other meanwhile."""
+    with built(family="dual", nodes=2) as lab:
+        node, other = lab.nodes
+        pod, beyond = node.add(), other.add()
+        right = node.addresses
+        wrong = f"{node.address(6)}:7"
+        node.addresses = [node.address(4), wrong]
+        lab.write_nodes()
+        eventually("it is told", lambda: len(node.status()["problems"]) == 1)
+        (problem,) = node.status()["problems"]
+        assert (problem["code"], problem["by_status"]) == (51, False)
+        assert node.name in problem["msg"]
+        assert problem["details"] == f"no link of it has its address {wrong}"
+        assert other.status()["problems"] == []
+        assert traffic.seen_by_tcp(beyond.place, pod.place, pod.address(4)) == beyond.address(4)
+        node.addresses = right
+        lab.write_nodes()
+        eventually("it is told no more", lambda: node.status()["problems"] == [])
+        assert traffic.seen_by_tcp(beyond.place, pod.place, pod.address(6)) == beyond.address(6)
+
+
 def test_a_host_that_knows_no_way_to_another_node_is_asked_for_its_uplink() -> None:
     """Its address is on the loopback alone, and nothing says which link is meant."""
     with pytest.raises(ConfigInvalid, match="address is on lo, and no route leads to another node") as refusal:

@@ -79,6 +79,17 @@ def test_a_node_whose_own_entry_becomes_flawed_goes_on_as_it_was(world: World) -
     assert world.problems() == []
 
 
+def test_an_address_of_the_node_that_none_of_its_links_has_is_told(world: World) -> None:
+    """Others send by it what is for this node's pods, so these are not reached in that family."""
+    world.facts = Facts(missing=frozenset({"2001:db8::1"}))
+    world.reconcile()
+    assert unserved(world.survey) == {"node-a": "no link of it has its address 2001:db8::1"}
+    assert world.survey.problem is None
+    world.facts = Facts()
+    world.reconcile()
+    assert unserved(world.survey) == {}
+
+
 def test_a_node_that_never_was_well_waits_for_what_it_lacks() -> None:
     """The reason is the source's, by its name."""
     nodes = Nodes(replace(HERE, pod_cidrs=(), flaws=("its Node has no pod CIDRs yet",)), OTHER)
