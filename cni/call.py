@@ -34,7 +34,10 @@ _SINCE: Final = {Verb.CHECK: "0.4.0", Verb.GC: "1.1.0", Verb.STATUS: "1.1.0"}
 _SHOWN: Final = 80
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 _VERSION: Final = re.compile(rb'"cniVersion"[ \t\r\n]*:[ \t\r\n]*"([0-9.]{1,16})"')
-_IFNAME: Final = re.compile(r"[^\s/:\x00-\x1f\x7f]+")
+_IFNAME: Final = re.compile(r"[^\s/:%\x00-\x1f\x7f]+")
+"""Of a name with "%" the kernel makes another."""
+_NO_IFNAMES: Final = frozenset((".", "..", "all", "default"))
+"""Directories beside the links' in /proc/sys: the kernel takes none of them for the name of a link."""
 _KNOWN_ARGS: Final = frozenset(
     ("IgnoreUnknown", "IP", "MAC", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID")
 )
@@ -187,9 +190,10 @@ def _container(request: Request) -> str:
 
 def _ifname(request: Request) -> str:
     value = _required(request, "CNI_IFNAME")
-    if len(value.encode()) > IFNAME_MAX or value in (".", "..") or not _IFNAME.fullmatch(value):
+    if len(value.encode()) > IFNAME_MAX or value in _NO_IFNAMES or not _IFNAME.fullmatch(value):
         raise EnvironmentInvalid(
-            f"CNI_IFNAME is {_shown(value)}", f"allowed: 1 to {IFNAME_MAX} bytes without '/', ':' and white space"
+            f"CNI_IFNAME is {_shown(value)}",
+            f"allowed: 1 to {IFNAME_MAX} bytes without '/', ':', '%' and white space, less 'all' and 'default'",
         )
     return value
 

@@ -454,6 +454,8 @@ def test_status_is_silent_when_all_is_well(node: Node) -> None:
         (("c", "{netns}", "a b"), 4, "CNI_IFNAME"),
         (("c", "{netns}", "a/b"), 4, "CNI_IFNAME"),
         (("c", "{netns}", ".."), 4, "CNI_IFNAME"),
+        (("c", "{netns}", "eth%d"), 4, "CNI_IFNAME"),
+        (("c", "{netns}", "all"), 4, "CNI_IFNAME"),
     ],
 )
 def test_a_bad_variable_is_named(node: Node, place: Place, arguments: tuple[str, ...], code: int, words: str) -> None:
