@@ -100,6 +100,7 @@ class EniFabric:
         return short.shortage(
             "EC2",
             left,
+            free=pool.free,
             can_grow=self._can_grow(pool),
             silence=self.cloud.silence,
             obstacles=obstacles,

@@ -126,6 +126,7 @@ class AliasFabric:
         return short.shortage(
             "GCP",
             f"no address is free: {pool.used} of {total} addresses in use, {ranges}",
+            free=pool.free,
             can_grow=self._can_grow(pool),
             silence=self.cloud.silence,
             obstacles=self._obstacles.growing(),

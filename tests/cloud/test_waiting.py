@@ -109,6 +109,37 @@ def test_a_call_whose_answer_was_lost_is_no_end() -> None:
     assert fault.is_consumed
 
 
+class Asked(Machine):
+    """Is asked by one who waits before each pass: what may be offered by then is offered by it."""
+
+    def __init__(self, vpc: Vpc) -> None:
+        self.answers: list[Shortage] = []
+        super().__init__(vpc.region, vpc.clock, vpc.region.run_instance("m5.large", vpc.subnet))
+
+    def offered(self) -> None:
+        self.answers.append(self.fabric.shortage(NO_ADDRESS))
+        super().offered()
+
+
+def test_what_is_free_is_waited_for_though_ec2_gives_no_answers() -> None:
+    """After a restart the metadata alone is believed at last; who waits then has to wait for the next pass alone."""
+    vpc = Vpc()
+    machine = Asked(vpc)
+    machine.run(20)
+    machine.add(3)
+    machine.run(60)
+    for nth in range(1, 1000):
+        vpc.region.fail("*", nth, "error500")
+    machine.crash()
+    machine.answers.clear()
+    machine.run(30)
+    assert machine.fabric.cloud.silence
+    assert len(machine.answers) > 1
+    assert all(one.may_end for one in machine.answers)
+    machine.add(1)
+    assert not machine.parked
+
+
 # --- who tells them ------------------------------------------------------------------------------------------------
 
 
