@@ -299,6 +299,16 @@ def test_a_server_that_forgets_at_once_is_asked_ever_more_rarely(api: ApiServer,
         heard.until(lambda: one._failures == 0)
 
 
+def test_a_watch_that_ends_in_its_time_ends_the_failures(api: ApiServer, source: Make) -> None:
+    """Though it told nothing: the server answers again."""
+    put(api, 1)
+    one = source(again=(0.02, 30.0))
+    one._failed(Unanswered(TryAgain("503")))
+    api.longest_watch = 0.3
+    one.listen(lambda: None)
+    assert one._failures == 0
+
+
 def test_an_api_server_that_is_away_changes_nothing(api: ApiServer, source: Make) -> None:
     """Nodes stay, what is wrong is told in words; a restart meanwhile begins with what was known last."""
     put(api, 1, 2)
