@@ -62,12 +62,12 @@ class Wires:
         have = self._dataplane.observe([Pod(place, record.lease.who.ifname, has_rules=True)])
         table = own_table(link_name(record.lease.who))
         families = frozenset(item.family for item in have.values() if isinstance(item, Rule) and item.table == table)
-        return replace(record, beside=Asked("", beside=families).beside_of(record.lease))
+        return _beside(record, families)
 
     def beside_others(self, record: Record) -> Record:
         """The record without the default routes that others have in its pod now."""
         others = self._dataplane.defaults(record.netns, record.lease.who.ifname)
-        return replace(record, beside=Asked("", beside=others.union(record.beside)).beside_of(record.lease))
+        return _beside(record, others.union(record.beside))
 
     def still_there(self, record: Record) -> Record | None:
         """See `met`, of the path where the pod was last; what is no pod's namespace any more is not it."""
@@ -119,6 +119,11 @@ class Wires:
     def dismantle(self, records: Mapping[Attachment, Record | None]) -> None:
         """Want nothing of these attachments, with or without a lease. What is gone, or not ours, is not touched."""
         self._dataplane.apply([change for who, record in records.items() for change in diff(remains(who, record), {})])
+
+
+def _beside(record: Record, families: frozenset[int]) -> Record:
+    """The record without a default route in these *families*."""
+    return replace(record, beside=Asked("", beside=families).beside_of(record.lease))
 
 
 def exists(record: Record) -> InterfaceExists:
