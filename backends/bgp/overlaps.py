@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from netaddr import IPNetwork
 
+from backends.bgp.replies import Heard
 from backends.bgp.seen import Seen
 from backends.bgp.table import BgpTable
 from backends.told import Complaint, few
@@ -51,7 +52,7 @@ def complaints(table: BgpTable, seen: Seen) -> Iterator[Complaint]:
     """All that can be told of it."""
     named = {one.name: one.peer for one in seen.speech.sessions} if seen.speech is not None else {}
     owners = Owners(seen.peers)
-    found = {one.network: f"{one.network} (by {named.get(one.session, one.session)})" for one in seen.inside}
+    found = {one.network: _by(one, named) for one in seen.inside}
     for one in seen.routes:
         by = named.get(one.session, "")
         whose = owners.of(one.network) if table.topology == "mesh" else owners.part(one.network)
@@ -65,7 +66,7 @@ def complaints(table: BgpTable, seen: Seen) -> Iterator[Complaint]:
         yield Complaint(failure, len(found))
     announced = set(map(str, table.announce))
     looped = {
-        one.network: f"{one.network} (by {named.get(one.session, one.session)})"
+        one.network: _by(one, named)
         for one in seen.looped
         if not (owners.of(one.network) or owners.is_around(one.network) or one.network in announced)
     }
@@ -75,3 +76,7 @@ def complaints(table: BgpTable, seen: Seen) -> Iterator[Complaint]:
             "has another cluster the same number? Give each its own; within one cluster: bgp.accept_own_asn = true",
         )
         yield Complaint(failure, len(looped))
+
+
+def _by(one: Heard, named: Mapping[str, str]) -> str:
+    return f"{one.network} (by {named.get(one.session, one.session)})"

@@ -14,9 +14,9 @@ def shortage(
     cloud: str, left: str, *, free: int, can_grow: bool, silence: str, obstacles: Sequence[Failure], remedy: str
 ) -> Shortage:
     """That there is none: *left* says how many there are; those that are *free* all the same are offered by the next
-    pass. If it *can_grow*, the *cloud* will answer, unless
-    there is *silence*; else one of the *obstacles* is the reason, which passes soon if none of them is somebody's to
-    remove, or the end is reached, for which there is a *remedy*."""
+    pass. If it *can_grow*, the *cloud* will answer, unless there is *silence*; else one of the *obstacles* is the
+    reason, which passes soon if none of them is somebody's to remove, or the end is reached, for which there is a
+    *remedy*."""
     if can_grow and silence and not free:
         why = TryAgain(f"{left}, and {_silent(cloud)}", f"{silence}; the agent goes on asking")
         return Shortage(why, may_end=False)
